@@ -1,0 +1,86 @@
+"""The zoo's visual transformers, and any other timm architecture, behind one door.
+
+`build` makes a model, `create` makes it from a model folder's config.json, `grids` gives the token grids that dense
+relative localization works on.
+"""
+
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import VtzooError, unknown
+from . import cvt, t2t  # noqa: F401  (importing them registers vtzoo_cvt_13 and vtzoo_t2t_vit_14 with timm)
+
+# Our name of each model of the paper: the name under which timm knows it.
+MODELS = {
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "cvt_13": "vtzoo_cvt_13",
+    "t2t_vit_14": "vtzoo_t2t_vit_14",
+    "vit_b_16": "vit_base_patch16_224",
+    "resnet_50": "resnet50",
+}
+UNSIZED = ("resnet50",)  # architectures of the zoo that take any image size and have no argument for it
+
+
+def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> nn.Module:
+    """A freshly initialized model, with timm's methods: forward_features, forward_head, reset_classifier.
+
+    `name` is one of MODELS or any timm architecture; `image_size` is the side of the square images in pixels;
+    `arguments` go to the architecture as they are (`patch_size`, `window_size`, `drop_path_rate`...).
+    A name or an argument that nobody knows is a VtzooError.
+    """
+    architecture = MODELS.get(name, name)
+    if not timm.is_model(architecture):
+        raise unknown("model", name, [*MODELS, *timm.list_models()], "timm.list_models() names every other architecture")
+    sized = {} if architecture.startswith(UNSIZED) else {"img_size": image_size}
+    try:
+        return timm.create_model(architecture, num_classes=num_classes, **sized, **arguments)
+    except TypeError as error:
+        if "img_size" in str(error) and sized:  # a convolutional architecture outside our list
+            return timm.create_model(architecture, num_classes=num_classes, **arguments)
+        raise VtzooError(f"{name} does not take these arguments: {error}", "check the recipe's [model] table") from error
+
+
+def create(config: dict[str, Any]) -> nn.Module:
+    """The model that a config.json describes, in timm's Hub format, with fresh weights."""
+    return timm.create_model(
+        config["architecture"], num_classes=config["num_classes"], **config.get("model_args", {})
+    )
+
+
+def grids(model: nn.Module, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:
+    """The model's token grids, shallow to deep, the class token left out.
+
+    One grid a stage for the hierarchical models, one a block for the plain ones. They are what the blocks put out,
+    before any final norm, as the released code takes Swin's; a model with no grids is a VtzooError.
+    """
+    return features_and_grid(model, images, stage=None)[1]
+
+
+def features_and_grid(
+    model: nn.Module, images: Float[Tensor, "b 3 h w"], stage: int | None
+) -> tuple[Tensor, list[Float[Tensor, "b c gh gw"]]]:
+    """The final feature map for `forward_head`, and the grids of one `stage` (or of all), out of one pass."""
+    if not hasattr(model, "forward_intermediates"):
+        raise VtzooError(
+            f"{type(model).__name__} has no token grid to localize in", "train it with the baseline objective"
+        )
+    indices = None if stage is None else [stage]
+    return model.forward_intermediates(images, indices=indices, output_fmt="NCHW")
+
+
+def parameter_count(model: nn.Module) -> int:
+    """The number of trained parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device that `auto`, `cpu` or `cuda` means here; `cuda` without CUDA is a VtzooError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise VtzooError("no CUDA device can be used by torch here", "run with --device cpu, or install a CUDA build of torch")
+    return torch.device(name)
