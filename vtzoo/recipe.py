@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
+from . import resources
 from .datasets import DATASETS
 from .errors import VtzooError, unknown
 
@@ -81,6 +82,16 @@ def load_recipe(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise VtzooError(f"cannot read the recipe {path}: {error}") from error
     return parse_recipe(text, str(path))
+
+
+def locate(name: str) -> Path:
+    """The file of a recipe: a path as it is, or the name of one that ships with the zoo."""
+    if Path(name).suffix == ".toml":
+        return Path(name)
+    shipped = {path.stem: path for path in resources.recipes_folder().glob("*-*.toml")}
+    if name not in shipped:
+        raise unknown("recipe", name, shipped, "vtzoo list --recipes names them all; a path ends in .toml")
+    return shipped[name]
 
 
 def parse_recipe(text: str, source: str = "recipe") -> Recipe:

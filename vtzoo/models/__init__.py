@@ -22,7 +22,6 @@ MODELS = {
     "vit_b_16": "vit_base_patch16_224",
     "resnet_50": "resnet50",
 }
-UNSIZED = ("resnet50",)  # architectures of the zoo that take any image size and have no argument for it
 
 
 def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> nn.Module:
@@ -35,13 +34,21 @@ def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> 
     architecture = MODELS.get(name, name)
     if not timm.is_model(architecture):
         raise unknown("model", name, [*MODELS, *timm.list_models()], "timm.list_models() names every other architecture")
-    sized = {} if architecture.startswith(UNSIZED) else {"img_size": image_size}
     try:
-        return timm.create_model(architecture, num_classes=num_classes, **sized, **arguments)
-    except TypeError as error:
-        if "img_size" in str(error) and sized:  # a convolutional architecture outside our list
-            return timm.create_model(architecture, num_classes=num_classes, **arguments)
+        return timm.create_model(architecture, num_classes=num_classes, **sized(name, image_size), **arguments)
+    except (TypeError, AssertionError) as error:
         raise VtzooError(f"{name} does not take these arguments: {error}", "check the recipe's [model] table") from error
+
+
+def sized(name: str, image_size: int) -> dict[str, int]:
+    """The argument that tells an architecture its image size: none for one that takes any, as convolutions do."""
+    entry_point = timm.model_entrypoint(MODELS.get(name, name))
+    try:
+        with torch.device("meta"):  # no memory is touched, no random number drawn
+            entry_point(img_size=image_size)
+    except TypeError:
+        return {}
+    return {"img_size": image_size}
 
 
 def create(config: dict[str, Any]) -> nn.Module:

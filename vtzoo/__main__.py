@@ -1,0 +1,6 @@
+"""`python -m vtzoo` is the command `vtzoo`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Model cards: the README.md of a model folder, rendered from its config, its recipe and its result alone.
+
+`python -m vtzoo.cards` renders model_cards/ anew; with --check it only names the cards that are stale.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import datasets, resources, zoo
+from .recipe import Recipe, parse_recipe
+
+PAPER = """@inproceedings{liu2021efficient,
+  title     = {Efficient Training of Visual Transformers with Small Datasets},
+  author    = {Liu, Yahui and Sangineto, Enver and Bi, Wei and Sebe, Nicu and Lepri, Bruno and De Nadai, Marco},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2021}
+}"""
+
+
+def render(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | None = None) -> str:
+    """The Markdown of a model's card, metadata first, in the Hub's format.
+
+    `twin` is the result.json of the same recipe with the other objective; without one the card says that nobody has
+    trained it.
+    """
+    metadata = _metadata(config, recipe, result)
+    return f"---\n{metadata}\n---\n\n{_text(config, recipe, result, twin)}"
+
+
+def stale(folder: Path) -> dict[str, str]:
+    """What model_cards/ lacks or says differently from the embedded models' folders: name to the card it should be."""
+    wanted = {
+        entry.name: render(entry.config, parse_recipe(entry.recipe_text), entry.result, _twin(entry.name))
+        for entry in zoo.entries()
+    }
+    files = {name: (folder / f"{name}.md", zoo.find(name).folder / "README.md") for name in wanted}
+    return {
+        str(path): wanted[name]
+        for name, paths in files.items()
+        for path in paths
+        if not path.exists() or path.read_text(encoding="utf-8") != wanted[name]
+    }
+
+
+def main() -> int:
+    """Write the stale cards; with --check only name them, and fail if there are any."""
+    changed = stale(resources.cards_folder())
+    for path, text in changed.items():
+        print(path)
+        if "--check" not in sys.argv[1:]:
+            Path(path).write_text(text, encoding="utf-8")
+    return int(bool(changed) and "--check" in sys.argv[1:])
+
+
+def _twin(name: str) -> dict[str, Any] | None:
+    """The result of the embedded model that differs in the objective alone, if there is one."""
+    other = name.replace("-drloc-", "-baseline-") if "-drloc-" in name else name.replace("-baseline-", "-drloc-")
+    return next((entry.result for entry in zoo.entries() if entry.name == other), None)
+
+
+def _metadata(config: dict[str, Any], recipe: Recipe, result: dict[str, Any]) -> str:
+    """The YAML block: huggingface_hub's ModelCardData with the accuracy as an EvalResult."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    dataset = datasets.find(recipe.dataset)
+    accuracy = EvalResult(
+        task_type="image-classification", dataset_type=dataset.hub_id, dataset_name=dataset.name, dataset_split="test",
+        metric_type="accuracy", metric_name="top-1", metric_value=round(result["top1"], 4),
+    )  # fmt: skip
+    tags = ["image-classification", "timm", "vtzoo", "onnx", *(["drloc"] if recipe.drloc else [])]
+    return ModelCardData(
+        model_name=recipe.name, library_name="timm", pipeline_tag="image-classification",
+        license=config["pretrained_cfg"]["license"], datasets=[dataset.hub_id], tags=tags, eval_results=[accuracy],
+    ).to_yaml()  # fmt: skip
+
+
+def _text(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | None) -> str:
+    dataset = datasets.find(recipe.dataset)
+    certificate = result["certificate"]
+    return f"""# {recipe.name}
+
+{_objective(recipe)} Trained from scratch on {result["train_images"]:,} images of {dataset.name}
+({config["num_classes"]} classes, {recipe.model.image_size} px), with no other data.
+
+| | top-1 | top-5 | test images | seeds | optimizer steps | batch |
+| --- | --- | --- | --- | --- | --- | --- |
+| {recipe.name} | {result["top1"]:.2%} | {result["top5"]:.2%} | {result["images"]:,} | 1 (seed {result["seed"]}) | {result["steps"]:,} | {result["batch"]} |
+{_twin_row(recipe, twin)}
+
+The weights are the {"averaged ones" if recipe.schedule.ema_decay else "ones"} of the last step: nothing was selected on the test split. The number is
+what this command prints for the files of this folder:
+
+    vtzoo evaluate --model {recipe.name}
+
+Test split (sha256 of pixels and labels): `{result["manifest"]}`.
+
+## Use
+
+    vtzoo predict --model {recipe.name} photo.jpg
+
+```python
+import vtzoo
+
+classify = vtzoo.load("{recipe.name}")
+probabilities = classify("photo.jpg")  # (1, {config["num_classes"]}), in the order of classify.labels
+```
+
+## Training
+
+`vtzoo train {recipe.name}` with seed {result["seed"]}: {recipe.schedule.epochs} epochs, {result["train_seconds"] / 60:.0f} minutes on {result["hardware"]}.
+Recipe: recipe.toml, sha256 `{result["recipe_sha256"]}`.
+Versions: {", ".join(f"{name} {value}" for name, value in result["versions"].items())}.
+
+![Training curves](curves.png)
+
+## ONNX
+
+onnx/model.onnx reads its weights from model.safetensors and agrees with torch on {certificate["top1_agreement"]:.2%} of
+{certificate["images"]} test images; the largest difference of a logit is {certificate["max_logit_difference"]:.1e}.
+
+## Limits
+
+It knows the {config["num_classes"]} classes of {dataset.name} and answers with one of them whatever it sees; its probabilities are not
+calibrated. It looks at {recipe.model.image_size} x {recipe.model.image_size} pixels: small objects in large photographs are lost. One seed: the
+accuracy of another would differ. Licence of the images, as stated: {dataset.licence}.
+
+## Citation
+
+```bibtex
+{PAPER}
+```
+"""
+
+
+def _objective(recipe: Recipe) -> str:
+    if recipe.drloc is None:
+        return f"`{recipe.model.name}`, the baseline: the same recipe as its twin, without dense relative localization."
+    return (
+        f"`{recipe.model.name}` trained with dense relative localization (weight {recipe.drloc.weight}, "
+        f"{recipe.drloc.pairs} pairs an image, grid {recipe.drloc.stage})."
+    )
+
+
+def _twin_row(recipe: Recipe, twin: dict[str, Any] | None) -> str:
+    if twin is None:
+        other = recipe.name.replace("-drloc-", "-baseline-") if recipe.drloc else recipe.name.replace("-baseline-", "-drloc-")
+        return f"| {other}, its twin | not trained yet | | | | | |"
+    return (
+        f"| {twin['name']}, its twin | {twin['top1']:.2%} | {twin['top5']:.2%} | {twin['images']:,} "
+        f"| 1 (seed {twin['seed']}) | {twin['steps']:,} | {twin['batch']} |"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measuring trained models on labelled data, on either backend, without torch."""

@@ -1,0 +1,70 @@
+"""Classifiers: `load` gives one by the name of its model, on ONNX Runtime (without torch) or on torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vtzoo import zoo
+from vtzoo.errors import VtzooError, unknown
+
+from .classifier import Classifier
+
+BACKENDS = ("onnx", "torch")
+DEVICES = ("auto", "cpu", "cuda")
+
+__all__ = ["BACKENDS", "DEVICES", "Classifier", "Prediction", "load", "top"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A class and its probability."""
+
+    label: str
+    probability: float  # 0 to 1
+
+
+def load(name: str | Path, *, backend: str = "onnx", device: str = "auto") -> Classifier:
+    """The classifier of a model: its name, the path of a model folder, or the path of a bare .onnx file.
+
+    `backend` is "onnx" (ONNX Runtime; torch is never imported) or "torch"; `device` is "cpu", "cuda" or "auto", which
+    is CUDA where it works. Weights that are damaged, or are not what their folder says, are a VtzooError.
+    """
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    if Path(name).suffix == ".onnx":
+        return _load_file(Path(name), backend, device)
+    entry = zoo.find(name)
+    if backend == "onnx":
+        from .onnx import OnnxClassifier
+
+        return OnnxClassifier.from_folder(entry, device)
+    return _load_torch(entry, device)
+
+
+def _load_file(path: Path, backend: str, device: str) -> Classifier:
+    if backend != "onnx":
+        raise VtzooError(f"{path} is an ONNX file, which the {backend} backend cannot run", "leave out --backend")
+    from .onnx import OnnxClassifier
+
+    return OnnxClassifier.from_file(path, device)
+
+
+def _load_torch(entry: zoo.Entry, device: str) -> Classifier:
+    try:
+        from .torch import TorchClassifier
+    except ModuleNotFoundError as error:
+        raise VtzooError(
+            f"the torch backend needs {error.name}, which is not installed", 'install it: pip install "vtzoo[train]"'
+        ) from error
+    return TorchClassifier.from_folder(entry, device)
+
+
+def top(probabilities: np.ndarray, labels: tuple[str, ...], k: int) -> list[Prediction]:
+    """The k most probable classes of one image, best first; all of them where there are fewer."""
+    if k < 1:
+        raise VtzooError(f"the number of classes to show must be at least 1, not {k}")
+    best = np.argsort(-probabilities, kind="stable")[:k]
+    return [Prediction(label=labels[index], probability=float(probabilities[index])) for index in best]

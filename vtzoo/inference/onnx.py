@@ -1,0 +1,156 @@
+"""Classification on ONNX Runtime: no torch, no onnx package."""
+
+import contextlib
+import ctypes
+import io
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtzoo import checked
+from vtzoo.errors import VtzooError
+from vtzoo.preprocess import Preprocess
+from vtzoo.zoo import Entry
+
+from .classifier import Classifier
+from .graph import LOCATION, refuse_external, refuse_foreign
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+FULL_PRECISION = {"use_tf32": "0"}  # CUDA's own default rounds factors to 10 bits; the CPU's numbers are the measure
+FATAL = 4  # ONNX Runtime's severity; below it, warnings for its own developers
+OURS = "the zoo's own files take uint8 `images` and give `logits` and `features`; vtzoo export makes them"
+
+
+class OnnxClassifier(Classifier):
+    """A classifier out of an ONNX graph with `images` in, `logits` and `features` out."""
+
+    def __init__(self, session: Any, labels: tuple[str, ...], preprocess: Preprocess, name: str) -> None:
+        _refuse_misfit(session, len(labels), preprocess.size, name)
+        self.session, self.labels, self.preprocess = session, labels, preprocess
+
+    @classmethod
+    def from_folder(cls, entry: Entry, device: str) -> "OnnxClassifier":
+        """The classifier of a model folder, on its graph over its own weights, both checked against its result.json."""
+        labels, preprocess = entry.labels, entry.preprocess
+        graph, weights = _read_folder(entry)
+        return cls(_open(graph, weights, device), labels, preprocess, str(entry.folder / "onnx" / "model.onnx"))
+
+    @classmethod
+    def from_file(cls, path: Path, device: str) -> "OnnxClassifier":
+        """The classifier of a bare .onnx file, which says itself what its classes are and how it wants its images."""
+        graph = checked.read_bytes(path)
+        refuse_external(graph, str(path))
+        session = _open(graph, None, device)
+        return cls(session, *_read_metadata(session, path), str(path))
+
+    def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and pooled features of prepared images."""
+        try:
+            logits, features = self.session.run(["logits", "features"], {"images": pixels})
+        except Exception as error:  # its errors (out of memory, a lost device) share no base but Exception
+            raise VtzooError(f"ONNX Runtime could not run the model: {_first_line(error)}") from error
+        return logits, features
+
+
+def _read_folder(entry: Entry) -> tuple[bytes, bytes | None]:
+    """The graph, and the content of model.safetensors where the graph points into it; both checked."""
+    path, name = entry.folder / "onnx" / "model.onnx", "model.safetensors"
+    graph = checked.read_bytes(path, entry.sha256("onnx/model.onnx"))
+    if LOCATION.encode() not in graph:
+        refuse_external(graph, str(path))
+        return graph, None
+    sha256 = entry.sha256(name)
+    if sha256 is None:
+        raise VtzooError(f"{entry.folder / 'result.json'} names no sha256 for {name}, so it cannot be trusted")
+    with ThreadPoolExecutor(1) as pool:  # hashing leaves Python free to import ONNX Runtime: 0.05 s less for Swin-T
+        reading = pool.submit(checked.read, entry.folder / name, sha256)
+        import onnxruntime  # noqa: F401
+
+        weights = reading.result()
+    refuse_foreign(graph, weights, str(path))
+    return graph, weights.content
+
+
+def _open(graph: bytes, weights: bytes | None, device: str) -> Any:
+    """An ONNX Runtime session; "cuda" where CUDA does not load is a VtzooError, "auto" then takes the CPU."""
+    if device == "cuda" or (device == "auto" and _has_driver()):
+        session = _open_cuda(graph, weights)
+        if session is not None:
+            return session
+    if device == "cuda":
+        raise VtzooError(
+            "ONNX Runtime cannot use CUDA here",
+            "run with --device cpu, or install a driver and the CUDA libraries that onnxruntime-gpu needs",
+        )
+    return _session(graph, weights, CPU)
+
+
+def _has_driver() -> bool:
+    """Whether NVIDIA's driver is there: without it, loading half a gigabyte of CUDA code would be for nothing."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _open_cuda(graph: bytes, weights: bytes | None) -> Any:
+    """A session that really runs on CUDA, or None; ONNX Runtime lists CUDA as available even where it cannot load."""
+    import onnxruntime
+
+    if CUDA not in onnxruntime.get_available_providers():
+        return None
+    with contextlib.redirect_stdout(io.StringIO()):  # both print their troubles there
+        onnxruntime.preload_dlls()
+        try:
+            session = _session(graph, weights, (CUDA, FULL_PRECISION), CPU)
+        except VtzooError:
+            return None
+    return session if CUDA in session.get_providers() else None
+
+
+def _session(graph: bytes, weights: bytes | None, *providers: Any) -> Any:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(FATAL)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL
+    if weights is not None:
+        # Given as bytes: ONNX Runtime refuses a path that leaves the graph's folder, and these bytes are checked.
+        options.add_external_initializers_from_files_in_memory([LOCATION], [weights], [len(weights)])
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=list(providers), enable_fallback=0)
+    except Exception as error:  # its errors share no base but Exception
+        raise VtzooError(f"ONNX Runtime cannot open the model: {_first_line(error)}") from error
+
+
+def _read_metadata(session: Any, path: Path) -> tuple[tuple[str, ...], Preprocess]:
+    facts = session.get_modelmeta().custom_metadata_map
+    try:
+        labels, preprocess = json.loads(facts["vtzoo.labels"]), json.loads(facts["vtzoo.preprocess"])
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise ValueError("vtzoo.labels is no list of names")
+        return tuple(labels), Preprocess(**preprocess)
+    except KeyError as error:
+        raise VtzooError(f"{path} is not one of the zoo's ONNX files: it has no {error.args[0]}", OURS) from error
+    except (ValueError, TypeError) as error:
+        raise VtzooError(f"the metadata of {path} cannot be read: {error}", OURS) from error
+
+
+def _refuse_misfit(session: Any, classes: int, size: int, name: str) -> None:
+    """A VtzooError unless inputs and outputs are what a classifier of the zoo has."""
+    inputs = [(item.name, item.type, item.shape[1:]) for item in session.get_inputs()]
+    fixed = [item.name for item in session.get_inputs() if item.shape and isinstance(item.shape[0], int)]
+    if inputs != [("images", "tensor(uint8)", [3, size, size])] or fixed:
+        raise VtzooError(f"{name} does not take uint8 `images` (batch, 3, {size}, {size})", OURS)
+    outputs = {item.name: (item.type, item.shape[1:]) for item in session.get_outputs()}
+    if outputs.get("logits") != ("tensor(float)", [classes]) or "features" not in outputs:
+        raise VtzooError(f"{name} does not give `features` and float32 `logits` for {classes} classes", OURS)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,66 @@
+"""Progress bars on stderr, of rich; where stderr is no terminal there is neither a bar nor rich."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from .training.loop import Progress as Report
+
+Item = TypeVar("Item")
+MANY = 32  # images; fewer are done before anybody looks
+
+
+def counted(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
+    """The same items; a bar counts them where there are many."""
+    if total <= MANY:
+        yield from items
+        return
+    with counting(title, total) as count:
+        for item in items:
+            yield item
+            count(1)
+
+
+@contextmanager
+def counting(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar that counts images, out of `total` where that is known; call what it gives with every further number."""
+    if not _watched():
+        yield lambda images: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda images: bar.advance(task, images)
+
+
+@contextmanager
+def training(title: str) -> Iterator[Callable[["Report"], None]]:
+    """A bar with a run's steps, loss, accuracy, images/s and the time left."""
+    if not _watched():
+        yield lambda now: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, state="reading the data")
+
+        def report(now: "Report") -> None:
+            state = f"loss {now.loss:.3f}  accuracy {now.accuracy:.1%}  {now.images_per_second:.0f} images/s"
+            bar.update(task, total=now.steps, completed=now.step, state=state)
+
+        yield report
+
+
+def _watched() -> bool:
+    # Asked here and not of rich, which takes FORCE_COLOR for a terminal.
+    return sys.stderr is not None and sys.stderr.isatty()

@@ -1,0 +1,157 @@
+"""A recipe in, a model folder out: reads the data, fits, and writes what predicts, evaluates and publishes."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .. import cards, datasets, export, inference, models, splits
+from ..datasets import Dataset
+from ..errors import VtzooError
+from ..evaluation.metrics import evaluate
+from ..recipe import Recipe, identity, load_recipe
+from . import checkpoint
+from .curves import draw_curves
+from .data import Batches
+from .loop import Progress, Run, fit, set_up
+
+WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # what result.json keeps the hashes of
+VERSIONED = ("vtzoo", "torch", "timm", "numpy", "pillow", "onnxruntime")
+
+
+def train(
+    path: Path, *, data: Path | None, out: Path, seed: int = 0, device: str = "auto", resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train a recipe and return its result.json; `out` becomes a model folder.
+
+    `data` is where the recipe's data set is read from, None for the Hub. With `resume` a run goes on at its last
+    checkpoint, to the very losses of a run that was never interrupted; on the CPU, bit for bit.
+    """
+    recipe = load_recipe(path)
+    dataset = datasets.find(recipe.dataset)
+    where = models.pick_device(device)
+    _claim(out, resume)
+    training = splits.read(dataset, "train", data)
+    batches = Batches(
+        training.array(recipe.model.image_size), training.labels, batch_size=recipe.optimizer.batch_size,
+        classes=dataset.classes, mean=dataset.mean, std=dataset.std, augmentation=recipe.augmentation,
+        flip=dataset.flip, seed=seed, device=where,
+    )  # fmt: skip
+    run = set_up(recipe, batches, dataset.classes, seed, where)
+    out.mkdir(parents=True, exist_ok=True)
+    run_id = f"{identity(path)}/{seed}"
+    stored = out / "checkpoint.safetensors"
+    if stored.exists():
+        run.step = checkpoint.restore(stored, run=run_id, **run.parts())
+    seconds = fit(run, recipe, seed=seed, identity=run_id, folder=out, progress=progress)
+    facts = {
+        "seed": seed, "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
+        "train_images": len(training), "train_manifest": training.manifest, "hardware": hardware(where),
+        "versions": {name: installed(name) for name in VERSIONED}, "recipe_sha256": identity(path),
+    }  # fmt: skip
+    return finish(run, recipe, dataset, path, training.label_names, data=data, out=out, facts=facts)
+
+
+def finish(
+    run: Run, recipe: Recipe, dataset: Dataset, path: Path, labels: tuple[str, ...], *, data: Path | None, out: Path,
+    facts: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Write the model folder of a fitted run, measure it on the test split as anybody will load it, and card it."""
+    if run.average:
+        run.model.load_state_dict(run.average.tensors)
+    config = describe(run.model, recipe, dataset, labels)
+    (out / "onnx").mkdir(exist_ok=True)
+    write_weights(run.model.state_dict(), out / "model.safetensors")
+    if run.head:
+        write_weights(run.head.state_dict(), out / "localizer.safetensors")
+    write_json(out / "config.json", config)
+    (out / "recipe.toml").write_bytes(path.read_bytes())
+    draw_curves(out / "metrics.jsonl", out / "curves.png", run.batches.steps_per_epoch)
+    held = splits.read(dataset, "test", data)
+    pictures = held.select(np.arange(min(256, len(held)))).array(recipe.model.image_size)
+    certificate = export.package(run.model, config, out, images=pictures)
+    published = [name for name in WEIGHTS if (out / name).exists()]
+    result = {
+        "name": recipe.name, "dataset": recipe.dataset, **facts,
+        "certificate": vars(certificate), "weights": {name: sha256(out / name) for name in published},
+    }  # fmt: skip
+    write_json(out / "result.json", result)
+    metrics = evaluate(inference.load(str(out)), held)
+    result |= {"top1": metrics.top1, "top5": metrics.top5, "images": metrics.images, "manifest": metrics.manifest}
+    write_json(out / "result.json", result)
+    (out / "README.md").write_text(cards.render(config, recipe, result), encoding="utf-8")
+    return result
+
+
+def describe(model: nn.Module, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...]) -> dict[str, Any]:
+    """The config.json of a model, in timm's Hub format, with which timm and vtzoo build it again."""
+    size = recipe.model.image_size
+    arguments = {key: value for key, value in recipe.model.arguments.items() if key != "drop_path_rate"}
+    return {
+        "architecture": models.MODELS.get(recipe.model.name, recipe.model.name),
+        "num_classes": dataset.classes,
+        "num_features": model.num_features,
+        "model_args": models.sized(recipe.model.name, size) | arguments,
+        "label_names": list(labels),
+        "pretrained_cfg": {
+            "tag": recipe.name, "num_classes": dataset.classes, "input_size": [3, size, size], "fixed_input_size": True,
+            "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
+            "mean": list(dataset.mean), "std": list(dataset.std), "license": "apache-2.0",
+            "first_conv": model.pretrained_cfg.get("first_conv"), "classifier": model.pretrained_cfg.get("classifier"),
+        },
+    }  # fmt: skip
+
+
+def write_weights(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as fp16 where they are floats, whole or not at all."""
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    partial = path.with_suffix(".partial")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in halved.items()}, partial, metadata={"format": "pt"})
+    partial.replace(path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def hardware(device: torch.device) -> str:
+    """What trains here, in words: the GPU's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed distribution; ONNX Runtime goes by two names."""
+    for candidate in (name, f"{name}-gpu"):
+        try:
+            return version(candidate)
+        except ModuleNotFoundError:
+            continue
+    return None
+
+
+def sha256(path: Path) -> str:
+    """A file's hash, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _claim(out: Path, resume: bool) -> None:
+    """Refuse to train over an earlier run, unless to go on with it."""
+    if out.exists() and not out.is_dir():
+        raise VtzooError(f"{out} is not a folder", "choose another --out")
+    if (out / "checkpoint.safetensors").exists() and not resume:
+        raise VtzooError(f"{out} already holds a run", "go on with it: --resume; or choose another --out")

@@ -1,0 +1,108 @@
+"""The models at hand: each one is a folder, embedded in the package or anywhere on the disk."""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from . import resources
+from .errors import VtzooError, unknown
+from .preprocess import Preprocess
+
+# Arguments with which timm would read other files, or download: a model folder has no say in that.
+REACHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model folder: a run, an embedded model, a cached one and a repository on the Hub all look the same."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json, in timm's Hub format; one that would reach out of its folder is a VtzooError."""
+        config = self._json("config.json")
+        architecture, arguments = config.get("architecture"), config.get("model_args", {})
+        if not isinstance(architecture, str) or not isinstance(arguments, dict):
+            raise VtzooError(f"{self.folder / 'config.json'} does not describe a model")
+        # timm takes "hf-hub:..." and "local-dir:..." for places to load from.
+        reaching = [name for name in REACHING if name in arguments] + [architecture] * (":" in architecture)
+        if reaching:
+            raise VtzooError(f"{self.folder / 'config.json'} points out of its folder, by {reaching[0]!r}")
+        return config
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """result.json: the measured accuracy, how it was got, and the hashes of the weights."""
+        return self._json("result.json")
+
+    @property
+    def recipe_text(self) -> str:
+        """recipe.toml as it was when the model was trained."""
+        return self._text("recipe.toml")
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the outputs; their indices where the model has no names."""
+        classes = self.config.get("num_classes")
+        names = self.config.get("label_names")
+        if names is None and type(classes) is int:
+            names = [str(index) for index in range(classes)]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise VtzooError(f"{self.folder / 'config.json'} has no list of class names")
+        if len(names) != classes:
+            raise VtzooError(f"{self.folder / 'config.json'} names {len(names)} classes, and its model has {classes}")
+        return tuple(names)
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """How the model wants its images."""
+        return Preprocess.from_config(self.config.get("pretrained_cfg", {}))
+
+    def sha256(self, file: str) -> str | None:
+        """The hash that result.json names for one of the weight files; None where it names none."""
+        if not (self.folder / "result.json").exists():
+            return None
+        hashes = self.result.get("weights")
+        return hashes.get(file) if isinstance(hashes, dict) else None
+
+    def _text(self, file: str) -> str:
+        try:
+            return (self.folder / file).read_text(encoding="utf-8")
+        except OSError as error:
+            raise VtzooError(f"the model folder {self.folder} has no readable {file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise VtzooError(f"{self.folder / file} is not UTF-8 text") from error
+
+    def _json(self, file: str) -> dict[str, Any]:
+        try:
+            content = json.loads(self._text(file))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise VtzooError(f"{self.folder / file} is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise VtzooError(f"{self.folder / file} is not a JSON object")
+        return content
+
+
+def entries() -> list[Entry]:
+    """The embedded models, by name."""
+    found = sorted(resources.weights_folder().glob("*/config.json"))
+    return [Entry(file.parent.name, file.parent) for file in found]
+
+
+def find(name: str | Path) -> Entry:
+    """The model of that name: an embedded one first, else the model folder at that path."""
+    embedded = {entry.name: entry for entry in entries()}
+    if str(name) in embedded:
+        return embedded[str(name)]
+    folder = Path(name)
+    # os.path, because Path.is_file raises on a name that is too long for a file.
+    if os.path.isfile(folder / "config.json"):  # noqa: PTH113
+        return Entry(folder.resolve().name, folder)
+    if os.path.isdir(folder):  # noqa: PTH112
+        raise VtzooError(f"{str(name)!r} is not a model folder: it has no config.json", "vtzoo list names the models")
+    raise unknown("model", str(name), embedded, "vtzoo list names the models; a model folder's path works too")
