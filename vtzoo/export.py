@@ -54,7 +54,7 @@ class Predictor(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.model = model
         # Not `mean`: the exporter names an average so, and a graph with that name twice is invalid.
@@ -223,7 +223,7 @@ def _verify(
         images = sample_images(config["pretrained_cfg"]["input_size"][-1])
     with torch.no_grad():
         expected = _answers(lambda batch: [output.numpy() for output in predictor(torch.from_numpy(batch))], images)
-    given = _answers(lambda batch: session.run(OUTPUTS, {INPUT: batch}), images)
+    given = _answers(lambda batch: [np.asarray(output) for output in session.run(OUTPUTS, {INPUT: batch})], images)
     for name, truth, answer in zip(OUTPUTS, expected, given, strict=True):
         _refuse_difference(f"{name} of the exported {config['architecture']}", truth, answer)
     return Certificate(

@@ -106,3 +106,30 @@ def find(name: str | Path) -> Entry:
     if os.path.isdir(folder):  # noqa: PTH112
         raise VtzooError(f"{str(name)!r} is not a model folder: it has no config.json", "vtzoo list names the models")
     raise unknown("model", str(name), embedded, "vtzoo list names the models; a model folder's path works too")
+
+
+def summary(entry: Entry) -> dict[str, Any]:
+    """A model's name and, as far as its result.json says them, dataset, top1, top5 (fractions) and test images."""
+    return {"name": entry.name, **_stated(entry, "dataset", "top1", "top5", "images")}
+
+
+def facts(entry: Entry) -> dict[str, Any]:
+    """What a model folder says of itself, for people: the model, how good it is, how it was trained, its classes."""
+    return {
+        "name": entry.name,
+        "architecture": entry.config["architecture"],
+        "classes": len(entry.labels),
+        "image_size": entry.preprocess.size,  # pixels, the side of the square
+        **_stated(entry, "dataset", "top1", "top5", "images", "manifest"),
+        **_stated(entry, "seed", "steps", "batch", "train_images", "train_seconds", "hardware", "versions"),
+        **_stated(entry, "recipe_sha256", "certificate"),
+        "folder": str(entry.folder),
+        "bytes": sum(file.stat().st_size for file in entry.folder.rglob("*") if file.is_file()),
+        "labels": list(entry.labels),
+    }
+
+
+def _stated(entry: Entry, *keys: str) -> dict[str, Any]:
+    """Those of the keys that result.json has; none where there is no such file."""
+    result = entry.result if (entry.folder / "result.json").exists() else {}
+    return {key: result[key] for key in keys if key in result}

@@ -16,7 +16,7 @@ from vtzoo.models import cvt
 def small(**arguments):
     """A CvT-13 for 32 px and ten classes, ready to predict."""
     torch.manual_seed(0)
-    return timm.create_model("vtzoo_cvt_13", num_classes=10, img_size=32, patch_size=2, **arguments).eval()
+    return timm.create_model("vtzoo_cvt_13", num_classes=10, img_size=[32, 32], patch_size=2, **arguments).eval()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def shared():
 
 @pytest.fixture(scope="module")
 def reference():
-    """transformers' CvT-13 with random weights, batch statistics included."""
+    """The CvT-13 of transformers with random weights, batch statistics included."""
     torch.manual_seed(0)
     model = CvtForImageClassification(CvtConfig(num_labels=1000)).eval()
     for module in model.modules():
@@ -77,7 +77,7 @@ def test_cvt_13_has_the_parameters_of_transformers(reference):
 
 
 def test_a_foreign_weight_is_refused_by_its_name():
-    with pytest.raises(VtzooError, match="vit.embeddings") as refused:
+    with pytest.raises(VtzooError, match="embeddings") as refused:
         cvt.convert_transformers({"vit.embeddings": torch.zeros(1)})
     assert "CvtForImageClassification" in refused.value.hint
 

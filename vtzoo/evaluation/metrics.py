@@ -4,14 +4,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vtzoo import datasets, zoo
 from vtzoo.errors import VtzooError
-from vtzoo.inference import Classifier
+from vtzoo.inference import Classifier, load
 from vtzoo.preprocess import Preprocess, prepare
-from vtzoo.splits import Split
+from vtzoo.splits import Split, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +83,18 @@ def require_same_classes(model: tuple[str, ...], data: tuple[str, ...]) -> None:
 
 
 HINT = "evaluate on the data set that the model was trained on: vtzoo show MODEL names it"
+
+
+def evaluate_model(
+    name: str, data: Path | None = None, *, backend: str = "onnx", device: str = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> Metrics:  # fmt: skip
+    """The accuracy of a model on the test split of the data set that it was trained on, as its result.json names it.
+
+    `name` is a model of the zoo or a model folder; `data` is where the data set is read from, None for the Hub.
+    """
+    classifier = load(name, backend=backend, device=device)
+    trained_on = zoo.find(name).result.get("dataset")
+    if trained_on is None:
+        raise VtzooError(f"the result.json of {name} names no data set to evaluate on", "train it with vtzoo train")
+    return evaluate(classifier, read(datasets.find(trained_on), "test", data), progress=progress)

@@ -6,6 +6,7 @@ stage alone. The code released with drloc (yhlleo/VTs-Drloc) has another variant
 """
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import VtzooError
+from vtzoo.errors import VtzooError
 
 WIDTHS = (64, 192, 384)  # channels of a token, a stage
 HEADS = (1, 3, 6)
@@ -133,7 +134,7 @@ class CvT(nn.Module):
         self,
         num_classes: int = 1000,
         in_chans: int = 3,
-        img_size: int | tuple[int, int] | None = None,
+        img_size: int | Sequence[int] | None = None,
         patch_size: int = 4,
         drop_path_rate: float = 0.0,
         act_layer: str = "gelu",
@@ -164,7 +165,7 @@ class CvT(nn.Module):
     def forward_intermediates(
         self,
         images: Float[Tensor, "b _ _ _"],
-        indices: int | list[int] | None = None,
+        indices: int | Sequence[int] | None = None,
         norm: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,

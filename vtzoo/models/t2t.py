@@ -5,6 +5,7 @@ small performer after the first two. Behind them is timm's plain vision transfor
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import VtzooError
+from vtzoo.errors import VtzooError
+
 from .cvt import as_grid
 
 KERNELS = (7, 3, 3)  # cells a side, of the three soft splits
@@ -142,16 +144,16 @@ class T2TViT(VisionTransformer):
 
     def __init__(
         self,
-        img_size: int | tuple[int, int] = 224,
-        strides: tuple[int, int, int] = (4, 2, 2),
+        img_size: int | Sequence[int] = 224,
+        strides: Sequence[int] = (4, 2, 2),
         token_drop_rate: float = 0.1,
         **arguments: Any,
     ) -> None:
         if len(strides) != len(KERNELS) or min(strides) < 1:
-            raise VtzooError(f"T2T-ViT has no strides {strides}", "give three: (4, 2, 2) at 224 px, (1, 2, 2) at 32 px")
+            raise VtzooError(f"T2T-ViT has no strides {tuple(strides)}", "give three: (4, 2, 2) at 224 px, (1, 2, 2) at 32 px")
 
-        def embed(img_size: int | tuple[int, int], in_chans: int, embed_dim: int, **_: Any) -> TokensToToken:
-            return TokensToToken(to_2tuple(img_size), in_chans, embed_dim, tuple(strides), token_drop_rate)
+        def embed(img_size: int | Sequence[int], in_chans: int, embed_dim: int, **_: Any) -> TokensToToken:
+            return TokensToToken(tuple(to_2tuple(img_size)), in_chans, embed_dim, tuple(strides), token_drop_rate)
 
         super().__init__(
             img_size=img_size,

@@ -7,7 +7,6 @@ the same draws in the same epoch, whatever batch, worker or rank it falls to.
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -75,14 +74,16 @@ def erase(
 ) -> Float[Tensor, "b c h w"]:
     """Images with, at the given probability, a random rectangle set to 0, the mean of normalized pixels.
 
-    The rectangle covers 2% to a third of the image, at an aspect of 0.3 to 3.3 (Zhong et al. 2020).
+    The rectangle covers 2% to a third of the image, at an aspect of 0.3 to 3.3 (Zhong et al. 2020), less what it takes
+    to round its sides down to whole pixels.
     """
     h, w = images.shape[-2:]
     area = (0.02 + uniform[:, ERASE_AREA] * (1 / 3 - 0.02)) * h * w
     aspect = torch.exp((2 * uniform[:, ERASE_ASPECT] - 1) * math.log(1 / 0.3))
     high = (area * aspect).sqrt().clamp(1, h)
     wide = (area / aspect).sqrt().clamp(1, w)
-    inside = _between(uniform[:, ERASE_TOP], high, h)[:, :, None] & _between(uniform[:, ERASE_LEFT], wide, w)[:, None, :]
+    rows, columns = _between(uniform[:, ERASE_TOP], high, h), _between(uniform[:, ERASE_LEFT], wide, w)
+    inside = rows[:, :, None] & columns[:, None, :]
     chosen = uniform[:, ERASE] < probability
     return images.masked_fill((inside & chosen[:, None, None])[:, None], 0.0)
 
@@ -113,7 +114,8 @@ def mix(
     partner = torch.randperm(b, generator=generator).to(device)
     uniform = torch.rand(b, 4, generator=generator).to(device)
     pasted = uniform[:, 0] < (cutmix > 0) / ((mixup > 0) + (cutmix > 0))
-    share = torch.where(pasted, _beta(b, cutmix or 1.0, generator).to(device), _beta(b, mixup or 1.0, generator).to(device))
+    pasting, blending = _beta(b, cutmix or 1.0, generator).to(device), _beta(b, mixup or 1.0, generator).to(device)
+    share = torch.where(pasted, pasting, blending)
     share = torch.where(uniform[:, 1] < probability, share, 0.0)
     side = share.sqrt()
     rectangle = _between(uniform[:, 2], side * h, h)[:, :, None] & _between(uniform[:, 3], side * w, w)[:, None, :]
@@ -125,7 +127,7 @@ def mix(
 
 
 def _beta(n: int, alpha: float, generator: torch.Generator) -> Float[Tensor, " n"]:
-    """n draws of Beta(alpha, alpha), as a ratio of Gamma draws; torch's own Beta takes no generator."""
+    """Draw n times from Beta(alpha, alpha), as a ratio of Gamma draws; torch's own Beta takes no generator."""
     gamma = torch._standard_gamma(torch.full((2, n), alpha, dtype=torch.float64), generator=generator)
     return (gamma[0] / gamma.sum(0)).float()
 
@@ -141,4 +143,4 @@ def normalize(
 
 def smooth(labels: Int[Tensor, " b"], classes: int, smoothing: float) -> Float[Tensor, "b k"]:
     """One-hot targets with `smoothing` of the mass spread evenly over all classes."""
-    return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+    return torch.nn.functional.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes

@@ -4,6 +4,7 @@ The file appears whole or not at all, and no pickle is read or written.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -11,26 +12,39 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import VtzooError
+from vtzoo.errors import VtzooError
+
 from .optim import Average
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+DIVERGED = "lower optimizer.learning_rate in the recipe, or set precision to float32; the last checkpoint is intact"
 
 
 def save(
     path: Path, *, step: int, run: str, model: nn.Module, head: nn.Module | None, average: Average | None,
     optimizer: torch.optim.Optimizer,
 ) -> None:  # fmt: skip
-    """Write the state after `step` steps of the run whose identity is `run`."""
+    """Write the state after `step` steps of the run whose identity is `run`.
+
+    Weights that are not finite, and a disk that cannot take the file, are a VtzooError; the checkpoint that was there
+    before stays as it is.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, head, average).items()}
     for index, parameter in enumerate(_parameters(optimizer)):
-        state = optimizer.state[parameter]
-        tensors |= {f"optimizer.{index}.{moment}": state[moment] for moment in MOMENTS}
+        state = optimizer.state.get(parameter, {})  # none before the first step, nor for what no gradient reaches
+        tensors |= {_moment(index, name): state[name] for name in MOMENTS if name in state}
+        if not all(tensor.isfinite().all() for tensor in (parameter, *state.values())):
+            raise VtzooError(f"the weights are not finite after step {step}", DIVERGED)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"step": str(step), "run": run})
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata={"step": str(step), "run": run})
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise VtzooError(f"cannot write {path}: {error}", "make room, then go on with --resume") from error
 
 
 def restore(
@@ -43,19 +57,41 @@ def restore(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError) as error:
         raise VtzooError(f"cannot read the checkpoint {path}: {error}", "delete it to start afresh") from error
     if metadata.get("run") != run:
         raise VtzooError(f"{path} belongs to another recipe or seed", "train into another --out folder")
-    _copy(stored, _tensors(model, head, average))
-    step = int(metadata["step"])
+    tensors, step = _tensors(model, head, average), int(metadata["step"])
+    moments = {
+        _moment(index, name): parameter
+        for index, parameter in enumerate(_parameters(optimizer)) for name in MOMENTS if _moment(index, name) in stored
+    }  # fmt: skip
+    _refuse_misfit(stored, tensors | moments, path)
+    _copy(stored, tensors)
     for index, parameter in enumerate(_parameters(optimizer)):
-        moments = {moment: stored[f"optimizer.{index}.{moment}"].to(parameter.device) for moment in MOMENTS}
-        taken = torch.tensor(float(step), device=parameter.device)  # AdamW's own count, where its fused form wants it
-        optimizer.state[parameter] = {"step": taken, **moments}
+        if _moment(index, MOMENTS[0]) in moments:
+            taken = torch.tensor(float(step))  # AdamW's own count, a tensor beside its parameter in the fused form
+            state = {"step": taken} | {name: stored[_moment(index, name)] for name in MOMENTS}
+            optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in state.items()}
     return step
+
+
+def _moment(index: int, name: str) -> str:
+    """What the file calls one of AdamW's moments of the parameter at `index`."""
+    return f"optimizer.{index}.{name}"
+
+
+def _refuse_misfit(stored: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
+    """Raise unless the file holds the wanted tensors, each of its shape and type, and no others."""
+    if stored.keys() != wanted.keys():
+        raise VtzooError(
+            f"{path} has not the tensors of this run: {min(stored.keys() ^ wanted.keys())}", "delete it to start afresh"
+        )
+    for name, tensor in wanted.items():
+        if stored[name].shape != tensor.shape or stored[name].dtype != tensor.dtype:
+            raise VtzooError(f"{name} in {path} does not fit the model of this run", "delete it to start afresh")
 
 
 def _tensors(model: nn.Module, head: nn.Module | None, average: Average | None) -> dict[str, Tensor]:

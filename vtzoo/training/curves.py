@@ -5,7 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-PANELS = (("cross_entropy", "cross-entropy"), ("accuracy", "accuracy, training batches"), ("localization", "localization error, cells"))
+PANELS = (
+    ("cross_entropy", "cross-entropy"),
+    ("accuracy", "accuracy, training batches"),
+    ("localization", "localization error, cells"),
+)
 
 
 def draw_curves(metrics: Path, picture: Path, steps_per_epoch: int) -> None:

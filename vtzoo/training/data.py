@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..recipe import Augmentation
+from vtzoo.recipe import Augmentation
+
 from . import augment
 
 

@@ -2,6 +2,8 @@
 
 import ctypes
 import json
+import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import models
-from ..drloc import DenseRelativeLocalization, check_grid, weight_at
-from ..errors import VtzooError
-from ..recipe import Recipe
+from vtzoo import models
+from vtzoo.drloc import DenseRelativeLocalization, check_grid, weight_at
+from vtzoo.errors import VtzooError
+from vtzoo.recipe import Recipe
+
 from . import checkpoint
 from .data import Batch, Batches, generator, key
 from .optim import Average, adamw, learning_rate_at
@@ -32,7 +35,7 @@ class Progress:
     step: int
     steps: int
     loss: float
-    accuracy: float  # 0..1, on the augmented training batches of this epoch
+    accuracy: float  # 0..1, on the last augmented training batches, as is the loss
     images_per_second: float
 
 
@@ -54,13 +57,13 @@ class Run:
 
 
 def train_step(
-    model: nn.Module, head: DenseRelativeLocalization | None, optimizer: torch.optim.Optimizer, batch: Batch, *,
+    model: Any, head: DenseRelativeLocalization | None, optimizer: torch.optim.Optimizer, batch: Batch, *,
     stage: int, weight: float, pairs: torch.Generator, clip_norm: float, precision: torch.dtype,
 ) -> dict[str, Tensor]:  # fmt: skip
     """One step of gradient descent on the cross-entropy plus `weight` times the localization loss.
 
-    Returns the losses and the number of images classified right, as tensors on the device: reading them would make
-    the device wait. Without a head it is plain supervised training.
+    `model` has timm's methods. Returns the losses and the number of images classified right, as tensors on the device:
+    reading them would make the device wait. Without a head it is plain supervised training.
     """
     with torch.autocast(batch.images.device.type, precision, enabled=precision != torch.float32):
         if head is None:
@@ -136,14 +139,17 @@ def fit(
             if run.step % 20 == 0 or run.step == steps:
                 images = (run.step - first) * run.batches.batch_size
                 loss, accuracy = log.flush(run.batches.batch_size)
+                speed = images / (time.monotonic() - began)
                 if progress:
-                    speed = images / (time.monotonic() - began)
-                    progress(Progress(step=run.step, steps=steps, loss=loss, accuracy=accuracy, images_per_second=speed))
+                    progress(
+                        Progress(step=run.step, steps=steps, loss=loss, accuracy=accuracy, images_per_second=speed)
+                    )
             if time.monotonic() - saved > CHECKPOINT_SECONDS or run.step == steps:
                 _save(run, log, folder, identity)
                 saved = time.monotonic()
-        if interrupted and run.step < steps:
-            _save(run, log, folder, identity)
+        if interrupted:
+            if run.step < steps:
+                _save(run, log, folder, identity)
             raise KeyboardInterrupt
     return log.seconds
 
@@ -173,6 +179,7 @@ def _step(run: Run, recipe: Recipe, seed: int) -> dict[str, Tensor]:
 
 def _save(run: Run, log: "Log", folder: Path, identity: str) -> None:
     log.flush(run.batches.batch_size)
+    log.sync()
     checkpoint.save(folder / "checkpoint.safetensors", step=run.step, run=identity, **run.parts())
 
 
@@ -180,11 +187,16 @@ class Log:
     """metrics.jsonl: one line a step, in order, each step once, whatever interruptions came between."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """Open the log to go on after `step`: lines of later steps, from before a kill, are dropped."""
+        """Open the log to go on after `step`: lines of later steps, from before a kill, are dropped.
+
+        A log that ends before the step is a VtzooError.
+        """
         lines = path.read_text().splitlines() if step and path.exists() else []
         kept = lines[:step]
-        self.seconds = json.loads(kept[-1])["seconds"] if kept else 0.0
-        path.write_text("".join(line + "\n" for line in kept))
+        self.seconds = _seconds(kept, step, path)
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(line + "\n" for line in kept))
+        partial.replace(path)
         self._path, self._waiting = path, []
         self._clock = time.monotonic()
         self._last = (0.0, 0.0)
@@ -194,29 +206,44 @@ class Log:
         self._waiting.append((step, losses))
 
     def flush(self, batch_size: int) -> tuple[float, float]:
-        """Write what waits, and return the mean loss and the accuracy of it."""
+        """Write what waits, and return its mean loss and accuracy; a loss that is not finite is a VtzooError."""
         if not self._waiting:
             return self._last
         self.seconds += time.monotonic() - self._clock
         self._clock = time.monotonic()
-        lines = [{"step": step} | {name: value.item() for name, value in losses.items()} for step, losses in self._waiting]
-        for line in lines:
-            line["accuracy"] = line.pop("right") / batch_size
-        lines[-1]["seconds"] = round(self.seconds, 3)
+        lines = []
+        for step, losses in self._waiting:
+            line = {"step": step} | {name: value.item() for name, value in losses.items()}
+            line |= {"accuracy": line.pop("right") / batch_size, "seconds": round(self.seconds, 3)}
+            lines.append(line)
+        diverged = next((index for index, line in enumerate(lines) if not math.isfinite(line["loss"])), None)
         with self._path.open("a") as file:
-            file.writelines(json.dumps(line | {"seconds": round(self.seconds, 3)}) + "\n" for line in lines)
+            file.writelines(json.dumps(line) + "\n" for line in lines[:diverged])
         self._waiting = []
-        _refuse_divergence(lines[-1])
-        self._last = tuple(sum(line[name] for line in lines) / len(lines) for name in ("loss", "accuracy"))
+        if diverged is not None:
+            line = lines[diverged]
+            raise VtzooError(f"the loss is {line['loss']} at step {line['step']}", checkpoint.DIVERGED)
+        loss, accuracy = (sum(line[name] for line in lines) / len(lines) for name in ("loss", "accuracy"))
+        self._last = loss, accuracy
         return self._last
 
+    def sync(self) -> None:
+        """Have what was written on the disk: a checkpoint there is of no use without the log that leads up to it."""
+        with self._path.open("a") as file:
+            os.fsync(file.fileno())
 
-def _refuse_divergence(line: dict[str, float]) -> None:
-    if line["loss"] != line["loss"]:  # NaN differs from itself
-        raise VtzooError(
-            f"the loss is not a number at step {line['step']}",
-            "lower optimizer.learning_rate in the recipe, or set precision to float32; the last checkpoint is intact",
-        )
+
+def _seconds(lines: list[str], step: int, path: Path) -> float:
+    """The training time at `step`, out of the log's lines up to it."""
+    if step == 0:
+        return 0.0
+    try:
+        last = json.loads(lines[-1])
+        if last["step"] == step:
+            return last["seconds"]
+    except (IndexError, ValueError, KeyError, TypeError):
+        pass
+    raise VtzooError(f"{path} does not lead up to step {step}, where its checkpoint is", "delete that to start afresh")
 
 
 @contextmanager

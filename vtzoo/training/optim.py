@@ -12,7 +12,7 @@ def adamw(
     model: nn.Module, head: nn.Module | None, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.AdamW:
     """AdamW over the model and, where there is one, the localization head; no decay on biases, norms and tables."""
-    spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    spared = getattr(model, "no_weight_decay", tuple)()  # the names of timm's position tables, among others
     groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)
     if head is not None:
         groups += param_groups_weight_decay(head, weight_decay)

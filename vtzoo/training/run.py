@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import cards, datasets, export, inference, models, splits
-from ..datasets import Dataset
-from ..errors import VtzooError
-from ..evaluation.metrics import evaluate
-from ..recipe import Recipe, identity, load_recipe
+from vtzoo import __version__, cards, datasets, export, inference, models, splits
+from vtzoo.datasets import Dataset
+from vtzoo.errors import VtzooError
+from vtzoo.evaluation.metrics import evaluate
+from vtzoo.recipe import Recipe, identity, load_recipe
+from vtzoo.splits import Split
+
 from . import checkpoint
 from .curves import draw_curves
 from .data import Batches
 from .loop import Progress, Run, fit, set_up
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # what result.json keeps the hashes of
-VERSIONED = ("vtzoo", "torch", "timm", "numpy", "pillow", "onnxruntime")
+VERSIONED = ("torch", "timm", "numpy", "pillow", "onnxruntime")
 
 
 def train(
@@ -40,7 +42,7 @@ def train(
     dataset = datasets.find(recipe.dataset)
     where = models.pick_device(device)
     _claim(out, resume)
-    training = splits.read(dataset, "train", data)
+    training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)  # both before the hours
     batches = Batches(
         training.array(recipe.model.image_size), training.labels, batch_size=recipe.optimizer.batch_size,
         classes=dataset.classes, mean=dataset.mean, std=dataset.std, augmentation=recipe.augmentation,
@@ -56,16 +58,17 @@ def train(
     facts = {
         "seed": seed, "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
         "train_images": len(training), "train_manifest": training.manifest, "hardware": hardware(where),
-        "versions": {name: installed(name) for name in VERSIONED}, "recipe_sha256": identity(path),
+        "versions": {"vtzoo": __version__} | {name: installed(name) for name in VERSIONED},
+        "recipe_sha256": identity(path),
     }  # fmt: skip
-    return finish(run, recipe, dataset, path, training.label_names, data=data, out=out, facts=facts)
+    return finish(run, recipe, dataset, path, training.label_names, held=held, out=out, facts=facts)
 
 
 def finish(
-    run: Run, recipe: Recipe, dataset: Dataset, path: Path, labels: tuple[str, ...], *, data: Path | None, out: Path,
+    run: Run, recipe: Recipe, dataset: Dataset, path: Path, labels: tuple[str, ...], *, held: Split, out: Path,
     facts: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the model folder of a fitted run, measure it on the test split as anybody will load it, and card it."""
+    """Write the model folder of a fitted run, measure it on the test split `held` as anybody loads it, and card it."""
     if run.average:
         run.model.load_state_dict(run.average.tensors)
     config = describe(run.model, recipe, dataset, labels)
@@ -76,7 +79,6 @@ def finish(
     write_json(out / "config.json", config)
     (out / "recipe.toml").write_bytes(path.read_bytes())
     draw_curves(out / "metrics.jsonl", out / "curves.png", run.batches.steps_per_epoch)
-    held = splits.read(dataset, "test", data)
     pictures = held.select(np.arange(min(256, len(held)))).array(recipe.model.image_size)
     certificate = export.package(run.model, config, out, images=pictures)
     published = [name for name in WEIGHTS if (out / name).exists()]
@@ -85,14 +87,14 @@ def finish(
         "certificate": vars(certificate), "weights": {name: sha256(out / name) for name in published},
     }  # fmt: skip
     write_json(out / "result.json", result)
-    metrics = evaluate(inference.load(str(out)), held)
+    metrics = evaluate(inference.load(out.resolve()), held)  # never an embedded model of the same name
     result |= {"top1": metrics.top1, "top5": metrics.top5, "images": metrics.images, "manifest": metrics.manifest}
     write_json(out / "result.json", result)
     (out / "README.md").write_text(cards.render(config, recipe, result), encoding="utf-8")
     return result
 
 
-def describe(model: nn.Module, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...]) -> dict[str, Any]:
+def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...]) -> dict[str, Any]:
     """The config.json of a model, in timm's Hub format, with which timm and vtzoo build it again."""
     size = recipe.model.image_size
     arguments = {key: value for key, value in recipe.model.arguments.items() if key != "drop_path_rate"}
@@ -150,8 +152,11 @@ def sha256(path: Path) -> str:
 
 
 def _claim(out: Path, resume: bool) -> None:
-    """Refuse to train over an earlier run, unless to go on with it."""
+    """Refuse to train over an earlier run, unless to go on with it, and over a model that was put there."""
     if out.exists() and not out.is_dir():
         raise VtzooError(f"{out} is not a folder", "choose another --out")
-    if (out / "checkpoint.safetensors").exists() and not resume:
-        raise VtzooError(f"{out} already holds a run", "go on with it: --resume; or choose another --out")
+    if (out / "checkpoint.safetensors").exists():
+        if not resume:
+            raise VtzooError(f"{out} already holds a run", "go on with it: --resume; or choose another --out")
+    elif (out / "config.json").exists():
+        raise VtzooError(f"{out} already holds a model, and no checkpoint to go on from", "choose another --out")

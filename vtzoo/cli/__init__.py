@@ -1,25 +1,20 @@
 """The command `vtzoo`: each command parses, calls one function and prints. Results go to stdout, all else to stderr."""
 
-import io
 import json
-import os
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
-from .errors import VtzooError
+from .sentences import Sentences
 
 if TYPE_CHECKING:
-    from .inference.bulk import Answer
+    from vtzoo.inference.bulk import Answer
 
 DEFAULT_MODEL = "swin_t-drloc-cifar100"
-TRAIN_EXTRA = ("datasets", "jaxtyping", "matplotlib", "onnx", "onnxscript", "sklearn", "timm", "torch")  # their modules
 
 HELP = """Visual transformers for small datasets: classify images with the zoo's models, measure them, train your own.
 
@@ -36,58 +31,6 @@ Results go to stdout, everything else to stderr. Exit codes: 0 for success,
 """
 
 
-class Sentences(TyperGroup):
-    """Turns what goes wrong into a sentence on stderr and an exit code; parsing errors (2) are Typer's own."""
-
-    def make_context(self, *arguments: Any, **settings: Any) -> Any:
-        """Parse the arguments; this is also what prints help."""
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be valid in the terminal's encoding
-            sys.stdout.reconfigure(errors="backslashreplace")
-        with _sentences():
-            return super().make_context(*arguments, **settings)
-
-    def invoke(self, ctx: typer.Context) -> Any:
-        """Run the command."""
-        with _sentences():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """Exit with 1 after a failure, with 130 after Ctrl-C, and silently with 0 when the reader of a pipe has gone."""
-    try:
-        yield
-    except VtzooError as error:
-        raise _failure(error.message, error.hint) from error
-    except KeyboardInterrupt:
-        typer.echo("Interrupted.", err=True)
-        raise typer.Exit(130) from None
-    except BrokenPipeError:
-        _discard_stdout()
-        raise typer.Exit(0) from None
-    except OSError as error:  # a disk that is full, a folder that may not be written
-        _discard_stdout()
-        raise _failure(": ".join(str(part) for part in (error.filename, error.strerror or error) if part)) from error
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in TRAIN_EXTRA:
-            raise
-        raise _failure(f"this needs {module}, which is not installed", 'install it: pip install "vtzoo[train]"') from error
-
-
-def _failure(message: str, hint: str | None = None) -> typer.Exit:
-    typer.echo(f"Error: {message}", err=True)
-    if hint:
-        typer.echo(f"Hint: {hint}", err=True)
-    return typer.Exit(1)
-
-
-def _discard_stdout() -> None:
-    """Send what is left in the buffer nowhere, or Python would fail once more on it, at its exit."""
-    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 app = typer.Typer(
     cls=Sentences,
     help=HELP,
@@ -100,7 +43,7 @@ app = typer.Typer(
 )
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", metavar="MODEL", help="A name of `vtzoo list`, a model folder, or an .onnx file.")
+    str, typer.Option("--model", "-m", metavar="MODEL", help="A name of `vtzoo list`, a model folder or an .onnx file.")
 ]
 BackendOption = Annotated[
     Literal["onnx", "torch"], typer.Option(help="What runs the model. ONNX Runtime starts faster and needs no torch.")
@@ -117,7 +60,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for progra
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from . import __version__
+        from vtzoo import __version__
 
         typer.echo(f"vtzoo {__version__}")
         raise typer.Exit
@@ -134,7 +77,7 @@ def _root(
 @app.command(short_help="Name what is in images, with probabilities.")
 def predict(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Image files, folders or glob patterns.", show_default=False)
+        list[str], typer.Argument(metavar="IMAGE", help="Image files, folders or glob patterns.", show_default=False)
     ],
     model: ModelOption = DEFAULT_MODEL,
     top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, help="Classes to show an image.")] = 5,
@@ -149,8 +92,9 @@ def predict(
 
     --json prints one list with an object an image: {"image", "predictions": [{"label", "probability"}], "error"}.
     """
-    from .inference import load
-    from .inference.bulk import expand, predict_files
+    from vtzoo.inference import load
+    from vtzoo.inference.bulk import expand, predict_files
+
     from .progress import counted
 
     files = expand(images)
@@ -191,7 +135,7 @@ def list_models(
     as_json: JsonOption = False,
 ) -> None:
     """List the models that predict here, with the accuracy measured on their test images."""
-    from . import resources, zoo
+    from vtzoo import resources, zoo
 
     if recipes:
         found = sorted(resources.recipes_folder().glob("*-*.toml"))
@@ -202,19 +146,19 @@ def list_models(
         _print_json(rows)
         return
     for row in rows:
-        measured = f"  {row['top1']:.2%} top-1 on {row['images']:,} test images of {row['dataset']}" if "top1" in row else ""
-        typer.echo(f"{row['name']}{measured}")
+        measured = "  {top1:.2%} top-1 on {images:,} test images of {dataset}" if "top1" in row else ""
+        typer.echo(row["name"] + measured.format(**row))
 
 
 @app.command(short_help="Show what is known of a model: training, accuracy, classes.")
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name of `vtzoo list`, or a model folder.", show_default=False)
+        str, typer.Argument(metavar="MODEL", help="A name of `vtzoo list` or a model folder.", show_default=False)
     ],
     as_json: JsonOption = False,
 ) -> None:
     """Show what is known of a model: what it is, how it was trained, how good it is, and its classes."""
-    from . import zoo
+    from vtzoo import zoo
 
     facts = zoo.facts(zoo.find(name))
     if as_json:
@@ -252,7 +196,8 @@ def evaluate(
 
     Needs the extra `train`: pip install "vtzoo[train]".
     """
-    from .evaluation.metrics import evaluate_model
+    from vtzoo.evaluation.metrics import evaluate_model
+
     from .progress import counting
 
     with counting("evaluating") as count:
@@ -268,7 +213,7 @@ def evaluate(
 @app.command(short_help="Train a recipe into a model folder.")
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A name of `vtzoo list --recipes`, or a .toml file.", show_default=False)
+        str, typer.Argument(metavar="RECIPE", help="A name of `vtzoo list --recipes` or a TOML file.", show_default=False)
     ],
     data: DataOption = None,
     out: Annotated[
@@ -284,13 +229,14 @@ def train(
     Ctrl-C leaves a checkpoint: the same command with --resume goes on from there, to the same losses. Needs the extra
     `train`: pip install "vtzoo[train]".
     """
+    from vtzoo.recipe import locate
+
     from .progress import training
-    from .recipe import locate
 
     path = locate(recipe)
     out = out or Path("runs") / path.stem
     with training(path.stem) as report:
-        from .training.run import train as run
+        from vtzoo.training.run import train as run
 
         result = run(path, data=data, out=out, seed=seed, device=device, resume=resume, progress=report)
     if as_json:
@@ -308,10 +254,10 @@ def export(
 ) -> None:
     """Write a model as one ONNX file that predicts by itself, and verify it against torch.
 
-    The file carries weights, classes and preprocessing: `vtzoo predict --model FILE` needs nothing else. Needs the extra
-    `train`: pip install "vtzoo[train]".
+    The file carries weights, classes and preprocessing: `vtzoo predict --model FILE` needs nothing else. Needs the
+    extra `train`: pip install "vtzoo[train]".
     """
-    from .export import export_model
+    from vtzoo.export import export_model
 
     certificate = export_model(model, onnx)
     if as_json:

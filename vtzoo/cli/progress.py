@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from .training.loop import Progress as Report
+    from vtzoo.training.loop import Progress as Report
 
 Item = TypeVar("Item")
 MANY = 32  # images; fewer are done before anybody looks

@@ -1,0 +1,474 @@
+"""The command line: what it prints, where, and with which exit code.
+
+The model here sees colours: its logits are an image's mean red, green and blue, 0 to 1, so that every probability can
+be worked out by hand.
+"""
+
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import vtzoo
+from vtzoo import resources
+from vtzoo.cli import app, progress
+from vtzoo.errors import VtzooError
+
+COMMANDS = ("predict", "list", "show", "evaluate", "train", "export")
+NAME = "colours-drloc-cifar10"
+PURE = math.e / (math.e + 2)  # softmax of (1, 0, 0)
+CONFIG = {
+    "architecture": "colours",
+    "num_classes": 3,
+    "model_args": {},
+    "label_names": ["red", "green", "blue"],
+    "pretrained_cfg": {"input_size": [3, 8, 8], "interpolation": "bicubic", "crop_pct": 1.0},
+}
+RESULT = {
+    "dataset": "cifar10", "top1": 0.61234, "top5": 1.0, "images": 10_000, "seed": 0, "steps": 1200, "batch": 128,
+    "hardware": "an abacus", "versions": {"torch": "2.9.0"},
+    "certificate": {"images": 256, "max_logit_difference": 1.2e-06, "top1_agreement": 1.0},
+}  # fmt: skip
+
+
+def colour_graph() -> bytes:
+    """The ONNX file of a model whose logits are the mean colour of the image."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers", "sides"], ["features"], keepdims=0),
+        helper.make_node("Div", ["features", "white"], ["logits"]),
+    ]
+    constants = [
+        helper.make_tensor("sides", TensorProto.INT64, [2], [2, 3]),
+        helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
+    ]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, 8, 8])]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("logits", "features")]
+    graph = helper.make_graph(nodes, "colours", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    preprocess = {"size": 8, "interpolation": "bicubic", "crop": 1.0}
+    facts = {"vtzoo.labels": CONFIG["label_names"], "vtzoo.preprocess": preprocess}
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of embedded models, with the one that sees colours."""
+    folder = tmp_path_factory.mktemp("weights")
+    model = folder / NAME
+    (model / "onnx").mkdir(parents=True)
+    (model / "onnx" / "model.onnx").write_bytes(colour_graph())
+    (model / "config.json").write_text(json.dumps(CONFIG))
+    (model / "result.json").write_text(json.dumps(RESULT))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def embedded(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the colour model the only embedded one."""
+    monkeypatch.setattr(resources, "weights_folder", lambda: weights)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with a red and a blue image."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (20, 10), (255, 0, 0)).save(folder / "a.png")
+    Image.new("RGB", (9, 9), (0, 0, 255)).save(folder / "b.png")
+    return folder
+
+
+def vt(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="vtzoo")
+
+
+def process(*arguments: Any, **settings: Any) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "vtzoo", *map(str, arguments)]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, timeout=120, **settings)
+
+
+# Help
+
+
+def test_help_names_every_command_in_a_sentence_that_is_not_cut_off() -> None:
+    result = vt("--help")
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +[A-Z].*\.$", result.stdout, re.MULTILINE), command
+    assert "..." not in result.stdout.split("Commands:")[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_is_explained(command: str) -> None:
+    result = vt(command, "--help")
+    assert result.exit_code == 0
+    options = result.stdout.split("Options:\n")[1]
+    entries = re.split(r"\n(?=  -)", options)
+    assert all(re.search(r"[A-Za-z][^.]{8,}\.", " ".join(entry.split())) for entry in entries), options
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_help_and_h_are_the_same() -> None:
+    assert vt("predict", "-h").stdout == vt("predict", "--help").stdout
+
+
+def test_version_is_the_installed_one() -> None:
+    assert vt("--version").stdout == f"vtzoo {vtzoo.__version__}\n"
+
+
+# Exit code 2: arguments that do not parse, and nothing else
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["forecast"],
+        ["predict"],
+        ["predict", "a.png", "--tok-k", "3"],
+        ["predict", "a.png", "--top-k", "0"],
+        ["predict", "a.png", "--top-k", "many"],
+        ["predict", "a.png", "--backend", "tensorflow"],
+        ["predict", "a.png", "--device", "tpu"],
+        ["train", "some-recipe", "--seed", "-1"],
+        ["export"],
+        ["show", "one", "two"],
+    ],
+)
+def test_arguments_that_do_not_parse_exit_with_2_and_print_no_result(arguments: list[str]) -> None:
+    result = vt(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Error: " in result.stderr
+
+
+# predict
+
+
+def test_predict_prints_the_classes_best_first_with_percentages(photos: Path) -> None:
+    result = vt("predict", "--model", NAME, photos / "a.png", "--top-k", 2)
+    assert result.exit_code == 0
+    assert result.stdout == f"{photos / 'a.png'}\n   57.6%  red\n   21.2%  green\n"
+    assert result.stderr == ""
+
+
+def test_predict_json_is_one_list_in_the_order_of_the_arguments(photos: Path) -> None:
+    result = vt("predict", "-m", NAME, "--json", "-k", 1, photos / "b.png", photos)
+    found = json.loads(result.stdout)
+    assert [row["image"] for row in found] == [str(photos / name) for name in ("b.png", "a.png", "b.png")]
+    assert [row["predictions"][0]["label"] for row in found] == ["blue", "red", "blue"]
+    assert all(set(row) == {"image", "predictions", "error"} and row["error"] is None for row in found)
+    assert found[1]["predictions"] == [{"label": "red", "probability": pytest.approx(PURE, abs=1e-6)}]
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_predict_and_load_give_the_same_numbers(photos: Path) -> None:
+    found = json.loads(vt("predict", "-m", NAME, "--json", "-k", 3, photos / "a.png").stdout)
+    classify = vtzoo.load(NAME)
+    by_label = dict(zip(classify.labels, classify(photos / "a.png")[0].tolist(), strict=True))
+    assert {one["label"]: one["probability"] for one in found[0]["predictions"]} == by_label
+
+
+@pytest.mark.parametrize("how", ["folder", "file"])
+def test_predict_takes_a_model_folder_and_an_onnx_file(how: str, weights: Path, photos: Path) -> None:
+    model = weights / NAME if how == "folder" else weights / NAME / "onnx" / "model.onnx"
+    found = json.loads(vt("predict", "-m", model, photos / "a.png", "--json").stdout)
+    assert found[0]["predictions"][0]["label"] == "red"
+
+
+def test_one_bad_file_among_500_is_named_and_the_others_are_answered(tmp_path: Path) -> None:
+    red = io.BytesIO()
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(red, "png")
+    for number in range(500):
+        (tmp_path / f"{number:03}.png").write_bytes(red.getvalue() if number != 250 else b"no image at all")
+    result = vt("predict", "-m", NAME, tmp_path, "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert len(found) == 500
+    bad = [row for row in found if row["error"] is not None]
+    assert [(row["image"], row["predictions"]) for row in bad] == [(str(tmp_path / "250.png"), [])]
+    assert "250.png" in bad[0]["error"]
+    assert all(row["predictions"][0]["label"] == "red" for row in found if row not in bad)
+
+
+def test_a_bad_file_is_reported_on_stderr_and_the_next_is_still_answered(photos: Path) -> None:
+    result = vt("predict", "-m", NAME, photos / "nowhere.png", photos / "b.png", "-k", 1)
+    assert result.exit_code == 1
+    assert result.stdout == f"{photos / 'b.png'}\n   57.6%  blue\n"
+    assert result.stderr.startswith(f"Error: {photos / 'nowhere.png'}: there is no file")
+    assert result.stderr.count("\n") == 1
+
+
+def test_json_is_ascii_so_that_any_terminal_can_show_it(photos: Path) -> None:
+    name = photos / "Fjällräv.png"
+    (photos / "a.png").rename(name)
+    result = vt("predict", "-m", NAME, name, "--json")
+    assert result.stdout.isascii()
+    assert json.loads(result.stdout)[0]["image"] == str(name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_file_name_that_is_not_utf8_is_printed_escaped(options: list[str], photos: Path) -> None:
+    (photos / "a.png").rename(os.fsdecode(os.fsencode(photos) + b"/\xff.png"))
+    result = vt("predict", "-m", NAME, photos, *options)
+    assert result.exit_code == 0, result.exception
+    assert "\\udcff.png" in result.stdout
+
+
+# Names that nobody knows
+
+
+def test_an_unknown_model_is_answered_with_the_nearest_name_and_the_next_command(photos: Path) -> None:
+    result = vt("predict", "-m", "colours-drlok-cifar10", photos)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: unknown model 'colours-drlok-cifar10'\nHint: ")
+    assert NAME in result.stderr
+    assert "vtzoo list" in result.stderr
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest_name_and_the_next_command(tmp_path: Path) -> None:
+    result = vt("train", "swin_t-drlok-cifar100", "--out", tmp_path / "run")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: unknown recipe 'swin_t-drlok-cifar100'\nHint: ")
+    assert "swin_t-drloc-cifar100" in result.stderr
+    assert "vtzoo list --recipes" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["show", "train"])
+def test_a_path_that_leads_nowhere_exits_with_1_and_one_sentence(command: str, tmp_path: Path) -> None:
+    result = vt(command, tmp_path / "nothing.toml")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: ")
+    assert "nothing.toml" in result.stderr
+
+
+# list and show
+
+
+def test_list_gives_each_model_with_its_accuracy() -> None:
+    assert vt("list").stdout == f"{NAME}  61.23% top-1 on 10,000 test images of cifar10\n"
+    measured = {key: RESULT[key] for key in ("dataset", "top1", "top5", "images")}
+    assert json.loads(vt("list", "--json").stdout) == [{"name": NAME, **measured}]
+
+
+def test_a_model_that_nobody_measured_is_listed_by_its_name_alone(weights: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh" / "config.json").write_text((weights / NAME / "config.json").read_text())
+    monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path)
+    assert vt("list").stdout == "fresh\n"
+    assert json.loads(vt("list", "--json").stdout) == [{"name": "fresh"}]
+    assert "top1" not in json.loads(vt("show", "fresh", "--json").stdout)
+
+
+def test_list_recipes_names_files_that_train_takes() -> None:
+    rows = json.loads(vt("list", "--recipes", "--json").stdout)
+    assert "swin_t-drloc-cifar100" in [row["name"] for row in rows]
+    assert all(Path(row["file"]).stem == row["name"] and Path(row["file"]).is_file() for row in rows)
+    assert vt("list", "--recipes").stdout.splitlines() == [row["name"] for row in rows]
+
+
+def test_show_json_says_what_config_and_result_say(weights: Path) -> None:
+    facts = json.loads(vt("show", NAME, "--json").stdout)
+    told = {"name": NAME, "architecture": "colours", "classes": 3, "image_size": 8, "labels": ["red", "green", "blue"]}
+    assert told.items() <= facts.items()
+    assert RESULT.items() <= facts.items()
+    files = [file for file in (weights / NAME).rglob("*") if file.is_file()]
+    assert facts["bytes"] == sum(len(file.read_bytes()) for file in files)
+
+
+def test_show_is_readable() -> None:
+    lines = vt("show", NAME).stdout.splitlines()
+    words = {re.split(r"  +", line)[0]: re.split(r"  +", line)[1] for line in lines if not line.startswith(" ")}
+    assert words["top1"] == "61.23%"
+    assert words["labels"] == "red, green, blue"
+    assert words["versions"] == "torch 2.9.0"
+    assert words["certificate"] == "images 256, max logit difference 1.2e-06, top1 agreement 1"
+    assert max(map(len, lines)) <= 100 or any(len(word) > 60 for line in lines for word in line.split())
+
+
+# evaluate, train and export: a command parses, calls one function and prints what it gives
+
+
+class Recorder:
+    """A function that keeps how it was called, and gives what it was told to give, or raises it."""
+
+    def __init__(self, gives: Any) -> None:
+        self.gives, self.called = gives, ((), {})
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        self.called = arguments, settings
+        if isinstance(self.gives, BaseException):
+            raise self.gives
+        return self.gives
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder(RESULT)
+    monkeypatch.setattr("vtzoo.training.run.train", recorder)
+    return recorder
+
+
+def test_train_passes_its_options_on_and_prints_the_accuracy(trained: Recorder, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = vt("train", "swin_t-drloc-cifar100", "--data", tmp_path, "--out", out, "--seed", 3, "--resume")
+    (path,), settings = trained.called
+    assert path == resources.recipes_folder() / "swin_t-drloc-cifar100.toml"
+    report = settings.pop("progress")
+    assert callable(report)
+    assert settings == {"data": tmp_path, "out": out, "seed": 3, "device": "auto", "resume": True}
+    assert result.stdout == (
+        f"{out}: top-1 61.23%, top-5 100.00% on 10,000 test images\nnext: vtzoo predict --model {out} photo.jpg\n"
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_train_writes_into_runs_by_default_and_prints_the_result_as_json(trained: Recorder) -> None:
+    result = vt("train", "swin_t-drloc-cifar100", "--json")
+    assert trained.called[1]["out"] == Path("runs/swin_t-drloc-cifar100")
+    assert json.loads(result.stdout) == RESULT
+
+
+def test_evaluate_passes_its_options_on_and_prints_fractions_as_json(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from vtzoo.evaluation import metrics
+
+    measured = metrics.Metrics(top1=0.5, top5=0.75, images=4, manifest="abc", seconds=2.0)
+    recorder = Recorder(measured)
+    monkeypatch.setattr(metrics, "evaluate_model", recorder)
+    result = vt("evaluate", "-m", NAME, "--data", tmp_path, "--device", "cpu", "--json")
+    arguments, settings = recorder.called
+    assert callable(settings.pop("progress"))
+    assert (arguments, settings) == ((NAME, tmp_path), {"backend": "onnx", "device": "cpu"})
+    assert json.loads(result.stdout) == measured.as_json()
+    assert vt("evaluate", "-m", NAME).stdout == (
+        "top-1 50.00%, top-5 75.00% on 4 images\nmanifest of the split: abc\n2 images/s\n"
+    )
+
+
+def test_export_passes_its_options_on_and_prints_the_certificate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from vtzoo import export
+
+    recorder = Recorder(export.Certificate(images=32, max_logit_difference=1e-6, top1_agreement=1.0))
+    monkeypatch.setattr(export, "export_model", recorder)
+    out = tmp_path / "model.onnx"
+    result = vt("export", "-m", NAME, "--onnx", out)
+    assert recorder.called == ((NAME, out), {})
+    assert result.stdout == (
+        f"{out}: verified on 32 images, top-1 agreement 100.00%, logits differ by at most 1.0e-06\n"
+    )
+    assert json.loads(vt("export", "--onnx", out, "--json").stdout)["images"] == 32
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (VtzooError("the loss is not finite", "lower it"), 1, "Error: the loss is not finite\nHint: lower it\n"),
+        (VtzooError("the loss is not finite"), 1, "Error: the loss is not finite\n"),
+        (PermissionError(13, "Permission denied", "/runs"), 1, "Error: /runs: Permission denied\n"),
+        (OSError("the disk is on fire"), 1, "Error: the disk is on fire\n"),
+        (KeyboardInterrupt(), 130, "Interrupted.\n"),
+        (BrokenPipeError(32, "Broken pipe"), 0, ""),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            1,
+            'Error: this needs torch, which is not installed\nHint: install the extra `train`: pip install "vtzoo[train]"\n',
+        ),
+    ],
+)
+def test_a_failure_is_a_sentence_on_stderr_and_an_exit_code(
+    trained: Recorder, error: BaseException, code: int, sentence: str
+) -> None:
+    trained.gives = error
+    result = vt("train", "swin_t-drloc-cifar100")
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", sentence)
+
+
+def test_a_mistake_of_ours_is_not_dressed_up_as_the_users(trained: Recorder) -> None:
+    trained.gives = ModuleNotFoundError("No module named 'vtzoo.nothing'", name="vtzoo.nothing")
+    assert vt("train", "swin_t-drloc-cifar100").exception is trained.gives
+
+
+def test_a_closed_pipe_ends_the_command_silently_with_0(weights: Path, photos: Path) -> None:
+    for arguments in (["--help"], ["predict", "-m", weights / NAME, "--json", photos]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = process(*arguments, stdout=writer)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk to write to")
+def test_a_full_disk_is_a_sentence_and_exit_code_1() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = process("list", "--recipes", stdout=full)
+    assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    """A terminal that remembers what was shown on it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    return shown
+
+
+def test_a_bar_counts_many_images_on_a_terminal_and_never_a_few(terminal: Terminal) -> None:
+    assert list(progress.counted(range(progress.MANY), "predicting", progress.MANY)) == list(range(progress.MANY))
+    assert terminal.getvalue() == ""
+    assert list(progress.counted(range(100), "predicting", 100)) == list(range(100))
+    assert "100/100" in terminal.getvalue()
+
+
+def test_a_training_bar_shows_step_loss_and_speed_without_colours_under_no_color(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vtzoo.training.loop import Progress
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    with progress.training("swin_t") as report:
+        report(Progress(step=7, steps=10, loss=1.25, accuracy=0.5, images_per_second=320.0))
+    shown = terminal.getvalue()
+    assert re.search(r"7/10 +loss 1\.250  accuracy 50\.0%  320 images/s", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)  # what switches a colour on
+
+
+def test_nothing_is_drawn_where_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    result = vt("predict", "-m", NAME, *[photos] * 20, "--json")
+    assert result.stderr == ""
+    assert "\x1b" not in result.stdout
+    with progress.training("swin_t") as report:
+        report(None)  # type: ignore[arg-type]

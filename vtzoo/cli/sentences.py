@@ -1,0 +1,68 @@
+"""Errors in sentences: what the command line says, and its exit code, when something goes wrong."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from vtzoo.errors import VtzooError
+
+TRAIN_EXTRA = ("datasets", "jaxtyping", "matplotlib", "onnx", "onnxscript", "sklearn", "timm", "torch")  # their modules
+
+
+class Sentences(TyperGroup):
+    """Turns what goes wrong into a sentence on stderr and an exit code; parsing errors (2) are Typer's own."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        """Parse the arguments; this is also what prints help."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be valid in the terminal's encoding
+            sys.stdout.reconfigure(errors="backslashreplace")
+        with _sentences():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the command."""
+        with _sentences():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Exit with 1 after a failure, with 130 after Ctrl-C, and silently with 0 when the reader of a pipe has gone."""
+    try:
+        yield
+    except VtzooError as error:
+        raise _failure(error.message, error.hint) from error
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        _discard_stdout()
+        raise typer.Exit(0) from None
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        _discard_stdout()
+        raise _failure(": ".join(str(part) for part in (error.filename, error.strerror or error) if part)) from error
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in TRAIN_EXTRA:
+            raise
+        hint = 'install the extra `train`: pip install "vtzoo[train]"'
+        raise _failure(f"this needs {module}, which is not installed", hint) from error
+
+
+def _failure(message: str, hint: str | None = None) -> typer.Exit:
+    typer.echo(f"Error: {message}", err=True)
+    if hint:
+        typer.echo(f"Hint: {hint}", err=True)
+    return typer.Exit(1)
+
+
+def _discard_stdout() -> None:
+    """Send what is left in the buffer nowhere, or Python would fail once more on it, at its exit."""
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
