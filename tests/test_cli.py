@@ -392,7 +392,8 @@ def test_export_passes_its_options_on_and_prints_the_certificate(
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
             1,
-            'Error: this needs torch, which is not installed\nHint: install the extra `train`: pip install "vtzoo[train]"\n',
+            "Error: this needs torch, which is not installed\n"
+            'Hint: install the extra `train`: pip install "vtzoo[train]"\n',
         ),
     ],
 )
@@ -435,8 +436,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def watch(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Make stderr a terminal. No fixture, because pytest gives each test a stderr after its fixtures."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -445,7 +446,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return shown
 
 
-def test_a_bar_counts_many_images_on_a_terminal_and_never_a_few(terminal: Terminal) -> None:
+def test_a_bar_counts_many_images_on_a_terminal_and_never_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = watch(monkeypatch)
     assert list(progress.counted(range(progress.MANY), "predicting", progress.MANY)) == list(range(progress.MANY))
     assert terminal.getvalue() == ""
     assert list(progress.counted(range(100), "predicting", 100)) == list(range(100))
@@ -453,10 +455,11 @@ def test_a_bar_counts_many_images_on_a_terminal_and_never_a_few(terminal: Termin
 
 
 def test_a_training_bar_shows_step_loss_and_speed_without_colours_under_no_color(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from vtzoo.training.loop import Progress
 
+    terminal = watch(monkeypatch)
     monkeypatch.setenv("NO_COLOR", "1")
     with progress.training("swin_t") as report:
         report(Progress(step=7, steps=10, loss=1.25, accuracy=0.5, images_per_second=320.0))

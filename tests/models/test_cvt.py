@@ -109,7 +109,11 @@ def test_the_grid_is_the_forward_pass_that_the_logits_come_from(shared):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"patch_size": 16}, "patch size 16"), ({"global_pool": "max"}, "global pool 'max'")],
+    [
+        ({"patch_size": 16}, "patch size 16"),
+        ({"global_pool": "max"}, "global pool 'max'"),
+        ({"act_layer": "relu"}, "activation 'relu'"),
+    ],
 )
 def test_a_wrong_argument_is_refused_by_its_value(wrong, message):
     with pytest.raises(VtzooError, match=message):

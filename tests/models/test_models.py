@@ -67,11 +67,34 @@ def test_swins_grid_is_taken_before_the_final_norm() -> None:
         assert torch.allclose(model.norm(deepest.permute(0, 2, 3, 1)), model.forward_features(images), atol=1e-6)
 
 
-def test_features_and_grid_give_the_models_own_logits() -> None:
+def test_t2ts_grids_are_taken_after_the_final_norm_and_swins_before() -> None:
+    model = models.build("t2t_vit_14", num_classes=5, image_size=32, strides=(2, 2, 2)).eval()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        deepest = models.grids(model, images)[-1]
+        tokens = model.forward_features(images)[:, 1:]
+    assert torch.allclose(deepest.flatten(2).transpose(1, 2), tokens, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "pooled"),
+    [("cvt_13", 14, 7), ("t2t_vit_14", 14, 7), ("cvt_13", 8, 8), ("t2t_vit_14", 8, 8), ("swin_t", 14, 14)],
+)
+def test_the_grids_that_the_paper_pools_are_averaged_over_real_cells_alone(name: str, side: int, pooled: int) -> None:
+    model = models.build(name, num_classes=5, image_size=64)
+    grid = torch.randn(2, 6, side, side)
+    small = models.localizable(model, grid)
+    assert small.shape == (2, 6, pooled, pooled)
+    if pooled < side:  # the first window has a row and a column of padding, which must not count
+        assert torch.allclose(small[:, :, 0, 0], grid[:, :, :2, :2].mean((2, 3)), atol=1e-6)
+        assert torch.allclose(small[:, :, 1, 2], grid[:, :, 1:4, 3:6].mean((2, 3)), atol=1e-6)
+
+
+def test_features_and_grids_give_the_models_own_logits() -> None:
     model = models.build("swin_t", num_classes=5, image_size=32, **TINY).eval()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        features, (grid,) = models.features_and_grid(model, images, stage=1)
+        features, (grid,) = models.features_and_grids(model, images, stage=1)
         assert grid.shape == (2, 32, 8, 8)
         assert torch.equal(model.forward_head(features), model(images))
 
@@ -106,7 +129,7 @@ def test_cuda_without_cuda_is_an_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("CUDA works here")
     assert models.pick_device("auto").type == "cpu"
-    with pytest.raises(VtzooError, match="no CUDA device"):
+    with pytest.raises(VtzooError, match="torch can use no CUDA device"):
         models.pick_device("cuda")
 
 

@@ -43,7 +43,7 @@ app = typer.Typer(
 )
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", metavar="MODEL", help="A name of `vtzoo list`, a model folder or an .onnx file.")
+    str, typer.Option("--model", "-m", metavar="MODEL", help="Name of a model (see `vtzoo list`), or its folder.")
 ]
 BackendOption = Annotated[
     Literal["onnx", "torch"], typer.Option(help="What runs the model. ONNX Runtime starts faster and needs no torch.")
@@ -88,7 +88,8 @@ def predict(
     """Name what is in images: the most probable classes of each, best first.
 
     Answers come in the order of the arguments. A folder stands for the images in it and below it, sorted, hidden ones
-    left out. An image that cannot be read is reported by name, all others are answered, and the exit code is 1.
+    left out. An image that cannot be read is reported by name, all others are answered, and the exit code is 1. The
+    model may also be an .onnx file that `vtzoo export` wrote.
 
     --json prints one list with an object an image: {"image", "predictions": [{"label", "probability"}], "error"}.
     """
@@ -152,15 +153,16 @@ def list_models(
 
 @app.command(short_help="Show what is known of a model: training, accuracy, classes.")
 def show(
-    name: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name of `vtzoo list` or a model folder.", show_default=False)
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Name of a model (see `vtzoo list`), or its folder.", show_default=False),
     ],
     as_json: JsonOption = False,
 ) -> None:
     """Show what is known of a model: what it is, how it was trained, how good it is, and its classes."""
     from vtzoo import zoo
 
-    facts = zoo.facts(zoo.find(name))
+    facts = zoo.facts(zoo.find(model))
     if as_json:
         _print_json(facts)
         return
@@ -213,7 +215,10 @@ def evaluate(
 @app.command(short_help="Train a recipe into a model folder.")
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A name of `vtzoo list --recipes` or a TOML file.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="Name of a recipe (see `vtzoo list --recipes`), or a TOML file.", show_default=False
+        ),
     ],
     data: DataOption = None,
     out: Annotated[

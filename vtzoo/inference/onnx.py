@@ -153,4 +153,5 @@ def _refuse_misfit(session: Any, classes: int, size: int, name: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.split(" : ", 3)[-1]  # after "[ONNXRuntimeError] : 1 : FAIL : "

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import VtzooError, unknown
-from . import cvt, t2t  # noqa: F401  (importing them registers vtzoo_cvt_13 and vtzoo_t2t_vit_14 with timm)
+from vtzoo.errors import VtzooError, unknown
+
+from . import cvt, t2t  # importing them registers vtzoo_cvt_13 and vtzoo_t2t_vit_14 with timm
 
 # Our name of each model of the paper: the name under which timm knows it.
 MODELS = {
@@ -33,7 +34,8 @@ def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> 
     """
     architecture = MODELS.get(name, name)
     if not timm.is_model(architecture):
-        raise unknown("model", name, [*MODELS, *timm.list_models()], "timm.list_models() names every other architecture")
+        known = [*MODELS, *timm.list_models()]
+        raise unknown("model", name, known, "timm.list_models() names every other architecture")
     try:
         return timm.create_model(architecture, num_classes=num_classes, **sized(name, image_size), **arguments)
     except (TypeError, AssertionError) as error:
@@ -53,34 +55,45 @@ def sized(name: str, image_size: int) -> dict[str, int]:
 
 def create(config: dict[str, Any]) -> nn.Module:
     """The model that a config.json describes, in timm's Hub format, with fresh weights."""
-    return timm.create_model(
-        config["architecture"], num_classes=config["num_classes"], **config.get("model_args", {})
-    )
+    return timm.create_model(config["architecture"], num_classes=config["num_classes"], **config.get("model_args", {}))
 
 
 def grids(model: nn.Module, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:
     """The model's token grids, shallow to deep, the class token left out.
 
-    One grid a stage for the hierarchical models, one a block for the plain ones. They are what the blocks put out,
-    before any final norm, as the released code takes Swin's; a model with no grids is a VtzooError.
+    One grid a stage for the hierarchical models, one a block for the plain ones. A model without grids is a VtzooError.
     """
-    return features_and_grid(model, images, stage=None)[1]
+    return features_and_grids(model, images, stage=None)[1]
 
 
-def features_and_grid(
+def features_and_grids(
     model: nn.Module, images: Float[Tensor, "b 3 h w"], stage: int | None
 ) -> tuple[Tensor, list[Float[Tensor, "b c gh gw"]]]:
-    """The final feature map for `forward_head`, and the grids of one `stage` (or of all), out of one pass."""
+    """The final feature map for `forward_head`, and the grid of one `stage`, or all grids for None, out of one pass.
+
+    A grid is what its blocks put out, as released: before the final norm, but for T2T-ViT, whose grids are normalized.
+    """
     if not hasattr(model, "forward_intermediates"):
         raise VtzooError(
             f"{type(model).__name__} has no token grid to localize in", "train it with the baseline objective"
         )
     indices = None if stage is None else [stage]
-    return model.forward_intermediates(images, indices=indices, output_fmt="NCHW")
+    return model.forward_intermediates(images, indices=indices, norm=isinstance(model, t2t.T2TViT), output_fmt="NCHW")
+
+
+def localizable(model: nn.Module, grid: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c gh gw"]:
+    """The grid to localize in: CvT's and T2T-ViT's averaged to half the side where it is over 8 cells, others as is.
+
+    The released code pools the 14x14 grids that both have at 224 px to Swin's 7x7. At 32 px theirs has 8x8 cells, and
+    halved again it would be a smaller task than Swin's.
+    """
+    if not isinstance(model, cvt.CvT | t2t.T2TViT) or min(grid.shape[-2:]) <= 8:
+        return grid
+    return nn.functional.avg_pool2d(grid, kernel_size=3, stride=2, padding=1, count_include_pad=False)
 
 
 def parameter_count(model: nn.Module) -> int:
-    """The number of trained parameters."""
+    """The number of parameters; fixed ones, as T2T-ViT's positions, count too."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -89,5 +102,5 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise VtzooError("no CUDA device can be used by torch here", "run with --device cpu, or install a CUDA build of torch")
+        raise VtzooError("torch can use no CUDA device here", "run with --device cpu, or install a CUDA build of torch")
     return torch.device(name)

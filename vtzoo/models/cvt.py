@@ -13,17 +13,18 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath, Mlp, calculate_drop_path_rates, get_act_layer, global_pool_nlc, trunc_normal_
+from timm.layers import DropPath, Mlp, QuickGELU, global_pool_nlc, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vtzoo.errors import VtzooError
+from vtzoo.errors import VtzooError, unknown
 
 WIDTHS = (64, 192, 384)  # channels of a token, a stage
 HEADS = (1, 3, 6)
 DEPTHS = (1, 2, 10)  # blocks
 MLP_RATIO = 4
+ACTIVATIONS = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
 FIRST_KERNEL = {4: 7, 2: 3}  # by the first embedding's stride: the paper's, and ours for small images
 
 
@@ -88,7 +89,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads, class_token=class_token)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, MLP_RATIO * width, act_layer=get_act_layer(act_layer))
+        self.mlp = Mlp(width, MLP_RATIO * width, act_layer=ACTIVATIONS[act_layer])
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Float[Tensor, "b n c"], height: int, width: int) -> Float[Tensor, "b n c"]:
@@ -123,9 +124,8 @@ class CvT(nn.Module):
 
     `patch_size` is the stride of the first embedding: 4 is the paper's (kernel 7, padding 2); 2 (kernel 3, padding 1)
     suits images of about 32 px. The three grids have strides of 1, 2 and 4 times `patch_size`.
-    `img_size` fixes nothing: timm records it as the nominal input.
-    `drop_path_rate` rises linearly from 0 over the ten blocks of the last stage; the three blocks before it drop
-    nothing, as in the released configuration.
+    `img_size` fixes nothing: timm records it as the nominal input. `drop_path_rate` rises linearly from 0 over the ten
+    blocks of the last stage; the three blocks before it drop nothing, as in the released configuration.
     `act_layer` "gelu" is transformers' CvT; microsoft/CvT trained its ImageNet weights with "quick_gelu".
     `global_pool` is "token" (the class token) or "avg" (the mean of the last grid).
     """
@@ -143,6 +143,8 @@ class CvT(nn.Module):
         super().__init__()
         if patch_size not in FIRST_KERNEL:
             raise VtzooError(f"CvT-13 has no patch size {patch_size}", "use 4 (the paper's) or 2 (images of 32 px)")
+        if act_layer not in ACTIVATIONS:
+            raise unknown("activation", act_layer, ACTIVATIONS)
         self.in_chans = in_chans
         self.num_features = self.head_hidden_size = WIDTHS[-1]
         self.stages = nn.ModuleList(build_stages(in_chans, patch_size, drop_path_rate, act_layer))
@@ -151,8 +153,8 @@ class CvT(nn.Module):
             for index, width in enumerate(WIDTHS)
         ]
         self.norm = nn.LayerNorm(self.num_features)
-        self.reset_classifier(num_classes, global_pool)
         self.apply(initialize)
+        self.reset_classifier(num_classes, global_pool)
 
     def forward(self, images: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b _"]:
         """Logits, or the features where there are no classes."""
@@ -216,10 +218,8 @@ def build_stages(in_chans: int, patch_size: int, drop_path_rate: float, act_laye
     stages = []
     for index, (channels, width) in enumerate(pairwise((in_chans, *WIDTHS))):
         last = index == len(WIDTHS) - 1
-        blocks = [
-            Block(width, HEADS[index], class_token=last, drop_path=rate, act_layer=act_layer)
-            for rate in calculate_drop_path_rates(drop_path_rate if last else 0.0, DEPTHS[index])
-        ]
+        drop_paths = torch.linspace(0, drop_path_rate if last else 0, DEPTHS[index], device="cpu").tolist()
+        blocks = [Block(width, HEADS[index], class_token=last, drop_path=p, act_layer=act_layer) for p in drop_paths]
         class_token = trunc_normal_(torch.empty(1, 1, width), std=0.02) if last else None
         stages.append(Stage(Embedding(channels, width, kernels[index], strides[index]), blocks, class_token))
     return stages
@@ -293,7 +293,7 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def vtzoo_cvt_13(pretrained: bool = False, **arguments: Any) -> CvT:
-    """CvT-13, through `timm.create_model("vtzoo_cvt_13", ...)`; the arguments are CvT's."""
+def vtzoo_cvt_13(pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """CvT-13, through `timm.create_model("vtzoo_cvt_13", ...)`: the arguments are CvT's, or timm's `features_only`."""
     stages = {"out_indices": arguments.pop("out_indices", (0, 1, 2)), "feature_cls": "getter"}
     return build_model_with_cfg(CvT, "vtzoo_cvt_13", pretrained, feature_cfg=stages, **arguments)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import to_2tuple, trunc_normal_
+from timm.layers import trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -150,13 +150,16 @@ class T2TViT(VisionTransformer):
         **arguments: Any,
     ) -> None:
         if len(strides) != len(KERNELS) or min(strides) < 1:
-            raise VtzooError(f"T2T-ViT has no strides {tuple(strides)}", "give three: (4, 2, 2) at 224 px, (1, 2, 2) at 32 px")
+            hint = "give three: (4, 2, 2) at 224 px, (1, 2, 2) at 32 px"
+            raise VtzooError(f"T2T-ViT has no strides {tuple(strides)}", hint)
 
-        def embed(img_size: int | Sequence[int], in_chans: int, embed_dim: int, **_: Any) -> TokensToToken:
-            return TokensToToken(tuple(to_2tuple(img_size)), in_chans, embed_dim, tuple(strides), token_drop_rate)
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+
+        def embed(img_size: tuple[int, int], in_chans: int, embed_dim: int, **_: Any) -> TokensToToken:
+            return TokensToToken(img_size, in_chans, embed_dim, tuple(strides), token_drop_rate)
 
         super().__init__(
-            img_size=img_size,
+            img_size=(height, width),
             patch_size=math.prod(strides),
             embed_layer=embed,
             embed_dim=384,
@@ -206,8 +209,8 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def vtzoo_t2t_vit_14(pretrained: bool = False, **arguments: Any) -> T2TViT:
-    """T2T-ViT-14, through `timm.create_model("vtzoo_t2t_vit_14", ...)`; the arguments are T2TViT's."""
+def vtzoo_t2t_vit_14(pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """T2T-ViT-14, through `timm.create_model("vtzoo_t2t_vit_14", ...)`: T2TViT's arguments, or `features_only`."""
     blocks = {"out_indices": arguments.pop("out_indices", 3), "feature_cls": "getter"}
     return build_model_with_cfg(
         T2TViT,

@@ -69,8 +69,8 @@ def train_step(
         if head is None:
             logits, localization = model(batch.images), torch.zeros((), device=batch.images.device)
         else:
-            features, (grid,) = models.features_and_grid(model, batch.images, stage)
-            logits, localization = model.forward_head(features), head(grid, pairs)
+            features, (grid,) = models.features_and_grids(model, batch.images, stage)
+            logits, localization = model.forward_head(features), head(models.localizable(model, grid), pairs)
     cross_entropy = nn.functional.cross_entropy(logits.float(), batch.targets)
     loss = cross_entropy + weight * localization
     loss.backward()
@@ -112,7 +112,7 @@ def _head(recipe: Recipe, model: nn.Module, device: torch.device) -> DenseRelati
             f"{recipe.model.name} has {len(grids)} grids, so there is no stage {recipe.drloc.stage}",
             f"drloc.stage goes from 0 to {len(grids) - 1}",
         )
-    grid = grids[recipe.drloc.stage]
+    grid = models.localizable(model, grids[recipe.drloc.stage])
     check_grid(grid)
     return DenseRelativeLocalization(
         grid.shape[1], pairs=recipe.drloc.pairs, normalize=recipe.drloc.normalize

@@ -1,0 +1,80 @@
+"""What the light commands may not import: neither torch, nor anything else that takes long or that `[train]` brings."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vtzoo.cli import DEFAULT_MODEL
+
+ROCKET = Path(__file__).with_name("photos") / "rocket.jpg"
+HEAVY = (
+    "torch", "torchvision", "timm", "datasets", "transformers", "sklearn", "scipy", "matplotlib", "onnx", "onnxscript",
+    "jaxtyping", "pandas", "pyarrow", "rich",
+)  # fmt: skip
+
+# Runs vtzoo's command line, or the statement given, where none of the HEAVY modules can be imported.
+BLOCKED = f"""
+import importlib.abc, runpy, sys
+
+class Wall(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY!r}:
+            raise ImportError(f"{{name}} was imported")
+
+sys.meta_path.insert(0, Wall())
+if sys.argv[1:2] == ["-c"]:
+    exec(sys.argv[2])
+else:
+    sys.argv[0] = "vtzoo"
+    runpy.run_module("vtzoo", run_name="__main__")
+"""
+
+
+def run(*arguments: str) -> str:
+    """What the command prints; it must end well and say nothing on stderr."""
+    command = [sys.executable, "-W", "error", "-c", BLOCKED, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def test_the_wall_stands() -> None:
+    with pytest.raises(AssertionError, match="torch was imported"):
+        run("-c", "import torch")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("predict", "--help"), ("train", "--help")])
+def test_help_needs_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).startswith("Usage: vtzoo")
+
+
+def test_importing_the_package_imports_nothing_but_the_standard_library() -> None:
+    statement = "before = set(sys.modules); import vtzoo; print(*set(sys.modules) - before)"
+    assert {name.partition(".")[0] for name in run("-c", statement).split()} - sys.stdlib_module_names == {"vtzoo"}
+
+
+def test_help_imports_neither_numpy_nor_pillow_nor_onnx_runtime() -> None:
+    loaded = run("-c", "import vtzoo.cli; print(*sorted(sys.modules))").split()
+    assert not {"numpy", "PIL", "onnxruntime", "huggingface_hub", "rich"} & set(loaded)
+
+
+def test_list_and_show_need_nothing_heavy_and_no_onnx_runtime() -> None:
+    assert DEFAULT_MODEL in [row["name"] for row in json.loads(run("list", "--json"))]
+    assert json.loads(run("show", DEFAULT_MODEL, "--json"))["name"] == DEFAULT_MODEL
+    assert "onnxruntime" not in run("-c", "from vtzoo import recipe, zoo; print(*sys.modules)").split()
+
+
+def test_predict_needs_nothing_heavy() -> None:
+    (answer,) = json.loads(run("predict", str(ROCKET), "--json"))
+    assert len(answer["predictions"]) == 5
+    assert answer["error"] is None
+
+
+def test_load_in_python_needs_nothing_heavy() -> None:
+    statement = f"import vtzoo; print(vtzoo.load({DEFAULT_MODEL!r})({str(ROCKET)!r}).shape)"
+    assert run("-c", statement) == "(1, 100)\n"

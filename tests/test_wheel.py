@@ -1,0 +1,76 @@
+"""The wheel, installed elsewhere: it brings recipes, cards and weights along, and predicts."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vtzoo.cli import DEFAULT_MODEL
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str | Path, **settings: Any) -> str:
+    """What a Python command prints; it must end well."""
+    command = (sys.executable, *command)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built with what is installed: no network."""
+    folder = tmp_path_factory.mktemp("dist")
+    run("-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel's content alone, as pip installs it."""
+    folder = tmp_path_factory.mktemp("site")
+    run("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-compile", "--target", folder, wheel)
+    return folder
+
+
+def vtzoo(installed: Path, *arguments: str | Path) -> str:
+    """What the installed command prints, far from the checkout."""
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    return run("-m", "vtzoo", *arguments, cwd=installed.parent, env=environment)
+
+
+def test_the_wheel_holds_the_package_and_what_ships_with_it_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    shipped = {"_recipes": ROOT / "recipes", "_model_cards": ROOT / "model_cards", "weights": ROOT / "vtzoo" / "weights"}
+    for name, outside in shipped.items():
+        inside = f"vtzoo/{name}"
+        files = {f"{inside}/{file.relative_to(outside).as_posix()}" for file in outside.rglob("*") if file.is_file()}
+        assert files, inside
+        assert {name for name in names if name.startswith(inside + "/")} == files
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"vtzoo"}  # the package and its .dist-info
+
+
+def test_the_installed_wheel_is_what_runs(installed: Path) -> None:
+    statement = "import vtzoo; from vtzoo.resources import *; print(vtzoo.__file__, recipes_folder(), cards_folder())"
+    printed = run("-c", statement, cwd=installed.parent, env=os.environ | {"PYTHONPATH": str(installed)}).split()
+    inside = installed.resolve() / "vtzoo"
+    assert [Path(path) for path in printed] == [inside / "__init__.py", inside / "_recipes", inside / "_model_cards"]
+
+
+def test_the_installed_wheel_lists_every_recipe(installed: Path) -> None:
+    names = {row["name"] for row in json.loads(vtzoo(installed, "list", "--recipes", "--json"))}
+    assert names == {path.stem for path in (ROOT / "recipes").glob("*-*.toml")}
+
+
+def test_the_installed_wheel_predicts_a_photograph(installed: Path) -> None:
+    assert DEFAULT_MODEL in [row["name"] for row in json.loads(vtzoo(installed, "list", "--json"))]
+    (answer,) = json.loads(vtzoo(installed, "predict", ROOT / "tests" / "photos" / "rocket.jpg", "--json"))
+    assert answer["error"] is None
+    assert len(answer["predictions"]) == 5
