@@ -21,8 +21,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import vtzoo
-from vtzoo import resources
-from vtzoo.cli import app, progress
+from vtzoo import progress, resources
+from vtzoo.cli import app
 from vtzoo.errors import VtzooError
 
 COMMANDS = ("predict", "list", "show", "evaluate", "train", "export")

@@ -1,6 +1,7 @@
 """Model cards: the README.md of a model folder, rendered from its config, its recipe and its result alone.
 
-`python -m vtzoo.cards` renders model_cards/ anew; with --check it only names the cards that are stale.
+`python -m vtzoo.cards` renders model_cards/ and the README's table of models anew; with --check it only names the files
+that are stale.
 """
 
 import sys
@@ -44,8 +45,8 @@ def stale(folder: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    """Write the stale cards; with --check only name them, and fail if there are any."""
-    changed = stale(resources.cards_folder())
+    """Write what is stale; with --check only name it, and fail if there is any."""
+    changed = stale(resources.cards_folder()) | stale_table(resources.PACKAGE.parent / "README.md")
     for path, text in changed.items():
         print(path)
         if "--check" not in sys.argv[1:]:
@@ -150,6 +151,24 @@ def _twin_row(recipe: Recipe, twin: dict[str, Any] | None) -> str:
         f"| {twin['name']}, its twin | {twin['top1']:.2%} | {twin['top5']:.2%} | {twin['images']:,} "
         f"| 1 (seed {twin['seed']}) | {twin['steps']:,} | {twin['batch']} |"
     )
+
+
+def models_table() -> str:
+    """The Markdown table of the embedded models: how good each is, and what it took to train it."""
+    head = "| model | data set | top-1 | top-5 | test images | steps x batch | trained in, on |"
+    cells = "{name} | {dataset} | {top1:.2%} | {top5:.2%} | {images:,} | {steps:,} x {batch} | {minutes:.0f} min, {hardware}"
+    results = [entry.result for entry in zoo.entries()]
+    rows = [f"| {cells.format(**result, minutes=result['train_seconds'] / 60)} |" for result in results]
+    return "\n".join([head, "| --- " * (head.count("|") - 1) + "|", *rows]) + "\n"
+
+
+def stale_table(readme: Path) -> dict[str, str]:
+    """The README with its table of models rendered anew, by path; nothing where it is current, or has no such table."""
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    before, begin, rest = text.partition("<!-- models -->\n")
+    _, end, after = rest.partition("<!-- /models -->")
+    wanted = f"{before}{begin}{models_table()}{end}{after}"
+    return {str(readme): wanted} if end and text != wanted else {}
 
 
 if __name__ == "__main__":

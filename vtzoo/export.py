@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import onnxscript.optimizer
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -30,8 +29,9 @@ from torch import Tensor, nn
 
 from . import checked, zoo
 from .errors import VtzooError
-from .inference.graph import LOCATION, TYPES
+from .inference.graph import LOCATION
 from .inference.torch import TorchClassifier, fill
+from .packaging import point_into, strip
 from .preprocess import Preprocess
 
 INPUT, OUTPUTS = "images", ("logits", "features")
@@ -101,7 +101,8 @@ def package(model: nn.Module, config: dict[str, Any], folder: Path, *, images: n
     weights = checked.read(folder / "model.safetensors")
     predictor = _predictor(model, config)
     fill(predictor.model, weights)
-    graph = _point_into(_trace(predictor, config, optimize=False, opset=None), weights)
+    with _quiet():
+        graph = point_into(_trace(predictor, config, optimize=False, opset=None), weights, prefix="model.")
     certificate = _verify(_session(graph, weights.content), predictor, config, images)
     _write(folder / "onnx" / "model.onnx", _finish(graph, config, certificate, _hash(weights.content)))
     return certificate
@@ -139,7 +140,7 @@ def _trace(predictor: Predictor, config: dict[str, Any], *, optimize: bool, opse
     except Exception as error:  # the exporter promises no type: OnnxExporterError, or whatever the model raised
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise VtzooError(f"{config['architecture']} cannot be exported to ONNX: {reason}") from error
-    return _strip(program.model_proto)  # pyright: ignore[reportOptionalMemberAccess]  (None is the old exporter's answer)
+    return strip(program.model_proto)  # pyright: ignore[reportOptionalMemberAccess]  (None is the old exporter's answer)
 
 
 @contextlib.contextmanager
@@ -156,55 +157,6 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-def _strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, changed in place, without the exporter's notes: they are most of it, and they name local paths."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    graph.ClearField("value_info")
-    return model
-
-
-def _point_into(model: onnx.ModelProto, weights: checked.Weights) -> onnx.ModelProto:
-    """The same graph, optimized, with each of the weights read from their file by offset and cast to its type.
-
-    While it is optimized the weights are inputs: shape arithmetic folds (a session opens in 0.35 s, not 0.41 s, for
-    Swin-T), and no weight is transposed or merged into a tensor that the file does not have. What is in no file, as a
-    mask that the model computes, stays in the graph.
-    """
-    keys = {f"model.{key}": key for key in weights.tensors}
-    inside = [tensor for tensor in model.graph.initializer if tensor.name not in keys]
-    outside = [tensor for tensor in model.graph.initializer if tensor.name in keys]
-    inputs = [onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in outside]
-    casts = [onnx.helper.make_node("Cast", [keys[t.name]], [t.name], to=t.data_type) for t in outside]
-    pointers = [_external(keys[tensor.name], weights.tensors[keys[tensor.name]]) for tensor in outside]
-    _replace(model.graph.initializer, inside)
-    model.graph.input.extend(inputs)
-    with _quiet():
-        model = onnxscript.optimizer.optimize(model)
-    _replace(model.graph.input, [value for value in model.graph.input if value.name not in keys])
-    _replace(model.graph.node, [*casts, *model.graph.node])
-    model.graph.initializer.extend(pointers)
-    return _strip(model)
-
-
-def _replace(field: Any, values: list[Any]) -> None:
-    """Give a repeated field of a protobuf message other values, which may be some of its own."""
-    copies = [copy.deepcopy(value) for value in values]
-    del field[:]
-    field.extend(copies)
-
-
-def _external(name: str, tensor: checked.Tensor) -> onnx.TensorProto:
-    """An initializer whose values lie in the weights file."""
-    external = onnx.TensorProto(name=name, dims=tensor.shape, data_type=TYPES[tensor.dtype])
-    external.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", LOCATION), ("offset", tensor.offset), ("length", tensor.length)):
-        external.external_data.add(key=key, value=str(value))
-    return external
 
 
 def _finish(graph: onnx.ModelProto, config: dict[str, Any], certificate: Certificate, source: str) -> bytes:

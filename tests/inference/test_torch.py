@@ -70,6 +70,13 @@ def test_the_answers_of_different_images_differ(swin: Path) -> None:
     assert np.ptp(load(swin)(pixels(16)), axis=0).max() > 1e-3  # or agreement would mean nothing
 
 
+def test_a_read_only_batch_is_classified_without_a_warning(swin: Path) -> None:
+    images = pixels(2)
+    expected = load(swin, backend="torch")(images)
+    images.flags.writeable = False
+    np.testing.assert_array_equal(load(swin, backend="torch")(images), expected)
+
+
 def test_a_missing_tensor_is_refused_by_name(rewrite: Callable[..., None], copy: Path) -> None:
     rewrite(lambda tensors: tensors.pop("norm.weight"))
     assert "does not fit its config.json: norm.weight is missing" in refusal(copy)

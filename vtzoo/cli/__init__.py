@@ -95,8 +95,7 @@ def predict(
     """
     from vtzoo.inference import load
     from vtzoo.inference.bulk import expand, predict_files
-
-    from .progress import counted
+    from vtzoo.progress import counted
 
     files = expand(images)
     answers: Iterable[Answer] = predict_files(load(model, backend=backend, device=device), files, top_k)
@@ -199,8 +198,7 @@ def evaluate(
     Needs the extra `train`: pip install "vtzoo[train]".
     """
     from vtzoo.evaluation.metrics import evaluate_model
-
-    from .progress import counting
+    from vtzoo.progress import counting
 
     with counting("evaluating") as count:
         metrics = evaluate_model(model, data, backend=backend, device=device, progress=count).as_json()
@@ -234,9 +232,8 @@ def train(
     Ctrl-C leaves a checkpoint: the same command with --resume goes on from there, to the same losses. Needs the extra
     `train`: pip install "vtzoo[train]".
     """
+    from vtzoo.progress import training
     from vtzoo.recipe import locate
-
-    from .progress import training
 
     path = locate(recipe)
     out = out or Path("runs") / path.stem

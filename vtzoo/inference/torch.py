@@ -49,7 +49,7 @@ class TorchClassifier(Classifier):
     @torch.inference_mode()
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and pooled features of prepared images."""
-        images = torch.from_numpy(pixels).to(self.device).float().div(255).sub(self.mean).div(self.std)
+        images = torch.tensor(pixels, device=self.device).float().div(255).sub(self.mean).div(self.std)
         tokens = self.model.forward_features(images)
         logits, features = self.model.forward_head(tokens), self.model.forward_head(tokens, pre_logits=True)
         return logits.float().cpu().numpy(), features.float().cpu().numpy()

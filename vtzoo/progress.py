@@ -3,10 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from vtzoo.training.loop import Progress as Report
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 MANY = 32  # images; fewer are done before anybody looks
@@ -39,8 +36,8 @@ def counting(title: str, total: int | None = None) -> Iterator[Callable[[int], N
 
 
 @contextmanager
-def training(title: str) -> Iterator[Callable[["Report"], None]]:
-    """A bar with a run's steps, loss, accuracy, images/s and the time left."""
+def training(title: str) -> Iterator[Callable[[Any], None]]:
+    """A bar with a run's steps, loss, accuracy, images/s and the time left; call it with a `training.loop.Progress`."""
     if not _watched():
         yield lambda now: None
         return
@@ -54,7 +51,7 @@ def training(title: str) -> Iterator[Callable[["Report"], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, state="reading the data")
 
-        def report(now: "Report") -> None:
+        def report(now: Any) -> None:
             state = f"loss {now.loss:.3f}  accuracy {now.accuracy:.1%}  {now.images_per_second:.0f} images/s"
             bar.update(task, total=now.steps, completed=now.step, state=state)
 
