@@ -48,7 +48,7 @@ def vtzoo(installed: Path, *arguments: str | Path) -> str:
 
 def test_the_wheel_holds_the_package_and_what_ships_with_it_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    shipped = {"_recipes": ROOT / "recipes", "_model_cards": ROOT / "model_cards", "weights": ROOT / "vtzoo" / "weights"}
+    shipped = {"_recipes": ROOT / "recipes", "_model_cards": ROOT / "model_cards", "weights": ROOT / "vtzoo/weights"}
     for name, outside in shipped.items():
         inside = f"vtzoo/{name}"
         files = {f"{inside}/{file.relative_to(outside).as_posix()}" for file in outside.rglob("*") if file.is_file()}

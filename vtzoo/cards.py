@@ -156,9 +156,9 @@ def _twin_row(recipe: Recipe, twin: dict[str, Any] | None) -> str:
 def models_table() -> str:
     """The Markdown table of the embedded models: how good each is, and what it took to train it."""
     head = "| model | data set | top-1 | top-5 | test images | steps x batch | trained in, on |"
-    cells = "{name} | {dataset} | {top1:.2%} | {top5:.2%} | {images:,} | {steps:,} x {batch} | {minutes:.0f} min, {hardware}"
+    row = "| {name} | {dataset} | {top1:.2%} | {top5:.2%} | {images:,} | {steps:,} x {batch} | {minutes:.0f} min, {hardware} |"
     results = [entry.result for entry in zoo.entries()]
-    rows = [f"| {cells.format(**result, minutes=result['train_seconds'] / 60)} |" for result in results]
+    rows = [row.format(**result, minutes=result["train_seconds"] / 60) for result in results]
     return "\n".join([head, "| --- " * (head.count("|") - 1) + "|", *rows]) + "\n"
 
 

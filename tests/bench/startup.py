@@ -66,7 +66,7 @@ def main() -> None:
         "predict / predict on torch, megabytes": medians[ONNX]["megabytes"] / medians[TORCH]["megabytes"],
     }
     if arguments.json:
-        print(json.dumps({"rounds": arguments.pairs, "machine": machine, "medians": medians, "ratios": ratios}, indent=2))
+        print(json.dumps({"machine": machine, "rounds": arguments.pairs, "medians": medians, "ratios": ratios}))
         return
     print(f"Median of {arguments.pairs}, {machine}\n")
     print("| process | seconds | peak memory, MB |\n| --- | --- | --- |")

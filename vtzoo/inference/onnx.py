@@ -118,11 +118,11 @@ def _session(graph: bytes, weights: bytes | None, *providers: Any) -> Any:
 
     onnxruntime.set_default_logger_severity(FATAL)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = FATAL
     if weights is not None:
         # Given as bytes: ONNX Runtime refuses a path that leaves the graph's folder, and these bytes are checked.
         options.add_external_initializers_from_files_in_memory([LOCATION], [weights], [len(weights)])
     try:
+        # Without a fallback of its own, which prints to stdout.
         return onnxruntime.InferenceSession(graph, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # its errors share no base but Exception
         raise VtzooError(f"ONNX Runtime cannot open the model: {_first_line(error)}") from error

@@ -49,23 +49,24 @@ def train(
         flip=dataset.flip, seed=seed, device=where,
     )  # fmt: skip
     run = set_up(recipe, batches, dataset.classes, seed, where)
-    out.mkdir(parents=True, exist_ok=True)
-    run_id = f"{identity(path)}/{seed}"
+    recipe_sha256 = identity(path)
+    run_id = f"{recipe_sha256}/{seed}"
     stored = out / "checkpoint.safetensors"
     if stored.exists():
         run.step = checkpoint.restore(stored, run=run_id, **run.parts())
+    (out / "recipe.toml").write_bytes(path.read_bytes())  # as it is now: it may be edited while the run goes on
     seconds = fit(run, recipe, seed=seed, identity=run_id, folder=out, progress=progress)
     facts = {
         "seed": seed, "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
         "train_images": len(training), "train_manifest": training.manifest, "hardware": hardware(where),
         "versions": {"vtzoo": __version__} | {name: installed(name) for name in VERSIONED},
-        "recipe_sha256": identity(path),
+        "recipe_sha256": recipe_sha256,
     }  # fmt: skip
-    return finish(run, recipe, dataset, path, training.label_names, held=held, out=out, facts=facts)
+    return finish(run, recipe, dataset, training.label_names, held=held, out=out, facts=facts)
 
 
 def finish(
-    run: Run, recipe: Recipe, dataset: Dataset, path: Path, labels: tuple[str, ...], *, held: Split, out: Path,
+    run: Run, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...], *, held: Split, out: Path,
     facts: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Write the model folder of a fitted run, measure it on the test split `held` as anybody loads it, and card it."""
@@ -77,7 +78,6 @@ def finish(
     if run.head:
         write_weights(run.head.state_dict(), out / "localizer.safetensors")
     write_json(out / "config.json", config)
-    (out / "recipe.toml").write_bytes(path.read_bytes())
     draw_curves(out / "metrics.jsonl", out / "curves.png", run.batches.steps_per_epoch)
     pictures = held.select(np.arange(min(256, len(held)))).array(recipe.model.image_size)
     certificate = export.package(run.model, config, out, images=pictures)
@@ -152,7 +152,7 @@ def sha256(path: Path) -> str:
 
 
 def _claim(out: Path, resume: bool) -> None:
-    """Refuse to train over an earlier run, unless to go on with it, and over a model that was put there."""
+    """Make the folder; refuse to train over an earlier run, unless to go on with it, and over a model put there."""
     if out.exists() and not out.is_dir():
         raise VtzooError(f"{out} is not a folder", "choose another --out")
     if (out / "checkpoint.safetensors").exists():
@@ -160,3 +160,7 @@ def _claim(out: Path, resume: bool) -> None:
             raise VtzooError(f"{out} already holds a run", "go on with it: --resume; or choose another --out")
     elif (out / "config.json").exists():
         raise VtzooError(f"{out} already holds a model, and no checkpoint to go on from", "choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VtzooError(f"cannot make the folder {out}: {error.strerror}", "choose another --out") from error

@@ -1,0 +1,134 @@
+"""A tiny recipe and a tiny data set: a Swin of four blocks and 16 channels, a few dozen images of noise."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vtzoo import datasets
+from vtzoo.recipe import Recipe, parse_recipe
+from vtzoo.training import loop
+from vtzoo.training.data import Batches
+
+RECIPE = """
+name = "swin_t-drloc-cifar10"
+dataset = "cifar10"
+precision = "float32"
+
+[model]
+name = "swin_t"
+image_size = 16
+
+[model.arguments]
+embed_dim = 16
+depths = [1, 1, 1, 1]
+num_heads = [1, 1, 2, 2]
+patch_size = 2
+window_size = 4
+drop_path_rate = 0.2
+
+[optimizer]
+batch_size = 8
+learning_rate = 2e-3
+weight_decay = 0.05
+betas = [0.9, 0.999]
+clip_norm = 5.0
+
+[schedule]
+epochs = 4
+warmup_epochs = 1
+cosine_epochs = 4
+final_learning_rate = 1e-6
+ema_decay = 0.9
+
+[augmentation]
+crop_padding = 2
+flip = true
+mixup = 0.8
+cutmix = 1.0
+mix_probability = 0.5
+erasing = 0.5
+label_smoothing = 0.1
+
+[drloc]
+weight = 0.5
+pairs = 16
+stage = 1
+normalize = false
+warmup_epochs = 1
+schedule_epochs = 4
+"""
+
+Edit = Callable[..., str]
+Starter = Callable[..., loop.Run]
+
+
+@pytest.fixture(scope="session")
+def recipe_text() -> Edit:
+    """The TOML of the tiny recipe, with values replaced by key and, on demand, as a baseline."""
+
+    def edit(*, baseline: bool = False, **values: object) -> str:
+        text = RECIPE.partition("[drloc]")[0].replace("-drloc-", "-baseline-") if baseline else RECIPE
+        for key, value in values.items():
+            lines = text.splitlines()
+            (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{key} = "))
+            lines[place] = f"{key} = {value}"
+            text = "\n".join(lines) + "\n"
+        return text
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def tiny(recipe_text: Edit) -> Callable[..., Recipe]:
+    """The tiny recipe itself, edited likewise."""
+    return lambda **values: parse_recipe(recipe_text(**values))
+
+
+@pytest.fixture(scope="session")
+def start() -> Starter:
+    """The fresh state of a recipe's run on 24 images of noise, three batches of eight."""
+
+    def fresh(recipe: Recipe, seed: int = 0, images: int = 24) -> loop.Run:
+        dataset, random = datasets.find(recipe.dataset), np.random.default_rng(5)
+        size = recipe.model.image_size
+        batches = Batches(
+            random.integers(0, 256, (images, 3, size, size), dtype=np.uint8), np.arange(images) % 10,
+            batch_size=recipe.optimizer.batch_size, classes=10, mean=dataset.mean, std=dataset.std,
+            augmentation=recipe.augmentation, flip=dataset.flip, seed=seed, device=torch.device("cpu"),
+        )  # fmt: skip
+        return loop.set_up(recipe, batches, 10, seed, torch.device("cpu"))
+
+    return fresh
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 training and 20 test images, 32x32, as cifar10's Parquet files on the Hub."""
+    import datasets as hub
+
+    folder, random = tmp_path_factory.mktemp("tiny"), np.random.default_rng(6)
+    features = hub.Features({"img": hub.Image(), "label": hub.ClassLabel(names=list(datasets.labels("cifar10") or ()))})
+    for split, count in (("train", 24), ("test", 20)):
+        pixels = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        images = [{"bytes": png(image), "path": None} for image in pixels]
+        rows = {"img": images, "label": [number % 10 for number in range(count)]}
+        hub.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _tiny_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(datasets.DATASETS, "cifar10", replace(datasets.find("cifar10"), train=24, test=20))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """An image as PNG."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, format="png")
+    return file.getvalue()

@@ -1,0 +1,103 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from vtzoo.recipe import Augmentation, Recipe
+from vtzoo.training import augment
+from vtzoo.training.data import Batches, generator, key
+
+PLAIN = Augmentation(
+    crop_padding=0, flip=False, mixup=0.0, cutmix=0.0, mix_probability=0.0, erasing=0.0, label_smoothing=0.0
+)
+CPU = torch.device("cpu")
+
+
+def plain(
+    images: int, batch_size: int, *, seed: int = 0, flip: bool = True, augmentation: Augmentation = PLAIN
+) -> Batches:
+    """Batches of images whose every pixel is the image's number, with that number as the label."""
+    pixels = np.broadcast_to(np.arange(images, dtype=np.uint8)[:, None, None, None], (images, 3, 4, 4)).copy()
+    return Batches(
+        pixels, np.arange(images), batch_size=batch_size, classes=images, mean=(0.0,) * 3, std=(1.0,) * 3,
+        augmentation=augmentation, flip=flip, seed=seed, device=CPU,
+    )  # fmt: skip
+
+
+def numbers(batches: Batches, step: int) -> list[int]:
+    return (batches.batch(step).images[:, 0, 0, 0] * 255).round().int().tolist()
+
+
+def epoch(batches: Batches, number: int) -> list[int]:
+    steps = range(number * batches.steps_per_epoch, (number + 1) * batches.steps_per_epoch)
+    return [image for step in steps for image in numbers(batches, step)]
+
+
+def test_an_epoch_shows_every_image_once_when_batches_fit() -> None:
+    batches = plain(12, 4)
+    assert batches.steps_per_epoch == 3
+    assert sorted(epoch(batches, 0)) == list(range(12))
+
+
+def test_leftovers_of_an_epoch_wait_for_another() -> None:
+    batches = plain(14, 4)
+    assert batches.steps_per_epoch == 3
+    seen = [set(epoch(batches, number)) for number in range(8)]
+    assert {len(shown) for shown in seen} == {12}
+    assert set.union(*seen) == set(range(14))
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
+    batches = plain(5, 64)
+    assert (batches.batch_size, batches.steps_per_epoch) == (5, 1)
+    assert sorted(numbers(batches, 0)) == list(range(5))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    orders = [tuple(epoch(plain(32, 32, seed=seed), number)) for seed in range(3) for number in range(3)]
+    assert len(set(orders)) == 9
+
+
+def test_a_label_stays_with_its_image() -> None:
+    batch = plain(32, 8).batch(2)
+    assert batch.targets.argmax(1).tolist() == (batch.images[:, 0, 0, 0] * 255).round().int().tolist()
+
+
+def test_a_batch_depends_on_its_step_and_not_on_the_steps_before(tiny: Callable[..., Recipe]) -> None:
+    how = tiny().augmentation
+    walked, jumped = plain(24, 8, augmentation=how), plain(24, 8, augmentation=how)
+    for step in range(8):
+        last = walked.batch(step)
+    straight = jumped.batch(7)
+    assert torch.equal(last.images, straight.images)
+    assert torch.equal(last.targets, straight.targets)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dataset", "mirrored"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_images_are_mirrored_only_where_recipe_and_data_set_allow(recipe: bool, dataset: bool, mirrored: bool) -> None:
+    how = Augmentation(**{**vars(PLAIN), "flip": recipe})
+    batches = plain(16, 16, flip=dataset, augmentation=how)
+    batches.images[:, :, :, 0] = 255  # a bright left edge
+    left = batches.batch(0).images[:, 0, 0, 0] == 1
+    assert bool((~left).any()) == mirrored
+
+
+@pytest.mark.parametrize("name", ["erase", "mix"])
+def test_what_the_recipe_turns_off_is_not_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, name, None)
+    plain(8, 8).batch(0)
+
+
+def test_keys_of_neighbouring_seeds_and_steps_are_all_different_and_fit_a_generator() -> None:
+    keys = {key(seed, step) for seed in range(20) for step in range(-50, 50)}
+    assert len(keys) == 2000
+    assert all(0 <= value < 2**63 for value in keys)
+
+
+def test_a_generator_is_a_function_of_seed_and_step() -> None:
+    first, again, other = (torch.rand(4, generator=generator(seed, 3, CPU)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
