@@ -1,4 +1,4 @@
-"""What every test shares. Jaxtyping's shapes are enforced here, by beartype; outside the tests they are documentation."""
+"""What every test shares. Jaxtyping's shapes are enforced here, by beartype; elsewhere they are documentation."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ install_import_hook(list(CHECKED), "beartype.beartype")
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """The folder of a real data set: in $VTZOO_DATA, or in shared/data beside the checkout. Skips where it is absent."""
+    """The folder of a real data set, in $VTZOO_DATA or in shared/data beside the checkout; skips where it is absent."""
 
     def locate(name: str) -> Path:
         folder = Path(os.environ.get("VTZOO_DATA", ROOT.parent / "shared" / "data")) / name

@@ -56,8 +56,13 @@ def main() -> int:
 
 def _twin(name: str) -> dict[str, Any] | None:
     """The result of the embedded model that differs in the objective alone, if there is one."""
-    other = name.replace("-drloc-", "-baseline-") if "-drloc-" in name else name.replace("-baseline-", "-drloc-")
-    return next((entry.result for entry in zoo.entries() if entry.name == other), None)
+    return next((entry.result for entry in zoo.entries() if entry.name == _twin_name(name)), None)
+
+
+def _twin_name(name: str) -> str:
+    """The name of the model that differs in the objective alone."""
+    ours, other = ("-drloc-", "-baseline-") if "-drloc-" in name else ("-baseline-", "-drloc-")
+    return name.replace(ours, other)
 
 
 def _metadata(config: dict[str, Any], recipe: Recipe, result: dict[str, Any]) -> str:
@@ -78,7 +83,7 @@ def _metadata(config: dict[str, Any], recipe: Recipe, result: dict[str, Any]) ->
 
 def _text(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | None) -> str:
     dataset = datasets.find(recipe.dataset)
-    certificate = result["certificate"]
+    certificate, minutes = result["certificate"], result["train_seconds"] / 60
     return f"""# {recipe.name}
 
 {_objective(recipe)} Trained from scratch on {result["train_images"]:,} images of {dataset.name}
@@ -86,11 +91,11 @@ def _text(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], twin: 
 
 | | top-1 | top-5 | test images | seeds | optimizer steps | batch |
 | --- | --- | --- | --- | --- | --- | --- |
-| {recipe.name} | {result["top1"]:.2%} | {result["top5"]:.2%} | {result["images"]:,} | 1 (seed {result["seed"]}) | {result["steps"]:,} | {result["batch"]} |
-{_twin_row(recipe, twin)}
+{_row(recipe.name, result)}
+{_row(f"{_twin_name(recipe.name)}, its twin", twin)}
 
-The weights are the {"averaged ones" if recipe.schedule.ema_decay else "ones"} of the last step: nothing was selected on the test split. The number is
-what this command prints for the files of this folder:
+These are the {"averaged weights" if recipe.schedule.ema_decay else "weights"} of the last step: nothing was selected on the test split. The top-1 is what this
+command prints for the files of this folder:
 
     vtzoo evaluate --model {recipe.name}
 
@@ -109,7 +114,7 @@ probabilities = classify("photo.jpg")  # (1, {config["num_classes"]}), in the or
 
 ## Training
 
-`vtzoo train {recipe.name}` with seed {result["seed"]}: {recipe.schedule.epochs} epochs, {result["train_seconds"] / 60:.0f} minutes on {result["hardware"]}.
+`vtzoo train {recipe.name} --seed {result["seed"]}`: {recipe.schedule.epochs} epochs in {minutes:.0f} minutes on {result["hardware"]}.
 Recipe: recipe.toml, sha256 `{result["recipe_sha256"]}`.
 Versions: {", ".join(f"{name} {value}" for name, value in result["versions"].items())}.
 
@@ -122,9 +127,9 @@ onnx/model.onnx reads its weights from model.safetensors and agrees with torch o
 
 ## Limits
 
-It knows the {config["num_classes"]} classes of {dataset.name} and answers with one of them whatever it sees; its probabilities are not
-calibrated. It looks at {recipe.model.image_size} x {recipe.model.image_size} pixels: small objects in large photographs are lost. One seed: the
-accuracy of another would differ. Licence of the images, as stated: {dataset.licence}.
+It knows the {config["num_classes"]} classes of {dataset.name} and answers with one of them whatever it sees; its probabilities
+are not calibrated. It looks at {recipe.model.image_size} x {recipe.model.image_size} pixels: small objects in large photographs are lost. One seed
+was trained: the accuracy of another would differ. Licence of the images: {dataset.licence}.
 
 ## Citation
 
@@ -143,13 +148,13 @@ def _objective(recipe: Recipe) -> str:
     )
 
 
-def _twin_row(recipe: Recipe, twin: dict[str, Any] | None) -> str:
-    if twin is None:
-        other = recipe.name.replace("-drloc-", "-baseline-") if recipe.drloc else recipe.name.replace("-baseline-", "-drloc-")
-        return f"| {other}, its twin | not trained yet | | | | | |"
+def _row(name: str, result: dict[str, Any] | None) -> str:
+    """A line of the card's table: a model's numbers, or that nobody has trained it."""
+    if result is None:
+        return f"| {name} | not trained yet | | | | | |"
     return (
-        f"| {twin['name']}, its twin | {twin['top1']:.2%} | {twin['top5']:.2%} | {twin['images']:,} "
-        f"| 1 (seed {twin['seed']}) | {twin['steps']:,} | {twin['batch']} |"
+        f"| {name} | {result['top1']:.2%} | {result['top5']:.2%} | {result['images']:,} "
+        f"| 1 (seed {result['seed']}) | {result['steps']:,} | {result['batch']} |"
     )
 
 

@@ -15,7 +15,10 @@ from . import resources
 
 OBJECTIVES = ("drloc", "baseline")
 TABLES = ("model", "optimizer", "schedule", "augmentation", "drloc")
-HEADER = "# Rendered from recipes/grid.toml by `python -m vtzoo.grid`. Edit the grid, or copy this file under another name.\n"
+HEADER = (
+    "# Rendered from recipes/grid.toml by `python -m vtzoo.grid`. "
+    "Edit the grid, or copy this file under another name.\n"
+)
 
 
 def render(grid: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -70,8 +73,8 @@ def _merged(*tables: dict[str, Any]) -> dict[str, Any]:
 
 def _text(recipe: dict[str, Any], tables: list[str]) -> str:
     plain = [f"{key} = {_value(recipe[key])}" for key in ("name", "dataset", "precision")]
-    blocks = ["\n".join([f"[{table}]", *(f"{key} = {_value(v)}" for key, v in recipe[table].items())]) for table in tables]
-    return "\n".join([HEADER + "\n".join(plain), *("\n" + block for block in blocks)]) + "\n"
+    blocks = [[f"[{table}]", *(f"{key} = {_value(value)}" for key, value in recipe[table].items())] for table in tables]
+    return HEADER + "\n\n".join("\n".join(block) for block in [plain, *blocks]) + "\n"
 
 
 def _value(value: Any) -> str:

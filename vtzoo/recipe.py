@@ -17,6 +17,8 @@ from .errors import VtzooError, unknown
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
+    """What is trained."""
+
     name: str  # a key of vtzoo.models.MODELS, or any timm architecture
     image_size: int  # pixels, the side of the square input
     arguments: dict[str, Any]  # to the architecture: patch_size, window_size, drop_path_rate...
@@ -24,6 +26,8 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
+    """AdamW's settings."""
+
     batch_size: int  # images a step, over all devices
     learning_rate: float  # AdamW's, at its peak, for this batch size
     weight_decay: float  # on weight matrices; none on biases, norms and position tables
@@ -33,6 +37,8 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
+    """How long, and how the learning rate and the averaged weights go."""
+
     epochs: int  # run
     warmup_epochs: float  # linear, from 0
     cosine_epochs: int  # at which the cosine reaches `final_learning_rate`; equal to `epochs` where it is annealed
@@ -42,6 +48,8 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
+    """What is done to the images and the labels of training, drawn anew for every image and epoch."""
+
     crop_padding: int  # pixels of reflected border around the image, before a random crop of the original size
     flip: bool  # left to right, half of the images
     mixup: float  # alpha of the Beta distribution; 0 for none
@@ -53,6 +61,8 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Drloc:
+    """Dense relative localization: vtzoo.drloc has the loss."""
+
     weight: float  # of the localization loss, at its peak
     pairs: int  # per image
     stage: int  # index of the grid, shallow to deep; -1 is the last
@@ -63,6 +73,8 @@ class Drloc:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
+    """A training run, but for its seed."""
+
     name: str  # <model>-<objective>-<dataset>, the stem of the file
     dataset: str  # a key of vtzoo.datasets.DATASETS
     precision: str  # "float32" or "bfloat16": of the forward pass, by autocast
@@ -78,7 +90,7 @@ def load_recipe(path: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise VtzooError(f"no recipe at {path}", "`vtzoo list --recipes` names the ones that ship with the zoo") from None
+        raise VtzooError(f"no recipe at {path}", "`vtzoo list --recipes` names those of the zoo") from None
     except (OSError, UnicodeDecodeError) as error:
         raise VtzooError(f"cannot read the recipe {path}: {error}") from error
     return parse_recipe(text, str(path))
@@ -159,8 +171,10 @@ def _validate(recipe: Recipe, source: str) -> None:
         raise unknown("dataset", recipe.dataset, DATASETS)
     objective = "drloc" if recipe.drloc else "baseline"
     if f"-{objective}-" not in recipe.name:
-        raise VtzooError(f"{source}: a recipe {'with' if recipe.drloc else 'without'} [drloc] is named "
-                         f"<model>-{objective}-<dataset>, not {recipe.name!r}")
+        raise VtzooError(
+            f"{source}: a recipe {'with' if recipe.drloc else 'without'} [drloc] is named "
+            f"<model>-{objective}-<dataset>, not {recipe.name!r}"
+        )
     checks = {
         "precision": recipe.precision in ("float32", "bfloat16"),
         "model: image_size": recipe.model.image_size > 0,

@@ -116,7 +116,7 @@ def test_an_unknown_model_brings_the_nearest_names() -> None:
 
 
 def test_an_argument_that_the_architecture_lacks_is_an_error() -> None:
-    with pytest.raises(VtzooError, match="swin_t does not take these arguments: .*pach_size"):
+    with pytest.raises(VtzooError, match=r"swin_t does not take these arguments: .*pach_size"):
         models.build("swin_t", num_classes=5, image_size=32, pach_size=4)
 
 

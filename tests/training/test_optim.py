@@ -52,7 +52,8 @@ def test_without_a_warm_up_the_first_rate_is_the_peak() -> None:
 
 @pytest.mark.parametrize("name", ["swin_t", "vit_tiny_patch16_224"])
 def test_norms_biases_and_position_tables_do_not_decay_and_all_else_does(name: str) -> None:
-    model = models.build(name, num_classes=10, image_size=32, **({"window_size": 4} if name == "swin_t" else {}))
+    small = {"embed_dim": 32, "window_size": 4} if name == "swin_t" else {"depth": 2}
+    model = models.build(name, num_classes=10, image_size=32, **small)
     head = DenseRelativeLocalization(16)
     optimizer = adamw(model, head, learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.99))
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.05 for p in group["params"]}

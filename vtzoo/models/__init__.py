@@ -39,7 +39,9 @@ def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> 
     try:
         return timm.create_model(architecture, num_classes=num_classes, **sized(name, image_size), **arguments)
     except (TypeError, AssertionError) as error:
-        raise VtzooError(f"{name} does not take these arguments: {error}", "check the recipe's [model] table") from error
+        raise VtzooError(
+            f"{name} does not take these arguments: {error}", "check the recipe's [model] table"
+        ) from error
 
 
 def sized(name: str, image_size: int) -> dict[str, int]:

@@ -64,17 +64,17 @@ def restore(
     if metadata.get("run") != run:
         raise VtzooError(f"{path} belongs to another recipe or seed", "train into another --out folder")
     tensors, step = _tensors(model, head, average), int(metadata["step"])
-    moments = {
-        _moment(index, name): parameter
-        for index, parameter in enumerate(_parameters(optimizer)) for name in MOMENTS if _moment(index, name) in stored
+    moved = {
+        index: parameter
+        for index, parameter in enumerate(_parameters(optimizer)) if any(_moment(index, name) in stored for name in MOMENTS)
     }  # fmt: skip
+    moments = {_moment(index, name): parameter for index, parameter in moved.items() for name in MOMENTS}
     _refuse_misfit(stored, tensors | moments, path)
     _copy(stored, tensors)
-    for index, parameter in enumerate(_parameters(optimizer)):
-        if _moment(index, MOMENTS[0]) in moments:
-            taken = torch.tensor(float(step))  # AdamW's own count, a tensor beside its parameter in the fused form
-            state = {"step": taken} | {name: stored[_moment(index, name)] for name in MOMENTS}
-            optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in state.items()}
+    for index, parameter in moved.items():
+        taken = torch.tensor(float(step))  # AdamW's own count, a tensor beside its parameter in the fused form
+        state = {"step": taken} | {name: stored[_moment(index, name)] for name in MOMENTS}
+        optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in state.items()}
     return step
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from vtzoo import __version__, cards, datasets, export, inference, models, splits
@@ -117,7 +117,8 @@ def write_weights(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors as fp16 where they are floats, whole or not at all."""
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     partial = path.with_suffix(".partial")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in halved.items()}, partial, metadata={"format": "pt"})
+    # Not save_file: the file would be its owner's alone to read.
+    partial.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in halved.items()}, {"format": "pt"}))
     partial.replace(path)
 
 
