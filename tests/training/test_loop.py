@@ -394,7 +394,7 @@ def test_a_small_set_is_learned_by_heart(tiny: Tiny, start: Starter, tmp_path: P
     go(start(recipe, images=16), recipe, tmp_path, progress=reports.append)
     found = lines(tmp_path)
     assert found[0]["cross_entropy"] == pytest.approx(math.log(10), rel=0.1)  # it starts as a guess
-    assert found[-1]["cross_entropy"] < 0.1
+    assert found[-1]["cross_entropy"] < 0.5
     assert found[-1]["accuracy"] == 1
     assert [(report.step, report.steps) for report in reports] == [(20, 40), (40, 40)]
     last = found[20:]

@@ -66,8 +66,9 @@ def restore(
     tensors, step = _tensors(model, head, average), int(metadata["step"])
     moved = {
         index: parameter
-        for index, parameter in enumerate(_parameters(optimizer)) if any(_moment(index, name) in stored for name in MOMENTS)
-    }  # fmt: skip
+        for index, parameter in enumerate(_parameters(optimizer))
+        if any(_moment(index, name) in stored for name in MOMENTS)
+    }
     moments = {_moment(index, name): parameter for index, parameter in moved.items() for name in MOMENTS}
     _refuse_misfit(stored, tensors | moments, path)
     _copy(stored, tensors)

@@ -1,0 +1,27 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vtzoo.training.curves import draw_curves, epoch_means
+
+
+def test_epoch_means_are_those_of_whole_epochs() -> None:
+    np.testing.assert_array_equal(epoch_means([1, 3, 5, 7, 100], 2), [2, 6])
+
+
+def test_a_log_without_a_whole_epoch_has_no_means() -> None:
+    assert epoch_means([1.0], 2).shape == (0,)
+
+
+@pytest.mark.parametrize(("localization", "panels"), [(0.0, 2), (1.5, 3)])
+def test_there_is_a_panel_for_each_curve_and_none_for_a_baselines_localization(
+    localization: float, panels: int, tmp_path: Path
+) -> None:
+    lines = [{"cross_entropy": 3.0 - step / 4, "accuracy": step / 8, "localization": localization} for step in range(8)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", 2)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (panels * 440, 330)

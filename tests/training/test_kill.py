@@ -1,0 +1,94 @@
+"""Real processes, really killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+EPOCHS = 8  # of three steps
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Trainer:
+    """Starts a training process in a folder, and may kill it."""
+
+    def __init__(self, process: subprocess.Popen[str], whole: Path) -> None:
+        self.process, self.whole = process, whole
+        began = time.monotonic()
+        assert self.train(whole) == 0
+        self.seconds = time.monotonic() - began
+
+    def train(self, folder: Path, kill_after: float = 0) -> int:
+        """Train, or go on training, in `folder`; how the process ended: 0, or -9 where it was killed in time."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{folder} {kill_after}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def trainer(
+    recipe_text: Callable[..., str], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trainer]:
+    folder = tmp_path_factory.mktemp("kill")
+    text = recipe_text(epochs=EPOCHS, cosine_epochs=EPOCHS, schedule_epochs=EPOCHS)
+    (folder / "recipe.toml").write_text(text)
+    command = [sys.executable, str(Path(__file__).with_name("zygote.py")), str(folder / "recipe.toml"), str(tiny_data)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield Trainer(process, folder / "whole")
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+
+
+def killed_at_random(trainer: Trainer, folder: Path, seed: int) -> None:
+    """Kill a run at a random moment, go on with it to its end, and compare it with the one that nobody killed."""
+    moment = random.Random(seed).random() * trainer.seconds
+    status = trainer.train(folder, kill_after=moment)
+    assert status in (-signal.SIGKILL, 0)  # it may have been faster than the run that was timed
+    assert trainer.train(folder) == 0
+    assert len(lines(folder)) == 3 * EPOCHS
+    assert lines(folder) == lines(trainer.whole)
+    one, other = (load_file(place / "checkpoint.safetensors") for place in (folder, trainer.whole))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_killed_at_a_random_moment_resumes_to_the_same_losses(
+    seed: int, trainer: Trainer, tmp_path: Path
+) -> None:
+    killed_at_random(trainer, tmp_path / "run", seed)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("seed", range(3, 23))
+def test_a_run_killed_at_twenty_random_moments_resumes_to_the_same_losses(
+    seed: int, trainer: Trainer, tmp_path: Path
+) -> None:
+    killed_at_random(trainer, tmp_path / "run", seed)
+
+
+def test_a_run_killed_again_and_again_arrives(trainer: Trainer, tmp_path: Path) -> None:
+    for seed in range(3):
+        if trainer.train(tmp_path / "run", kill_after=random.Random(seed).uniform(0.2, 0.5) * trainer.seconds) == 0:
+            break
+    assert trainer.train(tmp_path / "run") == 0
+    assert lines(tmp_path / "run") == lines(trainer.whole)
