@@ -1,7 +1,9 @@
 """The README does what it says: its commands parse, its Python runs, its table is rendered, and CI runs its tests."""
 
+import json
 import os
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -49,6 +51,12 @@ def test_the_readme_has_a_current_table_of_the_models_and_no_placeholder() -> No
     assert cards.models_table() in TEXT
     assert cards.stale_table(ROOT / "README.md") == {}
     assert " HERE\n" not in TEXT
+
+
+def test_the_readmes_start_up_table_is_rendered_from_the_saved_measurement() -> None:
+    bench = runpy.run_path(str(ROOT / "tests" / "bench" / "startup.py"))
+    table = bench["render"](json.loads(bench["SAVED"].read_text(encoding="utf-8")))
+    assert f"{bench['BEGIN']}{table}{bench['END']}" in TEXT
 
 
 def test_every_file_that_the_readme_links_to_exists() -> None:

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 
 from . import checked, zoo
 from .errors import VtzooError
-from .inference.graph import LOCATION
+from .inference.onnx import CPU, open_session
 from .inference.torch import TorchClassifier, fill
 from .packaging import point_into, strip
 from .preprocess import Preprocess
@@ -87,7 +86,7 @@ def export(
     _refuse_unwritable(out)
     predictor = _predictor(model, config)
     graph = _trace(predictor, config, optimize=True, opset=opset)
-    certificate = _verify(_session(graph), predictor, config, images)
+    certificate = _verify(open_session(graph.SerializeToString(), None, CPU), predictor, config, images)
     _write(out, _finish(graph, config, certificate, source))
     return certificate
 
@@ -103,7 +102,8 @@ def package(model: nn.Module, config: dict[str, Any], folder: Path, *, images: n
     fill(predictor.model, weights)
     with _quiet():
         graph = point_into(_trace(predictor, config, optimize=False, opset=None), weights, prefix="model.")
-    certificate = _verify(_session(graph, weights.content), predictor, config, images)
+    session = open_session(graph.SerializeToString(), weights.content, CPU)
+    certificate = _verify(session, predictor, config, images)
     _write(folder / "onnx" / "model.onnx", _finish(graph, config, certificate, _hash(weights.content)))
     return certificate
 
@@ -171,17 +171,8 @@ def _finish(graph: onnx.ModelProto, config: dict[str, Any], certificate: Certifi
     return graph.SerializeToString()
 
 
-def _session(graph: onnx.ModelProto, weights: bytes | None = None) -> onnxruntime.InferenceSession:
-    """A CPU session. ONNX Runtime reads no path out of the graph's folder, so the weights are given as bytes."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    if weights is not None:
-        options.add_external_initializers_from_files_in_memory([LOCATION], [weights], [len(weights)])
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def _verify(
-    session: onnxruntime.InferenceSession, predictor: Predictor, config: dict[str, Any], images: np.ndarray | None
+    session: Any, predictor: Predictor, config: dict[str, Any], images: np.ndarray | None
 ) -> Certificate:
     """The certificate, or a VtzooError where an output is off by more than the tolerance.
 

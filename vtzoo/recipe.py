@@ -55,7 +55,7 @@ class Augmentation:
     mixup: float  # alpha of the Beta distribution; 0 for none
     cutmix: float  # likewise
     mix_probability: float  # of a batch's images, to be mixed at all
-    erasing: float  # probability of a random rectangle of noise
+    erasing: float  # probability of a random rectangle of the mean colour
     label_smoothing: float
 
 

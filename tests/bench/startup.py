@@ -1,4 +1,4 @@
-"""How long whole processes take, and how much memory: `python tests/bench/startup.py [--pairs N] [--json]`.
+"""How long whole processes take, and how much memory: `python tests/bench/startup.py [--rounds N] [--json] [--save]`.
 
 The commands take turns, so that whatever else the machine does falls on all of them alike; each gets one untimed turn
 first, which fills the disk cache. Printed are medians, of the wall time and of the peak of resident memory, both as
@@ -13,8 +13,13 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+SAVED = Path(__file__).with_suffix(".json")
+README = Path(__file__).resolve().parents[2] / "README.md"
+BEGIN, END = "<!-- startup -->\n", "<!-- /startup -->"
 PHOTO = str(Path(__file__).resolve().parents[1] / "photos" / "rocket.jpg")
 VTZOO = [sys.executable, "-m", "vtzoo"]
 HELP, ONNX, IMPORT, TORCH = "vtzoo --help", "vtzoo predict", "import torch, timm", "vtzoo predict --backend torch"
@@ -53,26 +58,43 @@ def bench(rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
+def render(measured: dict[str, Any]) -> str:
+    """The Markdown table of a measurement, as it stands in the README."""
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    lines = [f"Median of {measured['rounds']} rounds; {measured['machine']}; {versions}.", ""]
+    lines += ["| process | seconds | peak memory, MB |", "| --- | --- | --- |"]
+    for name, median in measured["medians"].items():
+        lines.append(f"| `{name}` | {median['seconds']:.2f} | {median['megabytes']:.0f} |")
+    ratios = measured["ratios"]
+    lines += ["", f"One photograph costs {ratios['seconds']:.2f} of the time of importing torch and timm, and"]
+    lines += [f"{ratios['megabytes']:.2f} of the memory of the same answer on torch."]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Print the medians as a Markdown table, or as JSON."""
+    """Print the medians as the README's table, or as JSON; with --save keep them, and put the table into the README."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=5, help="rounds to take the median of")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
     arguments = parser.parse_args()
-    medians = bench(arguments.pairs)
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    ratios = {
-        "predict / import, seconds": medians[ONNX]["seconds"] / medians[IMPORT]["seconds"],
-        "predict / predict on torch, megabytes": medians[ONNX]["megabytes"] / medians[TORCH]["megabytes"],
+    medians = bench(arguments.rounds)
+    measured = {
+        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
+        "versions": {name: version(name) for name in ("vtzoo", "torch", "timm", "onnxruntime-gpu")},
+        "rounds": arguments.rounds,
+        "medians": medians,
+        "ratios": {
+            "seconds": medians[ONNX]["seconds"] / medians[IMPORT]["seconds"],
+            "megabytes": medians[ONNX]["megabytes"] / medians[TORCH]["megabytes"],
+        },
     }
-    if arguments.json:
-        print(json.dumps({"machine": machine, "rounds": arguments.pairs, "medians": medians, "ratios": ratios}))
-        return
-    print(f"Median of {arguments.pairs}, {machine}\n")
-    print("| process | seconds | peak memory, MB |\n| --- | --- | --- |")
-    for name, median in medians.items():
-        print(f"| `{name}` | {median['seconds']:.2f} | {median['megabytes']:.0f} |")
-    print("", *(f"{name}: {ratio:.2f}" for name, ratio in ratios.items()), sep="\n")
+    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
+    if arguments.save:
+        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+        _, end, after = rest.partition(END)
+        README.write_text(before + begin + render(measured) + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

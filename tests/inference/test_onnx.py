@@ -271,8 +271,8 @@ def test_a_session_that_left_cuda_out_is_not_taken_for_cuda(handmade: Path, monk
     def without_cuda(graph: bytes, weights: bytes | None, *providers: Any) -> Any:
         return opened(graph, weights, "CPUExecutionProvider")
 
-    opened = onnx._session
-    monkeypatch.setattr(onnx, "_session", without_cuda)
+    opened = onnx.open_session
+    monkeypatch.setattr(onnx, "open_session", without_cuda)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     assert refusal(handmade, device="cuda").message == "ONNX Runtime cannot use CUDA here"
 

@@ -96,7 +96,7 @@ def test_a_checkpoint_of_another_recipe_or_seed_is_refused(
     identity: str, fresh: Callable[..., loop.Run], tmp_path: Path
 ) -> None:
     save(fresh(1), tmp_path / "c.safetensors")
-    assert "another recipe or seed" in refused(fresh(1, seed=4), tmp_path / "c.safetensors", identity)
+    assert "another recipe, seed or data set" in refused(fresh(1, seed=4), tmp_path / "c.safetensors", identity)
 
 
 def test_a_truncated_checkpoint_is_refused(fresh: Callable[..., loop.Run], tmp_path: Path) -> None:

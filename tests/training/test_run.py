@@ -227,10 +227,11 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "fit", fit)
 
 
-def started(path: Path, out: Path, recipe: Recipe, fresh: loop.Run) -> bytes:
-    """Put the checkpoint of a run of seed 0 into a folder."""
+def started(path: Path, out: Path, data: Path, fresh: loop.Run) -> bytes:
+    """Put the checkpoint of a run of seed 0 on a folder of data into a folder."""
     out.mkdir()
-    checkpoint.save(out / "checkpoint.safetensors", step=0, run=f"{identity(path)}/0", **fresh.parts())
+    manifest = splits.read(datasets.find("cifar10"), "train", data).manifest
+    checkpoint.save(out / "checkpoint.safetensors", step=0, run=f"{identity(path)}/0/{manifest}", **fresh.parts())
     return (out / "checkpoint.safetensors").read_bytes()
 
 
@@ -239,8 +240,8 @@ def started(path: Path, out: Path, recipe: Recipe, fresh: loop.Run) -> bytes:
     ("edits", "options", "message"),
     [
         ({}, {}, "already holds a run | go on with it: --resume"),
-        ({}, {"resume": True, "seed": 1}, "belongs to another recipe or seed | train into another --out"),
-        ({"learning_rate": 1e-4}, {"resume": True}, "belongs to another recipe or seed | train into another --out"),
+        ({}, {"resume": True, "seed": 1}, "belongs to another recipe, seed or data set | train into another --out"),
+        ({"learning_rate": 1e-4}, {"resume": True}, "belongs to another recipe, seed or data set"),
     ],
 )
 def test_a_folder_with_another_run_is_refused_and_left_alone(
@@ -248,12 +249,27 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(
     tiny: Callable[..., Recipe], start: Callable[..., loop.Run],
 ) -> None:  # fmt: skip
     out = tmp_path / "run"
-    before = started(write(), out, tiny(), start(tiny()))
+    before = started(write(), out, tiny_data, start(tiny()))
     with pytest.raises(VtzooError) as raised:
         run.train(write(**edits), data=tiny_data, out=out, device="cpu", **options)
     assert message in text(raised)
     assert names(out) == {"checkpoint.safetensors"}
     assert (out / "checkpoint.safetensors").read_bytes() == before
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_run_goes_on_with_its_own_data_and_with_no_other(
+    write: Write, tiny_data: Path, tmp_path: Path, tiny: Callable[..., Recipe], start: Callable[..., loop.Run]
+) -> None:
+    other, out = tmp_path / "other", tmp_path / "run"
+    other.mkdir()
+    for split in ("train", "test"):  # both splits hold the test images
+        (other / f"{split}-0.parquet").write_bytes(next(tiny_data.glob("test-*")).read_bytes())
+    started(write(), out, tiny_data, start(tiny()))
+    with pytest.raises(VtzooError, match="belongs to another recipe, seed or data set"):
+        run.train(write(), data=other, out=out, device="cpu", resume=True)
+    with pytest.raises(AssertionError, match="it trains"):
+        run.train(write(), data=tiny_data, out=out, device="cpu", resume=True)
 
 
 @pytest.mark.usefixtures("untrained")

@@ -79,8 +79,9 @@ def features_and_grids(
         raise VtzooError(
             f"{type(model).__name__} has no token grid to localize in", "train it with the baseline objective"
         )
+    forward: Any = model.forward_intermediates
     indices = None if stage is None else [stage]
-    return model.forward_intermediates(images, indices=indices, norm=isinstance(model, t2t.T2TViT), output_fmt="NCHW")
+    return forward(images, indices=indices, norm=isinstance(model, t2t.T2TViT), output_fmt="NCHW")
 
 
 def localizable(model: nn.Module, grid: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c gh gw"]:

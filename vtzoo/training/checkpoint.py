@@ -53,7 +53,7 @@ def restore(
 ) -> int:  # fmt: skip
     """Put a checkpoint's state back in place and return the number of steps already taken.
 
-    A checkpoint of another recipe or seed, or a damaged one, is a VtzooError, and nothing is changed.
+    A checkpoint of another recipe, seed or data set, or a damaged one, is a VtzooError, and nothing is changed.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -62,7 +62,7 @@ def restore(
     except (SafetensorError, OSError) as error:
         raise VtzooError(f"cannot read the checkpoint {path}: {error}", "delete it to start afresh") from error
     if metadata.get("run") != run:
-        raise VtzooError(f"{path} belongs to another recipe or seed", "train into another --out folder")
+        raise VtzooError(f"{path} belongs to another recipe, seed or data set", "train into another --out folder")
     tensors, step = _tensors(model, head, average), int(metadata["step"])
     moved = {
         index: parameter

@@ -50,7 +50,7 @@ def train(
     )  # fmt: skip
     run = set_up(recipe, batches, dataset.classes, seed, where)
     recipe_sha256 = identity(path)
-    run_id = f"{recipe_sha256}/{seed}"
+    run_id = f"{recipe_sha256}/{seed}/{training.manifest}"
     stored = out / "checkpoint.safetensors"
     if stored.exists():
         run.step = checkpoint.restore(stored, run=run_id, **run.parts())
@@ -97,16 +97,17 @@ def finish(
 def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...]) -> dict[str, Any]:
     """The config.json of a model, in timm's Hub format, with which timm and vtzoo build it again."""
     size = recipe.model.image_size
+    sized = models.sized(recipe.model.name, size)
     arguments = {key: value for key, value in recipe.model.arguments.items() if key != "drop_path_rate"}
     return {
         "architecture": models.MODELS.get(recipe.model.name, recipe.model.name),
         "num_classes": dataset.classes,
         "num_features": model.num_features,
-        "model_args": models.sized(recipe.model.name, size) | arguments,
+        "model_args": sized | arguments,
         "label_names": list(labels),
         "pretrained_cfg": {
-            "tag": recipe.name, "num_classes": dataset.classes, "input_size": [3, size, size], "fixed_input_size": True,
-            "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
+            "tag": recipe.name, "num_classes": dataset.classes, "input_size": [3, size, size],
+            "fixed_input_size": bool(sized), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
             "mean": list(dataset.mean), "std": list(dataset.std), "license": "apache-2.0",
             "first_conv": model.pretrained_cfg.get("first_conv"), "classifier": model.pretrained_cfg.get("classifier"),
         },
