@@ -26,4 +26,5 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str | None = None)
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     listed = near or (known if len(known) <= 12 else [])
     suggestion = f"did you mean {' or '.join(listed)}?" if near else f"known: {', '.join(listed)}" if listed else ""
-    return VtzooError(f"unknown {kind} {name!r}", "; ".join(part for part in (suggestion, hint) if part) or None)
+    parts = [part for part in (suggestion, hint) if part]
+    return VtzooError(f"unknown {kind} {name!r}", (" " if near else "; ").join(parts) or None)

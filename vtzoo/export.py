@@ -171,9 +171,7 @@ def _finish(graph: onnx.ModelProto, config: dict[str, Any], certificate: Certifi
     return graph.SerializeToString()
 
 
-def _verify(
-    session: Any, predictor: Predictor, config: dict[str, Any], images: np.ndarray | None
-) -> Certificate:
+def _verify(session: Any, predictor: Predictor, config: dict[str, Any], images: np.ndarray | None) -> Certificate:
     """The certificate, or a VtzooError where an output is off by more than the tolerance.
 
     The tolerance covers the first class too: logits within t of torch's can only swap classes less than 2t apart.

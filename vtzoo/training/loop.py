@@ -114,9 +114,8 @@ def _head(recipe: Recipe, model: nn.Module, device: torch.device) -> DenseRelati
         )
     grid = models.localizable(model, grids[recipe.drloc.stage])
     check_grid(grid)
-    return DenseRelativeLocalization(
-        grid.shape[1], pairs=recipe.drloc.pairs, normalize=recipe.drloc.normalize
-    ).to(device)
+    head = DenseRelativeLocalization(grid.shape[1], pairs=recipe.drloc.pairs, normalize=recipe.drloc.normalize)
+    return head.to(device)
 
 
 def fit(
