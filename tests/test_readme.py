@@ -56,7 +56,7 @@ def test_the_readme_has_a_current_table_of_the_models_and_no_placeholder() -> No
 def test_the_readmes_start_up_table_is_rendered_from_the_saved_measurement() -> None:
     bench = runpy.run_path(str(ROOT / "tests" / "bench" / "startup.py"))
     table = bench["render"](json.loads(bench["SAVED"].read_text(encoding="utf-8")))
-    assert f"{bench['BEGIN']}{table}{bench['END']}" in TEXT
+    assert f"<!-- startup -->\n{table}<!-- /startup -->" in TEXT
 
 
 def test_every_file_that_the_readme_links_to_exists() -> None:

@@ -30,18 +30,16 @@ def render(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], twin:
 
 
 def stale(folder: Path) -> dict[str, str]:
-    """What model_cards/ lacks or says differently from the embedded models' folders: name to the card it should be."""
-    wanted = {
-        entry.name: render(entry.config, parse_recipe(entry.recipe_text), entry.result, _twin(entry.name))
-        for entry in zoo.entries()
-    }
-    files = {name: (folder / f"{name}.md", zoo.find(name).folder / "README.md") for name in wanted}
-    return {
-        str(path): wanted[name]
-        for name, paths in files.items()
-        for path in paths
-        if not path.exists() or path.read_text(encoding="utf-8") != wanted[name]
-    }
+    """The cards, by path, that `folder` or an embedded model's own folder lacks or has otherwise."""
+    entries, cards = zoo.entries(), {}
+    results = {entry.name: entry.result for entry in entries}
+    for entry in entries:
+        twin = results.get(_twin_name(entry.name))
+        card = render(entry.config, parse_recipe(entry.recipe_text), entry.result, twin)
+        for path in (folder / f"{entry.name}.md", entry.folder / "README.md"):
+            if not path.exists() or path.read_text(encoding="utf-8") != card:
+                cards[str(path)] = card
+    return cards
 
 
 def main() -> int:
@@ -52,11 +50,6 @@ def main() -> int:
         if "--check" not in sys.argv[1:]:
             Path(path).write_text(text, encoding="utf-8")
     return int(bool(changed) and "--check" in sys.argv[1:])
-
-
-def _twin(name: str) -> dict[str, Any] | None:
-    """The result of the embedded model that differs in the objective alone, if there is one."""
-    return next((entry.result for entry in zoo.entries() if entry.name == _twin_name(name)), None)
 
 
 def _twin_name(name: str) -> str:
@@ -170,10 +163,15 @@ def models_table() -> str:
 def stale_table(readme: Path) -> dict[str, str]:
     """The README with its table of models rendered anew, by path; nothing where it is current, or has no such table."""
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    before, begin, rest = text.partition("<!-- models -->\n")
-    _, end, after = rest.partition("<!-- /models -->")
-    wanted = f"{before}{begin}{models_table()}{end}{after}"
-    return {str(readme): wanted} if end and text != wanted else {}
+    wanted = put(text, "models", models_table())
+    return {str(readme): wanted} if text != wanted else {}
+
+
+def put(text: str, mark: str, table: str) -> str:
+    """The text with `table` between the comments that mark its place; as it is where there are none."""
+    before, begin, rest = text.partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition(f"<!-- /{mark} -->")
+    return f"{before}{begin}{table}{end}{after}" if end else text
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from . import checked, zoo
+from . import checked, files, zoo
 from .errors import VtzooError
 from .inference.onnx import CPU, open_session
 from .inference.torch import TorchClassifier, fill
@@ -225,17 +225,8 @@ def _refuse_unwritable(out: Path) -> None:
 
 
 def _write(out: Path, content: bytes) -> None:
-    """The whole file or none: written beside its place, then moved there."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         out.parent.mkdir(exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(out)
+        files.write(out, content)
     except OSError as error:
         raise VtzooError(f"cannot write {out}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):  # it is gone where it became `out`
-            partial.unlink()

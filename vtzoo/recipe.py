@@ -3,14 +3,13 @@
 There are no defaults and no inheritance: what the file says is what runs, and the file's sha256 is the run's identity.
 """
 
-import hashlib
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
-from . import resources
+from . import files, resources
 from .datasets import DATASETS
 from .errors import VtzooError, unknown
 
@@ -100,10 +99,15 @@ def locate(name: str) -> Path:
     """The file of a recipe: a path as it is, or the name of one that ships with the zoo."""
     if Path(name).suffix == ".toml":
         return Path(name)
-    shipped = {path.stem: path for path in resources.recipes_folder().glob("*-*.toml")}
-    if name not in shipped:
-        raise unknown("recipe", name, shipped, "vtzoo list --recipes names them all; a path ends in .toml")
-    return shipped[name]
+    recipes = shipped()
+    if name not in recipes:
+        raise unknown("recipe", name, recipes, "vtzoo list --recipes names them all; a path ends in .toml")
+    return recipes[name]
+
+
+def shipped() -> dict[str, Path]:
+    """The files of the recipes that ship with the zoo, by name and in its order."""
+    return {path.stem: path for path in sorted(resources.recipes_folder().glob("*-*.toml"))}
 
 
 def parse_recipe(text: str, source: str = "recipe") -> Recipe:
@@ -119,7 +123,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
 
 def identity(path: Path) -> str:
     """The sha256 of a recipe file, in hexadecimal: what a run and its card refer to."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return files.sha256(path)
 
 
 def _strict(kind: Any, table: dict[str, Any], where: str) -> Any:

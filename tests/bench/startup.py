@@ -17,9 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vtzoo.cards import put
+
 SAVED = Path(__file__).with_suffix(".json")
 README = Path(__file__).resolve().parents[2] / "README.md"
-BEGIN, END = "<!-- startup -->\n", "<!-- /startup -->"
 PHOTO = str(Path(__file__).resolve().parents[1] / "photos" / "rocket.jpg")
 VTZOO = [sys.executable, "-m", "vtzoo"]
 HELP, ONNX, IMPORT, TORCH = "vtzoo --help", "vtzoo predict", "import torch, timm", "vtzoo predict --backend torch"
@@ -92,9 +93,8 @@ def main() -> None:
     print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
     if arguments.save:
         SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-        before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-        _, end, after = rest.partition(END)
-        README.write_text(before + begin + render(measured) + end + after, encoding="utf-8")
+        text = put(README.read_text(encoding="utf-8"), "startup", render(measured))
+        README.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

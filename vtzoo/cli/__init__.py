@@ -135,11 +135,11 @@ def list_models(
     as_json: JsonOption = False,
 ) -> None:
     """List the models that predict here, with the accuracy measured on their test images."""
-    from vtzoo import resources, zoo
+    from vtzoo import zoo
+    from vtzoo.recipe import shipped
 
     if recipes:
-        found = sorted(resources.recipes_folder().glob("*-*.toml"))
-        rows = [{"name": path.stem, "file": str(path)} for path in found]
+        rows = [{"name": name, "file": str(path)} for name, path in shipped().items()]
     else:
         rows = [zoo.summary(entry) for entry in zoo.entries()]
     if as_json:

@@ -15,6 +15,8 @@ from vtzoo.inference import Classifier, load
 from vtzoo.preprocess import Preprocess, prepare
 from vtzoo.splits import Split, read
 
+HINT = "evaluate on the data set that the model was trained on: vtzoo show MODEL names it"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
@@ -80,9 +82,6 @@ def require_same_classes(model: tuple[str, ...], data: tuple[str, ...]) -> None:
     for number, (of_model, of_data) in enumerate(zip(model, data, strict=True)):
         if of_model != of_data:
             raise VtzooError(f"class {number} is {of_model!r} to the model and {of_data!r} to the data", HINT)
-
-
-HINT = "evaluate on the data set that the model was trained on: vtzoo show MODEL names it"
 
 
 def evaluate_model(

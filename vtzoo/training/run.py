@@ -1,6 +1,5 @@
 """A recipe in, a model folder out: reads the data, fits, and writes what predicts, evaluates and publishes."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from vtzoo import __version__, cards, datasets, export, inference, models, splits
+from vtzoo import __version__, cards, datasets, export, files, inference, models, splits
 from vtzoo.datasets import Dataset
 from vtzoo.errors import VtzooError
 from vtzoo.evaluation.metrics import evaluate
@@ -84,13 +83,13 @@ def finish(
     published = [name for name in WEIGHTS if (out / name).exists()]
     result = {
         "name": recipe.name, "dataset": recipe.dataset, **facts,
-        "certificate": vars(certificate), "weights": {name: sha256(out / name) for name in published},
+        "certificate": vars(certificate), "weights": {name: files.sha256(out / name) for name in published},
     }  # fmt: skip
     write_json(out / "result.json", result)
     metrics = evaluate(inference.load(out.resolve()), held)  # never an embedded model of the same name
     result |= {"top1": metrics.top1, "top5": metrics.top5, "images": metrics.images, "manifest": metrics.manifest}
     write_json(out / "result.json", result)
-    (out / "README.md").write_text(cards.render(config, recipe, result), encoding="utf-8")
+    files.write(out / "README.md", cards.render(config, recipe, result).encode())
     return result
 
 
@@ -117,17 +116,14 @@ def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ..
 def write_weights(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors as fp16 where they are floats, whole or not at all."""
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    partial = path.with_suffix(".partial")
     # Not save_file: the file would be its owner's alone to read.
-    partial.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in halved.items()}, {"format": "pt"}))
-    partial.replace(path)
+    content = save({name: tensor.cpu().contiguous() for name, tensor in halved.items()}, {"format": "pt"})
+    files.write(path, content)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    files.write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def hardware(device: torch.device) -> str:
@@ -145,12 +141,6 @@ def installed(name: str) -> str | None:
         except ModuleNotFoundError:
             continue
     return None
-
-
-def sha256(path: Path) -> str:
-    """A file's hash, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _claim(out: Path, resume: bool) -> None:
