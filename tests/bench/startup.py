@@ -17,8 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vtzoo.cards import put
-
 SAVED = Path(__file__).with_suffix(".json")
 README = Path(__file__).resolve().parents[2] / "README.md"
 PHOTO = str(Path(__file__).resolve().parents[1] / "photos" / "rocket.jpg")
@@ -93,6 +91,8 @@ def main() -> None:
     print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
     if arguments.save:
         SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        from vtzoo.cards import put  # only now: a child's peak is never below what its parent held
+
         text = put(README.read_text(encoding="utf-8"), "startup", render(measured))
         README.write_text(text, encoding="utf-8")
 
