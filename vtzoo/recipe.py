@@ -1,6 +1,7 @@
 """A recipe: everything that decides a training run but its seed, read from one complete TOML file.
 
 There are no defaults and no inheritance: what the file says is what runs, and the file's sha256 is the run's identity.
+A key that may be absent, as the table `[drloc]`, names a thing that is then not done.
 """
 
 import tomllib
@@ -13,6 +14,9 @@ from . import files, resources
 from .datasets import DATASETS
 from .errors import VtzooError, unknown
 
+LOSSES = ("l1", "signed", "cross_entropy", "variance_aware", "every_stage", "off_grid")  # vtzoo.drloc has them
+PRECISIONS = ("float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -20,6 +24,7 @@ class Model:
 
     name: str  # a key of vtzoo.models.MODELS, or any timm architecture
     image_size: int  # pixels, the side of the square input
+    crop_pct: float | None = None  # of a test image's shorter side that the square keeps, 0..1; absent is all of it
     arguments: dict[str, Any]  # to the architecture: patch_size, window_size, drop_path_rate...
 
 
@@ -46,15 +51,37 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RandomResizedCrop:
+    """A box of random size, shape and place, resized to the model's square (Szegedy et al. 2015)."""
+
+    scale: tuple[float, float]  # of the image's area that the box covers, from and to
+    ratio: tuple[float, float]  # of the box's width to its height, from and to
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandAugment:
+    """Random operations on colour and shape (Cubuk et al. 2020), as timm's rand-m9-mstd0.5-inc1 has them."""
+
+    operations: int  # drawn for every image, with replacement
+    magnitude: float  # 0..10, the mean of a normal distribution
+    magnitude_std: float  # its standard deviation
+    probability: float  # with which each drawn operation is carried out
+
+
+@dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """What is done to the images and the labels of training, drawn anew for every image and epoch."""
 
     crop_padding: int  # pixels of reflected border around the image, before a random crop of the original size
-    flip: bool  # left to right, half of the images
+    random_resized_crop: RandomResizedCrop | None = None  # in the place of a padded crop
+    flip: bool  # left to right, half of the images; never where the data set's row says no
+    rand_augment: RandAugment | None = None
+    color_jitter: float | None = None  # the largest relative change of brightness, contrast and saturation, 0..1
     mixup: float  # alpha of the Beta distribution; 0 for none
     cutmix: float  # likewise
     mix_probability: float  # of a batch's images, to be mixed at all
     erasing: float  # probability of a random rectangle of the mean colour
+    erasing_noise: float | None = None  # standard deviation of normal noise in it, of normalized pixels
     label_smoothing: float
 
 
@@ -64,7 +91,8 @@ class Drloc:
 
     weight: float  # of the localization loss, at its peak
     pairs: int  # per image
-    stage: int  # index of the grid, shallow to deep; -1 is the last
+    loss: str | None = None  # one of LOSSES; absent is l1, the released one
+    stage: int  # index of the grid, shallow to deep; -1 is the last; where every stage is trained, the first one
     normalize: bool  # targets in grid sides instead of cells
     warmup_epochs: float  # in which the weight rises linearly from 0
     schedule_epochs: float  # at which it has fallen linearly to 0
@@ -76,7 +104,7 @@ class Recipe:
 
     name: str  # <model>-<objective>-<dataset>, the stem of the file
     dataset: str  # a key of vtzoo.datasets.DATASETS
-    precision: str  # "float32" or "bfloat16": of the forward pass, by autocast
+    precision: str  # one of PRECISIONS: of the forward pass, by autocast
     model: Model
     optimizer: Optimizer
     schedule: Schedule
@@ -180,8 +208,9 @@ def _validate(recipe: Recipe, source: str) -> None:
             f"<model>-{objective}-<dataset>, not {recipe.name!r}"
         )
     checks = {
-        "precision": recipe.precision in ("float32", "bfloat16"),
+        "precision": recipe.precision in PRECISIONS,
         "model: image_size": recipe.model.image_size > 0,
+        "model: crop_pct": 0 < (recipe.model.crop_pct or 1) <= 1 and recipe.model.crop_pct != 0,
         "optimizer: batch_size": recipe.optimizer.batch_size > 0,
         "optimizer: learning_rate": recipe.optimizer.learning_rate > 0,
         "optimizer: weight_decay": recipe.optimizer.weight_decay >= 0,
@@ -198,9 +227,25 @@ def _validate(recipe: Recipe, source: str) -> None:
         "augmentation: mix_probability": 0 <= recipe.augmentation.mix_probability <= 1,
         "augmentation: erasing": 0 <= recipe.augmentation.erasing <= 1,
         "augmentation: label_smoothing": 0 <= recipe.augmentation.label_smoothing < 1,
+        "augmentation: color_jitter": 0 <= (recipe.augmentation.color_jitter or 0) <= 1,
+        "augmentation: erasing_noise": (recipe.augmentation.erasing_noise or 0) >= 0,
     }
+    if crop := recipe.augmentation.random_resized_crop:
+        checks |= {
+            "augmentation: crop_padding": recipe.augmentation.crop_padding == 0,  # one crop or the other
+            "augmentation: random_resized_crop: scale": 0 < crop.scale[0] <= crop.scale[1] <= 1,
+            "augmentation: random_resized_crop: ratio": 0 < crop.ratio[0] <= crop.ratio[1],
+        }
+    if chosen := recipe.augmentation.rand_augment:
+        checks |= {
+            "augmentation: rand_augment: operations": chosen.operations > 0,
+            "augmentation: rand_augment: magnitude": 0 <= chosen.magnitude <= 10,
+            "augmentation: rand_augment: magnitude_std": chosen.magnitude_std >= 0,
+            "augmentation: rand_augment: probability": 0 <= chosen.probability <= 1,
+        }
     if recipe.drloc:
         checks |= {
+            "drloc: loss": recipe.drloc.loss is None or recipe.drloc.loss in LOSSES,
             "drloc: weight": recipe.drloc.weight > 0,
             "drloc: pairs": recipe.drloc.pairs > 0,
             "drloc: warmup_epochs": recipe.drloc.warmup_epochs >= 0,
@@ -208,6 +253,7 @@ def _validate(recipe: Recipe, source: str) -> None:
         }
     for key, holds in checks.items():
         if not holds:
-            table, _, field = key.rpartition(": ")
-            value = getattr(getattr(recipe, table) if table else recipe, field)
+            value: Any = recipe
+            for name in key.split(": "):
+                value = getattr(value, name)
             raise VtzooError(f"{source}: {key} is out of range: {value!r}")
