@@ -25,17 +25,17 @@ class SplitMix64:
         return z ^ (z >> 31)
 
 
-def reference_draws(seed: int, epoch: int, image: int) -> list[float]:
-    """What `draws` promises: a stream of SplitMix64 whose state is hashed from the three, its first number skipped."""
+def reference_draws(seed: int, epoch: int, image: int, stream: int, columns: int) -> list[float]:
+    """What `draws` promises: SplitMix64 from a state hashed of the three, 2**32 numbers on for each stream, and one."""
     state = seed * 0x9E3779B97F4A7C15
     for part in (epoch, image):
         state = SplitMix64(state ^ SplitMix64(part + 1).next()).next()
-    stream = SplitMix64(state)
-    return [(stream.next() >> 40) / 2**24 for _ in range(augment.DRAWS + 1)][1:]
+    numbers = SplitMix64(state + stream * 2**32 * 0x9E3779B97F4A7C15)
+    return [(numbers.next() >> 40) / 2**24 for _ in range(columns + 1)][1:]
 
 
-def many(seed: int = 3, epoch: int = 7, images: int = 20_000) -> torch.Tensor:
-    return augment.draws(seed, epoch, torch.arange(images)).double()
+def many(seed: int = 3, epoch: int = 7, images: int = 20_000, stream: int = augment.GEOMETRY) -> torch.Tensor:
+    return augment.draws(seed, epoch, torch.arange(images), stream).double()
 
 
 def unsigned(value: torch.Tensor) -> int:
@@ -53,7 +53,22 @@ def test_splitmix64_gives_the_known_outputs_of_seed_1234567() -> None:
 
 @pytest.mark.parametrize(("seed", "epoch", "image"), [(0, 0, 0), (0, 0, 1), (1, 0, 0), (5, 299, 49_999), (2**40, 3, 8)])
 def test_draws_are_those_of_a_splitmix64_in_python(seed: int, epoch: int, image: int) -> None:
-    assert augment.draws(seed, epoch, torch.tensor([image]))[0].tolist() == reference_draws(seed, epoch, image)
+    assert augment.draws(seed, epoch, torch.tensor([image]))[0].tolist() == reference_draws(seed, epoch, image, 0, 16)
+
+
+@pytest.mark.parametrize("stream", [augment.GEOMETRY, augment.MIX, augment.COLOR, augment.LOCALIZE])
+@pytest.mark.parametrize("columns", [1, 5, 256])
+def test_a_stream_is_any_number_of_columns_far_along_the_same_splitmix64(stream: int, columns: int) -> None:
+    drawn = augment.draws(5, 3, torch.tensor([49_999]), stream, columns)
+    assert drawn[0].tolist() == reference_draws(5, 3, 49_999, stream, columns)
+
+
+def test_the_numbers_of_a_seed_stay_what_they_were() -> None:
+    drawn = (augment.draws(3, 7, torch.tensor([42])) * 2**24).long()
+    assert drawn[0].tolist() == [
+        2310253, 13982043, 9953560, 4379700, 15089787, 14457046, 979469, 14360268,
+        6579607, 1586788, 6476399, 6039695, 16585057, 7742972, 8764499, 15796883,
+    ]  # fmt: skip
 
 
 def test_an_image_draws_the_same_in_whatever_batch_it_is() -> None:
@@ -77,9 +92,9 @@ def test_draws_are_uniform_in_every_column() -> None:
     assert min(stats.kstest(column, "uniform").pvalue for column in values.T) > 1e-4
 
 
-def test_draws_are_uncorrelated_between_columns_images_epochs_and_seeds() -> None:
+def test_draws_are_uncorrelated_between_columns_images_epochs_seeds_and_streams() -> None:
     values, limit = many(), 5 / math.sqrt(20_000)
-    for other in (values.roll(1, 0), many(epoch=8), many(seed=4)):
+    for other in (values.roll(1, 0), many(epoch=8), many(seed=4), many(stream=1), many(stream=3)):
         both = np.corrcoef(values.T.numpy(), other.T.numpy())[: augment.DRAWS, augment.DRAWS :]
         assert np.abs(both).max() < limit
     within = np.corrcoef(values.T.numpy()) - np.eye(augment.DRAWS)
@@ -134,15 +149,48 @@ def test_an_erased_pixel_is_the_mean_and_the_others_are_untouched() -> None:
     assert torch.equal(erased, torch.where(erased == 0, 0.0, images))
 
 
+def test_erasing_with_noise_writes_the_same_rectangle_as_erasing_without() -> None:
+    images, uniform = torch.full((50, 3, 16, 16), 9.0), augment.draws(0, 0, torch.arange(50))
+    noisy, empty = augment.erase(images, uniform, 0.5, 1.0), augment.erase(images, uniform, 0.5)
+    assert torch.equal(noisy == 9, empty == 9)
+
+
+def noise_of(count: int, deviation: float = 1.0) -> torch.Tensor:
+    """The erased pixels of images of ones, each at its place and nan elsewhere."""
+    uniform = augment.draws(1, 2, torch.arange(count))
+    erased = augment.erase(torch.ones(count, 3, 32, 32), uniform, 1.0) == 0
+    return augment.erase(torch.ones(count, 3, 32, 32), uniform, 1.0, deviation).where(erased, torch.nan)
+
+
+@pytest.mark.parametrize("deviation", [0.5, 1.0])
+def test_erased_noise_is_normal_with_the_deviation_that_was_asked_for(deviation: float) -> None:
+    values = noise_of(200, deviation).double()
+    values = values[~values.isnan()].numpy()
+    assert stats.kstest(values, stats.norm(0, deviation).cdf).pvalue > 1e-3
+    assert np.unique(values).size > 0.99 * values.size  # fresh for every pixel and channel; 24 bits coincide by chance
+
+
+def test_erased_noise_is_uncorrelated_between_channels_neighbours_and_images() -> None:
+    values = noise_of(2000).double()
+    for other in (values.roll(1, 0), values.roll(1, 1), values.roll(1, 2), values.roll(1, 3)):
+        both = ~(values.isnan() | other.isnan())
+        product = values[both] * other[both]
+        assert abs(product.mean()) < 5 / math.sqrt(product.numel())
+
+
+def test_erased_noise_is_the_images_own_in_any_batch() -> None:
+    images, uniform = torch.zeros(20, 3, 16, 16), augment.draws(0, 0, torch.arange(20))
+    together = augment.erase(images, uniform, 1.0, 1.0)
+    assert torch.equal(augment.erase(images[7:8], uniform[7:8], 1.0, 1.0), together[7:8])
+
+
 def mixed(
     count: int = 64, *, mixup: float, cutmix: float, probability: float, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Image i is all i, and its target is class i: a mixture shows its parts."""
     images = torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
-    generator = torch.Generator().manual_seed(seed)
-    return augment.mix(
-        images, torch.eye(count), mixup=mixup, cutmix=cutmix, probability=probability, generator=generator
-    )
+    uniform = augment.draws(seed, 0, torch.arange(count), augment.MIX, 5)
+    return augment.mix(images, torch.eye(count), uniform, mixup=mixup, cutmix=cutmix, probability=probability)
 
 
 def test_cutmix_targets_are_the_shares_of_the_pixels() -> None:
@@ -179,10 +227,36 @@ def test_a_probability_of_zero_mixes_nothing() -> None:
     assert torch.equal(images[:, 0, 0, 0], torch.arange(64.0))
 
 
-def test_a_probability_of_one_mixes_every_image_with_another() -> None:
+def test_a_probability_of_one_mixes_every_image_with_its_neighbour() -> None:
     _, targets = mixed(mixup=20.0, cutmix=0.0, probability=1.0)  # shares near a half
-    whole = int((targets.diagonal() == 1).sum())
-    assert whole <= 4  # a permutation leaves about one image its own partner
+    couples = torch.eye(32).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert torch.equal(targets > 0, couples > 0)
+
+
+def test_a_couple_draws_two_shares() -> None:
+    _, targets = mixed(mixup=1.0, cutmix=0.0, probability=1.0)
+    own = targets.diagonal()
+    assert (own[::2] - own[1::2]).abs().median() > 0.1
+    assert abs(np.corrcoef(own[::2], own[1::2])[0, 1]) < 5 / math.sqrt(32)
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_the_last_image_of_an_odd_batch_stays_unmixed(count: int) -> None:
+    images, targets = mixed(count, mixup=20.0, cutmix=20.0, probability=1.0)
+    assert torch.equal(images[-1], torch.full((3, 16, 16), count - 1.0))
+    assert torch.equal(targets[-1], torch.eye(count)[-1])
+    assert (targets.diagonal()[:-1] < 1).all()
+
+
+def test_slices_of_even_lengths_mix_as_the_whole_batch_does() -> None:
+    generator = torch.Generator().manual_seed(6)
+    images, targets = torch.randn(64, 3, 16, 16, generator=generator), torch.randn(64, 10, generator=generator)
+    uniform = augment.draws(0, 0, torch.arange(64), augment.MIX, 5)
+    batch, how = (images, targets, uniform), {"mixup": 0.8, "cutmix": 1.0, "probability": 0.7}
+    whole = augment.mix(*batch, **how)
+    slices = [augment.mix(*parts, **how) for parts in zip(*(part.split([2, 20, 42]) for part in batch), strict=True)]
+    for together, apart in zip(whole, zip(*slices, strict=True), strict=True):
+        assert torch.equal(together, torch.cat(apart))
 
 
 def test_half_the_images_are_mixed_at_a_probability_of_a_half_and_half_of_those_by_cutmix() -> None:
@@ -200,13 +274,15 @@ def test_the_share_of_a_mixup_is_beta_distributed(alpha: float) -> None:
     assert stats.kstest(shares, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 5.0])
-def test_beta_draws_follow_the_beta_distribution(alpha: float) -> None:
-    values = augment._beta(20_000, alpha, torch.Generator().manual_seed(4)).double().numpy()
-    assert stats.kstest(values, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.8, 1.0, 1.5, 5.0, 10.0])
+def test_beta_quantiles_are_scipys_to_a_thousandth(alpha: float) -> None:
+    ends = torch.tensor([0.0, 2**-24, 1 - 2**-24])  # the outermost numbers that are ever drawn
+    uniform = torch.cat([ends, augment.draws(0, 0, torch.arange(1000)).flatten()])
+    expected = stats.beta.ppf(uniform.double(), alpha, alpha)
+    np.testing.assert_allclose(augment.beta_quantile(uniform, alpha), expected, rtol=0, atol=1e-3)
 
 
-def test_a_mixture_is_a_function_of_its_generator() -> None:
+def test_a_mixture_is_a_function_of_its_draws() -> None:
     first, again, other = (mixed(mixup=0.8, cutmix=1.0, probability=0.5, seed=seed)[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

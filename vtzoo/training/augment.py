@@ -5,28 +5,37 @@ the same draws in the same epoch, whatever batch, worker or rank it falls to.
 """
 
 import math
+from functools import lru_cache
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-DRAWS = 16  # uniform numbers an image: columns are assigned below, the rest is room for further operations
-TOP, LEFT, FLIP, ERASE, ERASE_AREA, ERASE_ASPECT, ERASE_TOP, ERASE_LEFT = range(8)
+GEOMETRY, MIX, COLOR, LOCALIZE = range(4)  # streams: uniform numbers for one purpose each
+DRAWS = 16  # uniform numbers an image in GEOMETRY: columns are assigned below, the rest is room for further operations
+TOP, LEFT, FLIP, ERASE, ERASE_AREA, ERASE_ASPECT, ERASE_TOP, ERASE_LEFT, ERASE_NOISE = range(9)
 
+_STREAM = 2**32  # columns from one stream to the next
 _INCREMENT = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: SplitMix64's step (Steele et al. 2014)
+_NORMAL = 2**22  # places in the table of normal numbers
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
-def draws(seed: int, epoch: int, images: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
-    """DRAWS uniform numbers in [0, 1) for each image index, the same wherever they are computed.
+def draws(
+    seed: int, epoch: int, images: Int[Tensor, " b"], stream: int = GEOMETRY, columns: int = DRAWS
+) -> Float[Tensor, "b {columns}"]:
+    """Uniform numbers in [0, 1) for each image index, the same wherever they are computed.
 
-    A counter-based generator: SplitMix64 of (seed, epoch, image, column), in int64 arithmetic that wraps.
+    A counter-based generator: SplitMix64 of (seed, epoch, image, column), in int64 arithmetic that wraps. A stream is
+    a stretch of columns far from the others.
     """
     state = torch.full_like(images, _signed(seed * _INCREMENT))
     for part in (torch.full_like(images, epoch), images):
         state = _splitmix(state ^ _splitmix(part + 1))
-    columns = torch.arange(1, DRAWS + 1, device=images.device) * _signed(_INCREMENT)
-    bits = _splitmix(state[:, None] + columns)
+    first = stream * _STREAM + 1
+    column = torch.arange(first, first + columns, device=images.device) * _signed(_INCREMENT)
+    bits = _splitmix(state[:, None] + column)
     return _shift(bits, 40).float() / 2**24
 
 
@@ -70,12 +79,13 @@ def _reflect(index: Int[Tensor, "b n"], size: int) -> Int[Tensor, "b n"]:
 
 
 def erase(
-    images: Float[Tensor, "b c h w"], uniform: Float[Tensor, "b d"], probability: float
+    images: Float[Tensor, "b c h w"], uniform: Float[Tensor, "b d"], probability: float, noise: float | None = None
 ) -> Float[Tensor, "b c h w"]:
-    """Images with, at the given probability, a random rectangle set to 0, the mean of normalized pixels.
+    """Images with, at the given probability, a random rectangle set to 0, the mean of normalized pixels, or to noise.
 
     The rectangle covers 2% to a third of the image, at an aspect of 0.3 to 3.3 (Zhong et al. 2020), less what it takes
-    to round its sides down to whole pixels.
+    to round its sides down to whole pixels. `noise` is the standard deviation of a normal number for every pixel and
+    channel.
     """
     h, w = images.shape[-2:]
     area = (0.02 + uniform[:, ERASE_AREA] * (1 / 3 - 0.02)) * h * w
@@ -83,9 +93,29 @@ def erase(
     high = (area * aspect).sqrt().clamp(1, h)
     wide = (area / aspect).sqrt().clamp(1, w)
     rows, columns = _between(uniform[:, ERASE_TOP], high, h), _between(uniform[:, ERASE_LEFT], wide, w)
-    inside = rows[:, :, None] & columns[:, None, :]
     chosen = uniform[:, ERASE] < probability
-    return images.masked_fill((inside & chosen[:, None, None])[:, None], 0.0)
+    erased = ((rows & chosen[:, None])[:, :, None] & columns[:, None, :])[:, None]
+    if noise is None:
+        return images.masked_fill(erased, 0.0)
+    normal = _normal(uniform[:, ERASE_NOISE], images[0].numel()).view_as(images)
+    return torch.where(erased, noise * normal, images)
+
+
+def _normal(uniform: Float[Tensor, " b"], count: int) -> Float[Tensor, "b {count}"]:
+    """A run of normal numbers for each image, at a random place of one long table.
+
+    Two images have the same run once in four million pairs. To hash every pixel of every image instead takes some
+    twenty passes over the batch in int64, most of them for pixels that are not erased.
+    """
+    table = _normal_table(count, uniform.device)
+    runs = table.as_strided((_NORMAL, count), (1, 1))  # overlapping: the run at every place of the table
+    return runs.index_select(0, (uniform * _NORMAL).long())
+
+
+@lru_cache(maxsize=8)
+def _normal_table(count: int, device: torch.device) -> Float[Tensor, " n"]:
+    """As many normal numbers as hold a run of `count` at each of _NORMAL places, the same in every process."""
+    return torch.randn(_NORMAL + count - 1, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def _between(uniform: Float[Tensor, " b"], length: Float[Tensor, " b"], size: int) -> Tensor:
@@ -98,38 +128,58 @@ def _between(uniform: Float[Tensor, " b"], length: Float[Tensor, " b"], size: in
 def mix(
     images: Float[Tensor, "b c h w"],
     targets: Float[Tensor, "b k"],
+    uniform: Float[Tensor, "b 5"],
     *,
     mixup: float,
     cutmix: float,
     probability: float,
-    generator: torch.Generator,
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
-    """Each image mixed with a random partner, and its target mixed as much, at the given probability.
+    """Each image mixed with its neighbour, and its target mixed as much, at the given probability.
 
     Mixup blends the two (Zhang et al. 2018), cutmix pastes a rectangle of the partner (Yun et al. 2019); where both
-    alphas are above 0 either is as likely. `generator` is on the CPU; the share of the partner is drawn per image.
+    alphas are above 0 either is as likely. Images 2i and 2i + 1 are a couple, in which each draws its own share of the
+    other; a last image without a partner stays as it is. So a batch in a random order, cut into slices of even
+    length, mixes as it does whole: on several ranks as on one.
     """
     b, _, h, w = images.shape
-    device = images.device
-    partner = torch.randperm(b, generator=generator).to(device)
-    uniform = torch.rand(b, 4, generator=generator).to(device)
+    partner = (torch.arange(b, device=images.device) ^ 1).clamp(max=b - 1)
     pasted = uniform[:, 0] < (cutmix > 0) / ((mixup > 0) + (cutmix > 0))
-    pasting, blending = _beta(b, cutmix or 1.0, generator).to(device), _beta(b, mixup or 1.0, generator).to(device)
+    pasting, blending = (beta_quantile(uniform[:, 2], alpha or 1.0) for alpha in (cutmix, mixup))
     share = torch.where(pasted, pasting, blending)
     share = torch.where(uniform[:, 1] < probability, share, 0.0)
     side = share.sqrt()
-    rectangle = _between(uniform[:, 2], side * h, h)[:, :, None] & _between(uniform[:, 3], side * w, w)[:, None, :]
+    rectangle = _between(uniform[:, 3], side * h, h)[:, :, None] & _between(uniform[:, 4], side * w, w)[:, None, :]
     covered = rectangle.float().mean((1, 2))  # the whole pixels that were pasted, not the share that was asked for
     share = torch.where(pasted, covered, share)
     amount = torch.where(pasted[:, None, None], rectangle.float(), share[:, None, None])[:, None]
-    mixed = images + amount * (images[partner] - images)
-    return mixed, targets + share[:, None] * (targets[partner] - targets)
+    return images.lerp(images[partner], amount), targets.lerp(targets[partner], share[:, None])
 
 
-def _beta(n: int, alpha: float, generator: torch.Generator) -> Float[Tensor, " n"]:
-    """Draw n times from Beta(alpha, alpha), as a ratio of Gamma draws; torch's own Beta takes no generator."""
-    gamma = torch._standard_gamma(torch.full((2, n), alpha, dtype=torch.float64), generator=generator)
-    return (gamma[0] / gamma.sum(0)).float()
+def beta_quantile(uniform: Float[Tensor, " b"], alpha: float) -> Float[Tensor, " b"]:
+    """The values below which Beta(alpha, alpha) falls with each probability, to 1e-3 for alpha from 0.1 to 10."""
+    chance, value = _beta_table(alpha, uniform.device)
+    folded = torch.minimum(uniform, 1 - uniform)  # the distribution is symmetric about a half
+    after = torch.searchsorted(chance, folded, right=True).clamp(max=len(chance) - 1)
+    low, high = chance[after - 1], chance[after]
+    below_half = value[after - 1].lerp(value[after], (folded - low) / (high - low))
+    return torch.where(uniform < 0.5, below_half, 1 - below_half)
+
+
+@lru_cache(maxsize=8)
+def _beta_table(alpha: float, device: torch.device) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Rising probabilities from 0 to a half, and the quantiles of Beta(alpha, alpha) at them.
+
+    Steps are even in (2x)**alpha where alpha is below 1, which cancels the pole of the density at 0, and else in x:
+    a step is nowhere wider than 0.0007 in x.
+    """
+    power = min(alpha, 1.0)
+    step = np.linspace(0, 1, 8193)
+    value = step ** (1 / power) / 2
+    density = step ** (alpha / power - 1) * (1 - value) ** (alpha - 1)
+    chance = np.append(0, np.cumsum(density[1:] + density[:-1]))
+    chance = (chance / (2 * chance[-1])).astype(np.float32)
+    rises = np.append(np.diff(chance) > 0, True)
+    return torch.from_numpy(chance[rises]).to(device), torch.from_numpy(value[rises].astype(np.float32)).to(device)
 
 
 def normalize(
