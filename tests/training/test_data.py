@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from vtzoo.errors import VtzooError
 from vtzoo.recipe import Augmentation, Recipe
-from vtzoo.training import augment
+from vtzoo.training import augment, data
 from vtzoo.training.data import Batches, generator, key
 
 PLAIN = Augmentation(
@@ -74,13 +75,50 @@ def test_a_batch_depends_on_its_step_and_not_on_the_steps_before(tiny: Callable[
     assert torch.equal(last.targets, straight.targets)
 
 
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_parts_make_up_the_whole_batch_bit_for_bit(parts: int, tiny: Callable[..., Recipe]) -> None:
+    batches = plain(60, 24, augmentation=tiny().augmentation)
+    whole, cut = batches.batch(3), [batches.batch(3, part, parts) for part in range(parts)]
+    assert {len(part.images) for part in cut} == {24 // parts}
+    assert {part.epoch for part in cut} == {whole.epoch} == {1}
+    for name in ("images", "targets", "chosen"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in cut]), getattr(whole, name))
+
+
+def test_parts_that_are_not_equal_are_refused() -> None:
+    with pytest.raises(VtzooError, match="a batch of 10 images cannot be shared evenly by 4 processes"):
+        plain(20, 10).check_parts(4)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix", "probability", "refused"), [
+    (0.8, 0.0, 0.5, True), (0.0, 1.0, 0.5, True), (0.8, 1.0, 0.0, False), (0.0, 0.0, 0.5, False)
+])  # fmt: skip
+def test_parts_of_an_odd_size_are_refused_only_where_images_are_mixed(
+    mixup: float, cutmix: float, probability: float, refused: bool
+) -> None:
+    how = Augmentation(**{**vars(PLAIN), "mixup": mixup, "cutmix": cutmix, "mix_probability": probability})
+    batches = plain(20, 10, augmentation=how)
+    batches.check_parts(1)
+    if not refused:
+        batches.check_parts(2)
+        return
+    with pytest.raises(VtzooError, match="2 processes would each get 5 of a batch's 10 images"):
+        batches.check_parts(2)
+
+
+def test_a_batch_says_which_images_it_shows_and_in_which_epoch() -> None:
+    batch = plain(12, 4).batch(7)
+    assert batch.chosen.tolist() == (batch.images[:, 0, 0, 0] * 255).round().int().tolist()
+    assert batch.epoch == 2
+
+
 @pytest.mark.parametrize(
     ("recipe", "dataset", "mirrored"), [(True, True, True), (True, False, False), (False, True, False)]
 )
 def test_images_are_mirrored_only_where_recipe_and_data_set_allow(recipe: bool, dataset: bool, mirrored: bool) -> None:
     how = Augmentation(**{**vars(PLAIN), "flip": recipe})
     batches = plain(16, 16, flip=dataset, augmentation=how)
-    batches.images[:, :, :, 0] = 255  # a bright left edge
+    batches.pixels.values[:, :, :, 0] = 255  # a bright left edge
     left = batches.batch(0).images[:, 0, 0, 0] == 1
     assert bool((~left).any()) == mirrored
 
@@ -91,13 +129,16 @@ def test_what_the_recipe_turns_off_is_not_run(name: str, monkeypatch: pytest.Mon
     plain(8, 8).batch(0)
 
 
-def test_keys_of_neighbouring_seeds_and_steps_are_all_different_and_fit_a_generator() -> None:
-    keys = {key(seed, step) for seed in range(20) for step in range(-50, 50)}
-    assert len(keys) == 2000
+def test_keys_of_neighbouring_seeds_steps_and_streams_are_all_different_and_fit_a_generator() -> None:
+    keys = {key(seed, step, stream) for seed in range(20) for step in range(50) for stream in range(4)}
+    assert len(keys) == 4000
     assert all(0 <= value < 2**63 for value in keys)
 
 
-def test_a_generator_is_a_function_of_seed_and_step() -> None:
-    first, again, other = (torch.rand(4, generator=generator(seed, 3, CPU)) for seed in (1, 1, 2))
+def test_a_generator_is_a_function_of_seed_step_and_stream() -> None:
+    names = [(1, 3, data.ORDER), (1, 3, data.ORDER), (2, 3, data.ORDER), (1, 4, data.ORDER), (1, 3, data.PAIRS)]
+    first, again, *others = (
+        torch.rand(4, generator=generator(seed, step, CPU, stream)) for seed, step, stream in names
+    )
     assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert not any(torch.equal(first, other) for other in others)
