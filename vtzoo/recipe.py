@@ -4,13 +4,14 @@ There are no defaults and no inheritance: what the file says is what runs, and t
 A key that may be absent, as the table `[drloc]`, names a thing that is then not done.
 """
 
+import json
+import re
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from . import files, resources
+from . import files, resources, strict
 from .datasets import DATASETS
 from .errors import VtzooError, unknown
 
@@ -111,6 +112,17 @@ class Recipe:
     augmentation: Augmentation
     drloc: Drloc | None  # None is the baseline: no localization head is built
 
+    @property
+    def objective(self) -> str:
+        """The middle part of its name."""
+        return "drloc" if self.drloc else "baseline"
+
+    @property
+    def steps(self) -> int:
+        """Of the optimizer, in the whole run: an epoch's images after its last whole batch wait for another epoch."""
+        images = DATASETS[self.dataset].train
+        return self.schedule.epochs * (images // min(self.optimizer.batch_size, images))
+
 
 def load_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file. Any key that is unknown, missing or mistyped is a VtzooError that names it."""
@@ -134,8 +146,46 @@ def locate(name: str) -> Path:
 
 
 def shipped() -> dict[str, Path]:
-    """The files of the recipes that ship with the zoo, by name and in its order."""
-    return {path.stem: path for path in sorted(resources.recipes_folder().glob("*-*.toml"))}
+    """The files of the recipes that ship with the zoo, by name: the zoo's own first, then the paper's."""
+    folder = resources.recipes_folder()
+    return {path.stem: path for part in (folder, folder / "paper") for path in sorted(part.glob("*-*.toml"))}
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What training a recipe comes to, on its data set as vtzoo.datasets counts it: images, epochs and steps."""
+    recipe = load_recipe(path)
+    return {
+        "name": recipe.name,
+        "file": str(path),
+        "dataset": recipe.dataset,
+        "images": DATASETS[recipe.dataset].train,
+        "image_size": recipe.model.image_size,  # pixels, the side of the square
+        "epochs": recipe.schedule.epochs,
+        "batch": recipe.optimizer.batch_size,
+        "steps": recipe.steps,
+    }
+
+
+def copy(name: str, to: Path) -> Path:
+    """Write a recipe into a file to edit, and return the file; one that exists already is a VtzooError.
+
+    Its first line says what it is a copy of. Where the file's stem has the form of a name, it is the copy's name.
+    """
+    if to.suffix != ".toml":
+        raise VtzooError(f"a recipe's file ends in .toml, unlike {str(to)!r}", f"vtzoo recipe copy {name} {to}.toml")
+    source = locate(name)
+    recipe = load_recipe(source)
+    text = re.sub(r"\A#.*\n", "", source.read_text(encoding="utf-8"))  # where the source was from is not asked any more
+    if f"-{recipe.objective}-" in to.stem:
+        text = re.sub(r"(?m)^name *=.*$", lambda _: f"name = {json.dumps(to.stem)}", text, count=1)
+    head = f"# A copy of {recipe.name}, sha256 {identity(source)}. Any key may be edited.\n"
+    try:
+        with to.open("x", encoding="utf-8") as file:
+            file.write(head + text)
+    except FileExistsError:
+        hint = f"vtzoo train {to} trains it; vtzoo recipe copy {name} OTHER.toml makes another copy"
+        raise VtzooError(f"{to} exists already", hint) from None
+    return to
 
 
 def parse_recipe(text: str, source: str = "recipe") -> Recipe:
@@ -144,7 +194,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise VtzooError(f"{source} is not valid TOML: {error}") from error
-    recipe = _strict(Recipe, table, source)
+    recipe = strict.build(Recipe, table, source)
     _validate(recipe, source)
     return recipe
 
@@ -154,58 +204,16 @@ def identity(path: Path) -> str:
     return files.sha256(path)
 
 
-def _strict(kind: Any, table: dict[str, Any], where: str) -> Any:
-    """Build the dataclass `kind` from a TOML table that must hold exactly its keys, each of its type."""
-    wanted = {field.name: field.type for field in fields(kind)}
-    for key in table:
-        if key not in wanted:
-            raise unknown("key", f"{where}: {key}", [f"{where}: {name}" for name in wanted])
-    values = {}
-    for key, annotation in wanted.items():
-        optional = get_origin(annotation) is UnionType and NoneType in get_args(annotation)
-        if key in table:
-            values[key] = _typed(get_args(annotation)[0] if optional else annotation, table[key], f"{where}: {key}")
-        elif optional:
-            values[key] = None
-        else:
-            raise VtzooError(f"{where}: {key} is missing", "a recipe is complete: copy the key from recipes/")
-    return kind(**values)
-
-
-def _typed(annotation: Any, value: Any, where: str) -> Any:
-    """The value as its annotation wants it; whole numbers serve as floats, booleans never as numbers."""
-    if hasattr(annotation, "__dataclass_fields__"):
-        if isinstance(value, dict):
-            return _strict(annotation, value, where)
-    elif get_origin(annotation) is tuple:
-        if isinstance(value, list) and len(value) == len(get_args(annotation)):
-            return tuple(_typed(one, each, where) for one, each in zip(get_args(annotation), value, strict=True))
-    elif get_origin(annotation) is dict:
-        if isinstance(value, dict):
-            return value
-    elif annotation is float and type(value) in (int, float):
-        return float(value)
-    elif type(value) is annotation:
-        return value
-    raise VtzooError(f"{where} must be {_name(annotation)}, not {value!r}")
-
-
-def _name(annotation: Any) -> str:
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
-    if get_origin(annotation) is tuple:
-        return f"a list of {len(get_args(annotation))} numbers"
-    return names.get(annotation, "a table")
-
-
 def _validate(recipe: Recipe, source: str) -> None:
     """Refuse values that no run could mean."""
     if recipe.dataset not in DATASETS:
         raise unknown("dataset", recipe.dataset, DATASETS)
-    objective = "drloc" if recipe.drloc else "baseline"
-    if f"-{objective}-" not in recipe.name:
+    if recipe.drloc and recipe.drloc.loss not in (None, *LOSSES):
+        raise unknown("loss", f"{recipe.drloc.loss}", LOSSES)
+    if f"-{recipe.objective}-" not in recipe.name:
         raise VtzooError(
             f"{source}: a recipe {'with' if recipe.drloc else 'without'} [drloc] is named "
-            f"<model>-{objective}-<dataset>, not {recipe.name!r}"
+            f"<model>-{recipe.objective}-<dataset>, not {recipe.name!r}"
         )
     checks = {
         "precision": recipe.precision in PRECISIONS,
@@ -245,7 +253,6 @@ def _validate(recipe: Recipe, source: str) -> None:
         }
     if recipe.drloc:
         checks |= {
-            "drloc: loss": recipe.drloc.loss is None or recipe.drloc.loss in LOSSES,
             "drloc: weight": recipe.drloc.weight > 0,
             "drloc: pairs": recipe.drloc.pairs > 0,
             "drloc: warmup_epochs": recipe.drloc.warmup_epochs >= 0,
