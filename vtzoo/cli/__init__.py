@@ -1,20 +1,20 @@
 """The command `vtzoo`: each command parses, calls one function and prints. Results go to stdout, all else to stderr."""
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import DEFAULT_MODEL, BackendOption, DataOption, DeviceOption, JsonOption, ModelOption, print_json
+from .recipe import app as recipe_app
 from .sentences import Sentences
+from .training import train
 
 if TYPE_CHECKING:
     from vtzoo.inference.bulk import Answer
-
-DEFAULT_MODEL = "swin_t-drloc-cifar100"
 
 HELP = """Visual transformers for small datasets: classify images with the zoo's models, measure them, train your own.
 
@@ -41,21 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ModelOption = Annotated[
-    str, typer.Option("--model", "-m", metavar="MODEL", help="Name of a model (see `vtzoo list`), or its folder.")
-]
-BackendOption = Annotated[
-    Literal["onnx", "torch"], typer.Option(help="What runs the model. ONNX Runtime starts faster and needs no torch.")
-]
-DeviceOption = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes CUDA where it works; cuda fails where it does not.")
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="Read the dataset from Parquet or image folders here, not from the Hub."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def _version(wanted: bool) -> None:
@@ -111,7 +96,7 @@ def _print_list(answers: "Iterable[Answer]") -> int:
         {"image": answer.image, "predictions": [vars(one) for one in answer.predictions], "error": answer.error}
         for answer in answers
     ]
-    _print_json(rows)
+    print_json(rows)
     return sum(row["error"] is not None for row in rows)
 
 
@@ -135,19 +120,19 @@ def list_models(
     as_json: JsonOption = False,
 ) -> None:
     """List the models that predict here, with the accuracy measured on their test images."""
-    from vtzoo import zoo
-    from vtzoo.recipe import shipped
+    from vtzoo import recipe, zoo
 
     if recipes:
-        rows = [{"name": name, "file": str(path)} for name, path in shipped().items()]
+        rows = [recipe.facts(path) for path in recipe.shipped().values()]
+        line = "{name:<36}{steps:>8,} steps of {batch:>5,} images, {image_size:>3} px"
     else:
         rows = [zoo.summary(entry) for entry in zoo.entries()]
+        line = "{name}  {top1:.2%} top-1 on {images:,} test images of {dataset}"
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
-        measured = "  {top1:.2%} top-1 on {images:,} test images of {dataset}" if "top1" in row else ""
-        typer.echo(row["name"] + measured.format(**row))
+        typer.echo(line.format(**row) if recipes or "top1" in row else row["name"])
 
 
 @app.command(short_help="Show what is known of a model: training, accuracy, classes.")
@@ -163,7 +148,7 @@ def show(
 
     facts = zoo.facts(zoo.find(model))
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     width = max(len(key) for key in facts) + 2
     for key, value in facts.items():
@@ -203,49 +188,15 @@ def evaluate(
     with counting("evaluating") as count:
         metrics = evaluate_model(model, data, backend=backend, device=device, progress=count).as_json()
     if as_json:
-        _print_json(metrics)
+        print_json(metrics)
         return
     typer.echo(f"top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} on {metrics['images']:,} images")
     typer.echo(f"manifest of the split: {metrics['manifest']}")
     typer.echo(f"{metrics['images_per_second']:.0f} images/s")
 
 
-@app.command(short_help="Train a recipe into a model folder.")
-def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE", help="Name of a recipe (see `vtzoo list --recipes`), or a TOML file.", show_default=False
-        ),
-    ],
-    data: DataOption = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The model folder to write; runs/RECIPE if not given.")
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The one value that is not in the recipe.")] = 0,
-    device: DeviceOption = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Train a recipe into a model folder, which predicts, evaluates and exports at once.
-
-    Ctrl-C leaves a checkpoint: the same command with --resume goes on from there, to the same losses. Needs the extra
-    `train`: pip install "vtzoo[train]".
-    """
-    from vtzoo.progress import training
-    from vtzoo.recipe import locate
-
-    path = locate(recipe)
-    out = out or Path("runs") / path.stem
-    with training(path.stem) as report:
-        from vtzoo.training.run import train as run
-
-        result = run(path, data=data, out=out, seed=seed, device=device, resume=resume, progress=report)
-    if as_json:
-        _print_json(result)
-        return
-    typer.echo(f"{out}: top-1 {result['top1']:.2%}, top-5 {result['top5']:.2%} on {result['images']:,} test images")
-    typer.echo(f"next: vtzoo predict --model {out} photo.jpg")
+app.command(short_help="Train a recipe into a model folder.")(train)
+app.add_typer(recipe_app, name="recipe", short_help="Show a recipe, or copy one to edit.")
 
 
 @app.command(short_help="Write a model as one verified ONNX file.")
@@ -263,16 +214,12 @@ def export(
 
     certificate = export_model(model, onnx)
     if as_json:
-        _print_json(vars(certificate))
+        print_json(vars(certificate))
         return
     typer.echo(
         f"{onnx}: verified on {certificate.images} images, top-1 agreement {certificate.top1_agreement:.2%}, "
         f"logits differ by at most {certificate.max_logit_difference:.1e}"
     )
-
-
-def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=2))  # ASCII, hence valid in every terminal's encoding
 
 
 def main() -> None:

@@ -1,0 +1,35 @@
+"""What several commands share: their options, and how they print JSON."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+DEFAULT_MODEL = "swin_t-drloc-cifar100"
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", metavar="MODEL", help="Name of a model (see `vtzoo list`), or its folder.")
+]
+BackendOption = Annotated[
+    Literal["onnx", "torch"], typer.Option(help="What runs the model. ONNX Runtime starts faster and needs no torch.")
+]
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes CUDA where it works; cuda fails where it does not.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Read the dataset from Parquet or image folders here, not from the Hub."),
+]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="Name of a recipe (see `vtzoo list --recipes`), or a TOML file.", show_default=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def print_json(content: Any) -> None:
+    """Print it as ASCII, hence valid in every terminal's encoding."""
+    typer.echo(json.dumps(content, indent=2))

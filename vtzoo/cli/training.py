@@ -1,0 +1,90 @@
+"""The command `vtzoo train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vtzoo.errors import VtzooError
+
+from .options import DataOption, DeviceOption, JsonOption, RecipeArgument, print_json
+
+# The keys of a recipe that an option of other programs stands for: the options are parsed, to say where the keys are.
+KEYS = {
+    "--epochs": ("schedule.epochs", "schedule.cosine_epochs"),
+    "--batch-size": ("optimizer.batch_size",),
+    "--learning-rate": ("optimizer.learning_rate",),
+}
+
+
+def train(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The model folder to write; runs/RECIPE if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The one value that is not in the recipe.")] = 0,
+    device: DeviceOption = "auto",
+    accumulate: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Split each batch into N parts: the same step in less memory.")
+    ] = 1,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the model: a slow start, then faster steps on a GPU.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Decode with N processes in each epoch, not once into memory."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out the training images that cannot be read, and count them.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
+    as_json: JsonOption = False,
+    epochs: Annotated[str | None, typer.Option("--epochs", hidden=True)] = None,
+    batch_size: Annotated[str | None, typer.Option("--batch-size", hidden=True)] = None,
+    learning_rate: Annotated[str | None, typer.Option("--learning-rate", "--lr", hidden=True)] = None,
+) -> None:
+    """Train a recipe into a model folder, which predicts, evaluates and exports at once.
+
+    Ctrl-C leaves a checkpoint: the same command with --resume goes on from there, to the same losses. What is to be
+    trained is in the recipe alone: `vtzoo recipe copy RECIPE my.toml` makes one to edit.
+
+    On several GPUs: torchrun --nproc-per-node N -m vtzoo train RECIPE
+
+    Needs the extra `train`: pip install "vtzoo[train]".
+    """
+    from vtzoo.progress import training
+    from vtzoo.recipe import locate
+
+    path = locate(recipe)
+    _refuse(recipe, {"--epochs": epochs, "--batch-size": batch_size, "--learning-rate": learning_rate})
+    out = out or Path("runs") / path.stem
+    with training(path.stem) as report:
+        from vtzoo.training.run import train as run
+
+        result = run(
+            path, data=data, out=out, seed=seed, device=device, accumulate=accumulate, compile=compiled,
+            workers=workers, skip_bad=skip_bad, resume=resume, progress=report,
+        )  # fmt: skip
+    if result is None:  # another of torchrun's processes tells
+        return
+    if as_json:
+        print_json(result)
+        return
+    typer.echo(f"{out}: top-1 {result['top1']:.2%}, top-5 {result['top5']:.2%} on {result['images']:,} test images")
+    typer.echo(f"next: vtzoo predict --model {out} photo.jpg")
+
+
+def _refuse(recipe: str, given: dict[str, str | None]) -> None:
+    """Say which keys of which file to edit, and what to type, where an option was given in a recipe's stead."""
+    wanted = {option: value for option, value in given.items() if value is not None}
+    if not wanted:
+        return
+    own = Path(recipe).suffix == ".toml"
+    file = recipe if own else "my.toml"
+    keys = " and ".join(f"{key} = {value}" for option, value in wanted.items() for key in KEYS[option])
+    copying = "" if own else f"vtzoo recipe copy {recipe} {file}; "
+    raise VtzooError(
+        f"{' and '.join(wanted)} would change what the recipe says: edit a copy of it instead",
+        f"{copying}set {keys} in {file}; vtzoo train {file}",
+    )
