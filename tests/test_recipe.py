@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from vtzoo import grid, resources
+from vtzoo import resources
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import identity, load_recipe, locate, parse_recipe
+from vtzoo.recipe import LOSSES, copy, facts, identity, load_recipe, locate, parse_recipe, shipped
 
 FOLDER = resources.recipes_folder()
 TEXT = (FOLDER / "swin_t-drloc-cifar100.toml").read_text()
@@ -18,10 +18,15 @@ def refused(text: str) -> str:
 
 
 def test_every_shipped_recipe_loads_and_is_named_like_its_file() -> None:
-    paths = sorted(FOLDER.glob("*-*.toml"))
-    assert len(paths) >= 24
-    for path in paths:
-        assert load_recipe(path).name == path.stem
+    for name, path in shipped().items():
+        assert load_recipe(path).name == path.stem == name
+
+
+def test_the_zoos_own_recipes_come_first_and_the_papers_after_them() -> None:
+    paths = list(shipped().values())
+    assert [path.parent.name for path in paths] == sorted((path.parent.name for path in paths), reverse=True)
+    assert {path.parent for path in paths} == {FOLDER, FOLDER / "paper"}
+    assert {path for path in FOLDER.rglob("*.toml") if path.stem != "grid"} == set(paths)
 
 
 def test_a_recipe_says_what_its_file_says() -> None:
@@ -100,6 +105,22 @@ def test_a_value_that_no_run_could_mean_is_refused(old: str, new: str, said: str
     assert said in refused(TEXT.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(
+    ("loss", "near"), [("cross_entropi", "cross_entropy"), ("L1", "l1"), ("zzz", "known: cross_entropy, every_stage")]
+)
+def test_an_unknown_loss_brings_the_nearest_or_all(loss: str, near: str) -> None:
+    message = refused(TEXT.replace("pairs = 32", f'pairs = 32\nloss = "{loss}"'))
+    assert f"unknown loss '{loss}' | " in message
+    assert near in message
+
+
+def test_every_loss_may_be_named() -> None:
+    for loss in LOSSES:
+        drloc = parse_recipe(TEXT.replace("pairs = 32", f'pairs = 32\nloss = "{loss}"')).drloc
+        assert drloc is not None
+        assert drloc.loss == loss
+
+
 def test_an_unknown_data_set_brings_the_nearest() -> None:
     message = refused(TEXT.replace('dataset = "cifar100"', 'dataset = "cifar"'))
     assert "unknown dataset 'cifar'" in message
@@ -128,31 +149,67 @@ def test_a_file_that_is_missing_or_not_text_is_refused(tmp_path: Path) -> None:
 
 def test_a_recipe_is_found_by_name_or_by_path() -> None:
     assert locate("swin_t-drloc-cifar100") == FOLDER / "swin_t-drloc-cifar100.toml"
+    assert locate("swin_t-drloc-cifar100-paper") == FOLDER / "paper" / "swin_t-drloc-cifar100-paper.toml"
     assert locate("mine/own.toml") == Path("mine/own.toml")
     with pytest.raises(VtzooError, match="unknown recipe 'swin_t-drloc-cifar1000'") as raised:
         locate("swin_t-drloc-cifar1000")
     assert "swin_t-drloc-cifar100" in str(raised.value.hint)
 
 
-def test_the_rendered_recipes_are_those_of_the_grid() -> None:
-    assert grid.stale(FOLDER) == []
+def test_steps_are_whole_batches_and_a_set_smaller_than_a_batch_is_one() -> None:
+    assert parse_recipe(TEXT).steps == 44 * 195  # 50,000 images make 195 batches of 256 and leave 80
+    assert parse_recipe(TEXT.replace("batch_size = 256", "batch_size = 50000")).steps == 44
+    assert parse_recipe(TEXT.replace("batch_size = 256", "batch_size = 60000")).steps == 44
 
 
-def test_an_edited_a_missing_and_a_stray_recipe_are_stale(tmp_path: Path) -> None:
-    for path in FOLDER.glob("*.toml"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "swin_t-drloc-cifar10.toml").write_text(TEXT)
-    (tmp_path / "swin_t-drloc-cifar100.toml").unlink()
-    (tmp_path / "mine-drloc-cifar10.toml").write_text(TEXT)
-    assert grid.stale(tmp_path) == ["mine-drloc-cifar10", "swin_t-drloc-cifar10", "swin_t-drloc-cifar100"]
+def test_facts_are_what_the_file_and_the_data_sets_row_say() -> None:
+    path = FOLDER / "paper" / "cvt_13-drloc-flowers102-paper.toml"
+    assert facts(path) == {
+        "name": "cvt_13-drloc-flowers102-paper", "file": str(path), "dataset": "flowers102", "images": 2_040,
+        "image_size": 224, "epochs": 100, "batch": 1_024, "steps": 100,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*-drloc-*.toml")), ids=lambda path: path.stem)
-def test_a_pair_differs_only_in_drloc(path: Path) -> None:
-    """The baseline's text is its twin's but for the name and the last table."""
-    twin = path.with_name(path.name.replace("-drloc-", "-baseline-"))
-    text, other = path.read_text(), twin.read_text()
-    shared, _, localization = text.partition("\n[drloc]\n")
-    assert localization
-    assert shared.replace(path.stem, twin.stem) == other
-    assert load_recipe(twin).drloc is None
+def test_a_copy_differs_from_its_original_in_the_first_line_alone_and_that_says_what_it_is_of(tmp_path: Path) -> None:
+    original = FOLDER / "swin_t-drloc-cifar100.toml"
+    copied = copy("swin_t-drloc-cifar100", tmp_path / "my.toml")
+    head, *rest = copied.read_text().splitlines()
+    assert rest == original.read_text().splitlines()[1:]
+    assert head == f"# A copy of swin_t-drloc-cifar100, sha256 {identity(original)}. Any key may be edited."
+    assert load_recipe(copied) == load_recipe(original)
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("big-drloc-cifar100", "big-drloc-cifar100"),
+        ("big-baseline-cifar100", "swin_t-drloc-cifar100"),  # it has a [drloc] table, and may not say otherwise
+        ("my", "swin_t-drloc-cifar100"),
+    ],
+)
+def test_a_copy_is_named_after_its_file_where_that_is_a_name_for_it(tmp_path: Path, stem: str, name: str) -> None:
+    copied = load_recipe(copy("swin_t-drloc-cifar100", tmp_path / f"{stem}.toml"))
+    assert (copied.name, copied.model.name) == (name, "swin_t")
+
+
+def test_a_copy_of_a_copy_has_one_first_line_and_names_what_it_was_copied_from(tmp_path: Path) -> None:
+    first = copy("swin_t-drloc-cifar100", tmp_path / "one-drloc-cifar100.toml")
+    second = copy(str(first), tmp_path / "two-drloc-cifar100.toml")
+    head, name, *_ = second.read_text().splitlines()
+    assert head.startswith(f"# A copy of one-drloc-cifar100, sha256 {identity(first)}")
+    assert name == 'name = "two-drloc-cifar100"'
+
+
+def test_a_copy_overwrites_nothing(tmp_path: Path) -> None:
+    copied = copy("swin_t-drloc-cifar100", tmp_path / "my.toml")
+    with pytest.raises(VtzooError, match=r"my\.toml exists already") as raised:
+        copy("swin_t-drloc-cifar10", copied)
+    assert f"vtzoo train {copied}" in str(raised.value.hint)
+    assert load_recipe(copied).dataset == "cifar100"
+
+
+def test_a_copy_must_be_a_file_that_train_takes_for_a_recipe(tmp_path: Path) -> None:
+    with pytest.raises(VtzooError, match=r"ends in \.toml, unlike '.*my'") as raised:
+        copy("swin_t-drloc-cifar100", tmp_path / "my")
+    assert raised.value.hint == f"vtzoo recipe copy swin_t-drloc-cifar100 {tmp_path / 'my'}.toml"
+    assert not list(tmp_path.iterdir())

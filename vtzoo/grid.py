@@ -1,7 +1,8 @@
-"""Renders recipes/: `python -m vtzoo.grid` writes every recipe that recipes/grid.toml stands for.
+"""Renders recipes/ and recipes/paper/: `python -m vtzoo.grid` writes every recipe that their two grids stand for.
 
-The grid says each thing once. A recipe is the sum of four tables, each later one over the earlier: `[every]`, the
-model's at the data set's image size, the data set's, and the exception for just this pair, if there is one.
+A grid says each thing once. A recipe is the sum of four tables, each later one over the earlier: `[every]`, its image
+size's, the model's at that size and the data set's. The exception for just one model and data set, where there is one,
+adds to none of them: each table in it stands in the place of theirs.
 """
 
 import json
@@ -11,28 +12,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import resources
+from .recipe import folders
 
 OBJECTIVES = ("drloc", "baseline")
 TABLES = ("model", "optimizer", "schedule", "augmentation", "drloc")
-HEADER = (
-    "# Rendered from recipes/grid.toml by `python -m vtzoo.grid`. "
-    "Edit the grid, or copy this file under another name.\n"
-)
+HEADER = "# Rendered from {grid} by `python -m vtzoo.grid`. Edit the grid, or copy this file under another name.\n"
 
 
 def render(grid: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The (name, TOML text) of every recipe of the grid; a baseline is its twin without [drloc]."""
+    """The (name, TOML text) of every recipe of the grid; a baseline is its twin without [drloc].
+
+    A grid with a `protocol` is that of recipes/<protocol>/, where every name ends in it.
+    """
+    protocol = [grid["protocol"]] if "protocol" in grid else []
+    header = HEADER.format(grid="/".join(["recipes", *protocol, "grid.toml"]))
     for model, settings in grid["models"].items():
         for dataset, at in grid["datasets"].items():
-            image_size = str(at["model"]["image_size"])
-            exception = grid.get("exceptions", {}).get(f"{model}-{dataset}", {})
-            table = _merged(grid["every"], settings[image_size], at, exception)
-            table["model"] = {"name": model, "image_size": at["model"]["image_size"]} | table["model"]
+            size = at["model"]["image_size"]
+            table = _merged(grid["every"], grid.get("sizes", {}).get(str(size), {}), settings[str(size)], at)
+            table |= grid.get("exceptions", {}).get(f"{model}-{dataset}", {})
+            table["model"] = {"name": model, "image_size": size} | table["model"]
             for objective in OBJECTIVES:
-                name = f"{model}-{objective}-{dataset}"
+                name = "-".join([model, objective, dataset, *protocol])
                 tables = [key for key in TABLES if key != "drloc" or objective == "drloc"]
-                yield name, _text({"name": name, "dataset": dataset, **table}, tables)
+                yield name, header + _text({"name": name, "dataset": dataset, **table}, tables)
 
 
 def stale(folder: Path) -> list[str]:
@@ -44,15 +47,14 @@ def stale(folder: Path) -> list[str]:
 
 def main() -> int:
     """Write the stale recipes; with --check only name them, and fail if there are any."""
-    folder = resources.recipes_folder()
-    changed = stale(folder)
+    changed = [(folder, name) for folder in folders() for name in stale(folder)]
     if "--check" in sys.argv[1:]:
-        print("\n".join(changed))
+        print("\n".join(name for _, name in changed))
         return int(bool(changed))
-    wanted = dict(render(_read(folder)))
-    for name in changed:
+    wanted = {folder: dict(render(_read(folder))) for folder in folders()}
+    for folder, name in changed:
         path = folder / f"{name}.toml"
-        path.write_text(wanted[name], encoding="utf-8") if name in wanted else path.unlink()
+        path.write_text(wanted[folder][name], encoding="utf-8") if name in wanted[folder] else path.unlink()
         print(path)
     return 0
 
@@ -74,7 +76,7 @@ def _merged(*tables: dict[str, Any]) -> dict[str, Any]:
 def _text(recipe: dict[str, Any], tables: list[str]) -> str:
     plain = [f"{key} = {_value(recipe[key])}" for key in ("name", "dataset", "precision")]
     blocks = [[f"[{table}]", *(f"{key} = {_value(value)}" for key, value in recipe[table].items())] for table in tables]
-    return HEADER + "\n\n".join("\n".join(block) for block in [plain, *blocks]) + "\n"
+    return "\n\n".join("\n".join(block) for block in [plain, *blocks]) + "\n"
 
 
 def _value(value: Any) -> str:

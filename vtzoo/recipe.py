@@ -147,8 +147,13 @@ def locate(name: str) -> Path:
 
 def shipped() -> dict[str, Path]:
     """The files of the recipes that ship with the zoo, by name: the zoo's own first, then the paper's."""
-    folder = resources.recipes_folder()
-    return {path.stem: path for part in (folder, folder / "paper") for path in sorted(part.glob("*-*.toml"))}
+    return {path.stem: path for folder in folders() for path in sorted(folder.glob("*-*.toml"))}
+
+
+def folders() -> tuple[Path, Path]:
+    """Where recipes that ship lie, each folder with the grid that renders it: the zoo's own, and the paper's."""
+    own = resources.recipes_folder()
+    return own, own / "paper"
 
 
 def facts(path: Path) -> dict[str, Any]:
