@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from vtzoo import datasets, splits
+from vtzoo import datasets, decoding, splits
 from vtzoo.errors import VtzooError
 
 CIFAR10 = datasets.find("cifar10")
@@ -196,7 +196,7 @@ def test_the_manifest_changes_with_a_pixel_a_label_and_the_order(folder: Path) -
 def test_a_pass_over_the_images_leaves_the_manifest_behind(folder: Path, monkeypatch) -> None:
     test = splits.read(CIFAR10, "test", folder)
     test.array(8)
-    monkeypatch.setattr(splits, "read_image", None)  # nothing is decoded again
+    monkeypatch.setattr(decoding, "read_image", None)  # nothing is decoded again
     assert len(test.manifest) == 64
 
 

@@ -8,109 +8,26 @@ become in-memory tables of encoded images, and only the Hub uses the library's o
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from vtzoo import datasets as facts
 from vtzoo import errors
 from vtzoo.datasets import Dataset
+from vtzoo.decoding import Rows, Split
 from vtzoo.errors import VtzooError
-from vtzoo.preprocess import SUFFIXES, Preprocess, prepare, read_image
+from vtzoo.preprocess import SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow
 
 TEST_FOLDERS = ("test", "val", "validation")  # what a folder of test images may be called
 ANOTHER = "is it another data set? its row is in vtzoo/datasets.py"  # the hint for data that contradict it
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Rows:
-    """Images that are decoded when they are asked for, as RGB; an unreadable one is an error that names it."""
-
-    encoded: "pyarrow.ChunkedArray"  # of {bytes, path}, as the `datasets` library stores images
-    positions: np.ndarray  # into `encoded`, one a row
-    origin: Callable[[int], str]  # what to call the image at a position: file#row, or its path
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        position = int(self.positions[index])
-        stored = self.encoded[position].as_py() or {}
-        if stored.get("bytes") is None and stored.get("path") is None:
-            raise VtzooError(f"no image in {self.origin(position)}")
-        try:
-            return read_image(Path(stored["path"]) if stored["bytes"] is None else stored["bytes"])
-        except VtzooError as error:
-            raise VtzooError(f"unreadable image {self.origin(position)}: {error.message}", error.hint) from error
-
-    def __iter__(self) -> Iterator[Image.Image]:
-        return (self[index] for index in range(len(self)))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Split:
-    """The labelled images of one split, in a fixed order."""
-
-    labels: np.ndarray  # int64 (n,)
-    label_names: tuple[str, ...]
-    rows: Rows
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def images(self) -> Iterator[Image.Image]:
-        """Every image as RGB, in order; a complete pass leaves the manifest known, so it costs no second one."""
-        digest = sha256()
-        for label, image in zip(self.labels, self.rows, strict=True):
-            digest.update(np.array([image.height, image.width, label], dtype="<i8").tobytes())
-            digest.update(image.tobytes())
-            yield image
-        self.__dict__["manifest"] = digest.hexdigest()  # where cached_property looks first
-
-    @cached_property
-    def manifest(self) -> str:
-        """The sha256 of every image's shape, label and decoded pixels in order: two encodings of the same agree."""
-        for _ in self.images():
-            pass
-        return self.__dict__["manifest"]
-
-    def array(self, size: int) -> np.ndarray:
-        """Every image as uint8 (n, 3, size, size).
-
-        An image of that size keeps its pixels; any other has its shorter side resized to `size` (bicubic) and its
-        centre cropped.
-        """
-        fit = Preprocess(size=size, interpolation="bicubic", crop=1.0)
-        pixels = np.empty((len(self), 3, size, size), dtype=np.uint8)
-        for index, image in enumerate(self.images()):
-            pixels[index] = prepare(image, fit)
-        return pixels
-
-    def select(self, indices: np.ndarray) -> "Split":
-        """The rows at `indices`, in that order."""
-        rows = Rows(encoded=self.rows.encoded, positions=self.rows.positions[indices], origin=self.rows.origin)
-        return Split(labels=self.labels[indices], label_names=self.label_names, rows=rows)
-
-    def hold_out(self, fraction: float, seed: int) -> tuple["Split", "Split"]:
-        """The split without a drawn slice, and that slice: `fraction` of the rows and, within one, of each class."""
-        count = round(len(self) * fraction)
-        if not 0 < count < len(self):
-            raise VtzooError(f"cannot hold out {fraction} of {len(self)} images", "choose a fraction between 0 and 1")
-        drawn = np.random.default_rng(seed).permutation(len(self))
-        by_class = drawn[np.argsort(self.labels[drawn], kind="stable")]
-        held = np.zeros(len(self), dtype=bool)
-        held[by_class[np.arange(count) * len(self) // count]] = True  # evenly spaced over the classes
-        return self.select(np.flatnonzero(~held)), self.select(np.flatnonzero(held))
 
 
 def read(dataset: Dataset, split: str, source: Path | None = None) -> Split:
@@ -156,8 +73,8 @@ def load_hub(dataset: Dataset, parts: tuple[str, ...]) -> tuple[Any, Rows]:
         raise VtzooError(f"cannot read {dataset.hub_id} from the Hub: {reason}", hint) from error
     require_columns(table.column_names, dataset, dataset.hub_id)
     positions = np.flatnonzero(in_domain(table, dataset.domain))
-    where = f"{dataset.hub_id}:{'+'.join(parts)}"
-    return table, Rows(encoded=image_column(table, dataset), positions=positions, origin=lambda row: f"{where}#{row}")
+    named = partial("{}#{}".format, f"{dataset.hub_id}:{'+'.join(parts)}")
+    return table, Rows(encoded=image_column(table, dataset), positions=positions, origin=named)
 
 
 def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tuple[Any, Rows]:
