@@ -94,7 +94,7 @@ def test_features_and_grids_give_the_models_own_logits() -> None:
     model = models.build("swin_t", num_classes=5, image_size=32, **TINY).eval()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        features, (grid,) = models.features_and_grids(model, images, stage=1)
+        features, (grid,) = models.features_and_grids(model, images, stages=[1])
         assert grid.shape == (2, 32, 8, 8)
         assert torch.equal(model.forward_head(features), model(images))
 

@@ -20,7 +20,7 @@ ID = "recipe/0"
 
 def state(run: loop.Run) -> dict[str, torch.Tensor]:
     """A copy of everything that a checkpoint must bring back."""
-    tensors = dict(checkpoint._tensors(run.model, run.head, run.average))
+    tensors = dict(checkpoint._tensors(run.model, run.localizer, run.average))
     for index, parameter in enumerate(checkpoint._parameters(run.optimizer)):
         moments = run.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
@@ -54,7 +54,7 @@ def fresh(tiny: Callable[..., Recipe], start: Callable[..., loop.Run]) -> Callab
         recipe = tiny(**edits)
         run = start(recipe, seed)
         for _ in range(steps):
-            loop._step(run, recipe, seed)
+            loop._step(run, run.joint, recipe, seed)
             run.step += 1
         return run
 
@@ -132,9 +132,11 @@ def test_a_checkpoint_that_lacks_or_adds_a_tensor_is_refused(fresh: Callable[...
     stored = load_file(path)
     for name in ("model.head.fc.bias", "localizer.head.0.weight", "average.head.fc.bias", "optimizer.0.exp_avg"):
         kept = {key: tensor for key, tensor in stored.items() if key != name}
-        save_file(kept, path, metadata={"step": "1", "run": ID})
+        save_file(kept, path, metadata={"step": "1", "run": ID, "updates": "1", "scaler": "{}"})
         assert "has not the tensors of this run" in refused(run, path)
-    save_file(stored | {"model.more": torch.zeros(1)}, path, metadata={"step": "1", "run": ID})
+    save_file(
+        stored | {"model.more": torch.zeros(1)}, path, metadata={"step": "1", "run": ID, "updates": "1", "scaler": "{}"}
+    )
     assert "model.more" in refused(run, path)
 
 
@@ -147,7 +149,7 @@ def test_a_checkpoint_with_another_shape_or_type_is_refused(
     save(run, path)
     stored = load_file(path)
     stored[name] = stored[name].double() if wrong == "double" else wrong
-    save_file(stored, path, metadata={"step": "1", "run": ID})
+    save_file(stored, path, metadata={"step": "1", "run": ID, "updates": "1", "scaler": "{}"})
     assert f"{name} in" in refused(run, path)
 
 
@@ -181,7 +183,7 @@ def test_a_pickle_under_the_checkpoints_name_is_refused_and_never_run(
 def test_a_checkpoint_is_plain_safetensors(fresh: Callable[..., loop.Run], tmp_path: Path) -> None:
     save(fresh(1), tmp_path / "c.safetensors")
     with safe_open(tmp_path / "c.safetensors", framework="np") as file:
-        assert file.metadata() == {"step": "1", "run": ID}
+        assert file.metadata() == {"step": "1", "run": ID, "updates": "1", "scaler": "{}"}
         assert {name.split(".")[0] for name in file.keys()} == {"model", "localizer", "average", "optimizer"}  # noqa: SIM118
 
 

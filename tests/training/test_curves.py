@@ -22,6 +22,6 @@ def test_there_is_a_panel_for_each_curve_and_none_for_a_baselines_localization(
 ) -> None:
     lines = [{"cross_entropy": 3.0 - step / 4, "accuracy": step / 8, "localization": localization} for step in range(8)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", 2)
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", 2, None)
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (panels * 440, 330)

@@ -1,27 +1,29 @@
 import json
 import math
-import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.amp.grad_scaler import GradScaler
 
-from vtzoo import models
 from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import Recipe
-from vtzoo.training import checkpoint, loop
+from vtzoo.recipe import PRECISIONS, Recipe
+from vtzoo.training import checkpoint, joint, loop
 from vtzoo.training.data import Batch
+from vtzoo.training.joint import Joint
 from vtzoo.training.optim import learning_rate_at
 
-FOUR = {"depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "image_size": 32}  # grids of 16, 8, 4 and 2 cells
 STEPS = 12  # of the tiny recipe: 4 epochs of 3
-NAMES = {"step", "loss", "cross_entropy", "localization", "accuracy"}
+NAMES = {"step", "loss", "cross_entropy", "localization", "accuracy", "learning_rate"}
 
 Starter = Callable[..., loop.Run]
 Tiny = Callable[..., Recipe]
@@ -35,6 +37,7 @@ def lines(folder: Path) -> list[dict[str, float]]:
 
 
 def go(run: loop.Run, recipe: Recipe, folder: Path, **options: Any) -> loop.Run:
+    folder.mkdir(exist_ok=True)
     loop.fit(run, recipe, seed=0, identity="x", folder=folder, **options)
     return run
 
@@ -48,11 +51,11 @@ def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Hook) -> None
     """Have something happen, once, before the step that follows `number` others."""
     real = loop._step
 
-    def step(run: loop.Run, recipe: Recipe, seed: int) -> dict[str, torch.Tensor]:
+    def step(run: loop.Run, *rest: Any) -> tuple[float, dict[str, torch.Tensor]]:
         if run.step == number and not done:
             done.append(number)
             act(run)
-        return real(run, recipe, seed)
+        return real(run, *rest)
 
     done: list[int] = []
     monkeypatch.setattr(loop, "_step", step)
@@ -84,7 +87,9 @@ def test_a_run_logs_every_step_once_and_ends_with_a_checkpoint(whole: Path) -> N
     found = lines(whole)
     assert [line["step"] for line in found] == list(range(1, STEPS + 1))
     assert all(line.keys() == NAMES and math.isfinite(line["loss"]) for line in found)
-    assert sorted(path.name for path in whole.iterdir()) == ["checkpoint.safetensors", "metrics.jsonl"]
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "checkpoint.safetensors", "curves.png", "metrics.jsonl", "tensorboard",
+    ]  # fmt: skip
 
 
 def test_two_runs_of_a_seed_are_the_same_and_another_seed_is_not(
@@ -118,6 +123,30 @@ def test_a_run_resumed_at_any_step_is_an_uninterrupted_one_bit_for_bit(
     assert_same(tmp_path, whole)
 
 
+@pytest.mark.usefixtures("every_step")
+def test_a_run_in_fp16_resumes_with_the_scale_of_its_losses_and_the_steps_it_skipped(
+    tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scale starts so high that the first steps overflow: AdamW skips them, and the scale is halved."""
+    recipe = tiny(precision='"float16"')
+
+    def fresh() -> loop.Run:
+        run = start(recipe)
+        run.scaler = GradScaler("cpu", init_scale=2.0**60, growth_interval=3)
+        return run
+
+    go(fresh(), recipe, tmp_path / "whole")
+    before_step(monkeypatch, 7, die)
+    with pytest.raises(Killed):
+        go(fresh(), recipe, tmp_path / "killed")
+    resume(fresh(), recipe, tmp_path / "killed")
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    metadata = [safe_open(tmp_path / name / "checkpoint.safetensors", "pt").metadata() for name in ("killed", "whole")]
+    assert metadata[0] == metadata[1]
+    assert int(metadata[0]["updates"]) < STEPS
+    assert json.loads(metadata[0]["scaler"])["scale"] < 2.0**60
+
+
 def test_steps_after_the_last_checkpoint_are_taken_again(
     whole: Path, tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,10 +162,10 @@ def test_steps_after_the_last_checkpoint_are_taken_again(
 
 
 def test_a_finished_run_resumes_to_itself(whole: Path, tiny: Tiny, start: Starter, tmp_path: Path) -> None:
-    for path in whole.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    resume(start(tiny()), tiny(), tmp_path)
-    assert_same(tmp_path, whole)
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    resume(start(tiny()), tiny(), folder)
+    assert_same(folder, whole)
 
 
 @pytest.mark.parametrize("log", [None, "", '{"step": 3, "seconds": 1.0}\n', '{"step": 1', "[]\n" * STEPS])
@@ -202,10 +231,10 @@ def poison_images(run: loop.Run) -> None:
     """The next batch holds NaN."""
     real = run.batches.batch
 
-    def batch(step: int) -> Batch:
+    def batch(*place: int) -> Batch:
         run.batches.batch = real
-        found = real(step)
-        return Batch(images=torch.full_like(found.images, float("nan")), targets=found.targets)
+        found = real(*place)
+        return replace(found, images=torch.full_like(found.images, float("nan")))
 
     run.batches.batch = batch
 
@@ -215,7 +244,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_last_checkpoint_intac
     whole: Path, tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_step(monkeypatch, 5, poison_images)
-    with pytest.raises(VtzooError, match="the loss is nan at step 6") as raised:
+    with pytest.raises(VtzooError, match=r"the loss is nan at step 6, at a learning rate of 0\.001") as raised:
         go(start(tiny()), tiny(), tmp_path)
     assert "learning_rate" in str(raised.value.hint)
     assert lines(tmp_path) == lines(whole)[:5]
@@ -254,10 +283,10 @@ def test_a_baseline_starts_from_the_weights_of_its_twin_and_builds_no_head(
     tiny: Tiny, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     twin = start(tiny())
-    monkeypatch.setattr(loop, "DenseRelativeLocalization", None)
+    monkeypatch.setattr(joint, "DenseRelativeLocalization", None)
     baseline = start(tiny(baseline=True))
-    assert baseline.head is None
-    assert isinstance(twin.head, DenseRelativeLocalization)
+    assert baseline.localizer is None
+    assert isinstance(twin.localizer, DenseRelativeLocalization)
     one, other = baseline.model.state_dict(), twin.model.state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -273,27 +302,13 @@ def test_a_model_with_a_head_is_left_in_training_mode(tiny: Tiny, start: Starter
     assert all(module.training for module in start(tiny()).model.modules())
 
 
-@pytest.mark.parametrize(("stage", "channels"), [(0, 16), (1, 32), (2, 64), (-3, 32)])
-def test_the_head_is_built_for_the_grid_of_its_stage(stage: int, channels: int, tiny: Tiny, start: Starter) -> None:
-    assert start(tiny(stage=stage, **FOUR)).head.head[0].in_features == 2 * channels
+def parts(run: loop.Run, step: int = 0) -> list[tuple[Batch, torch.Tensor | None]]:
+    """A batch of the run in one part, with points to localize where there is a head."""
+    return [(run.batches.batch(step), torch.rand(8, 16, 2, 2) if run.localizer else None)]
 
 
-@pytest.mark.parametrize("stage", [3, -1])
-def test_a_grid_too_small_to_localize_in_is_refused(stage: int, tiny: Tiny, start: Starter) -> None:
-    with pytest.raises(VtzooError, match="a 2x2 grid is too small to localize in") as raised:
-        start(tiny(stage=stage, **FOUR))
-    assert "earlier stage" in str(raised.value.hint)
-
-
-@pytest.mark.parametrize("stage", [4, -5])
-def test_a_stage_that_does_not_exist_is_refused(stage: int, tiny: Tiny, start: Starter) -> None:
-    with pytest.raises(VtzooError, match=f"swin_t has 4 grids, so there is no stage {stage}") as raised:
-        start(tiny(stage=stage, **FOUR))
-    assert "0 to 3" in str(raised.value.hint)
-
-
-def pairs() -> torch.Generator:
-    return torch.Generator().manual_seed(11)
+def idle() -> GradScaler:
+    return GradScaler("cpu", enabled=False)
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -301,16 +316,16 @@ def test_a_step_descends_on_cross_entropy_plus_weight_times_localization(
     stage: int, tiny: Tiny, start: Starter
 ) -> None:
     run = start(tiny(stage=stage, drop_path_rate=0.0))
-    batch, parameters = run.batches.batch(0), [*run.model.parameters(), *run.head.parameters()]
+    ((batch, points),), parameters = (found := parts(run)), [*run.joint.parameters()]
     features, (grid,) = run.model.forward_intermediates(batch.images, indices=[stage], output_fmt="NCHW")
     assert grid.shape[-1] == (8, 4)[stage]
     cross_entropy = -(batch.targets * run.model.forward_head(features).log_softmax(1)).sum(1).mean()
-    localization = run.head(grid, pairs())
+    localization = run.localizer(grid, points=points)
     gradients = torch.autograd.grad(cross_entropy + 0.3 * localization, parameters)
     expected = [p.detach() - 0.1 * gradient for p, gradient in zip(parameters, gradients, strict=True)]
     losses = loop.train_step(
-        run.model, run.head, torch.optim.SGD(parameters, lr=0.1), batch,
-        stage=stage, weight=0.3, pairs=pairs(), clip_norm=0.0, precision=torch.float32,
+        run.joint, torch.optim.SGD(parameters, lr=0.1), idle(), found,
+        count=1, weight=0.3, clip_norm=0.0, precision=torch.float32,
     )  # fmt: skip
     torch.testing.assert_close(losses["cross_entropy"], cross_entropy.detach())
     torch.testing.assert_close(losses["localization"], localization.detach())
@@ -325,8 +340,7 @@ def test_a_step_without_a_head_descends_on_the_cross_entropy_alone(tiny: Tiny, s
     with torch.no_grad():
         expected = torch.nn.functional.cross_entropy(run.model(batch.images), batch.targets)
     losses = loop.train_step(
-        run.model, None, run.optimizer, batch,
-        stage=-1, weight=0.0, pairs=pairs(), clip_norm=0.0, precision=torch.float32,
+        run.joint, run.optimizer, idle(), [(batch, None)], count=1, weight=0.0, clip_norm=0.0, precision=torch.float32
     )  # fmt: skip
     torch.testing.assert_close(losses["loss"], expected)
     assert losses["localization"] == 0
@@ -334,11 +348,11 @@ def test_a_step_without_a_head_descends_on_the_cross_entropy_alone(tiny: Tiny, s
 
 def test_a_gradient_is_clipped_to_its_norm_over_model_and_head(tiny: Tiny, start: Starter) -> None:
     run = start(tiny(baseline=False))
-    parameters = [*run.model.parameters(), *run.head.parameters()]
+    parameters = [*run.joint.parameters()]
     before = [parameter.detach().clone() for parameter in parameters]
     loop.train_step(
-        run.model, run.head, torch.optim.SGD(parameters, lr=1.0), run.batches.batch(0),
-        stage=1, weight=1.0, pairs=pairs(), clip_norm=0.01, precision=torch.float32,
+        run.joint, torch.optim.SGD(parameters, lr=1.0), idle(), parts(run),
+        count=1, weight=1.0, clip_norm=0.01, precision=torch.float32,
     )  # fmt: skip
     moved = sum(((new.detach() - old) ** 2).sum() for new, old in zip(parameters, before, strict=True)) ** 0.5
     assert moved.item() == pytest.approx(0.01, rel=1e-3)
@@ -346,12 +360,12 @@ def test_a_gradient_is_clipped_to_its_norm_over_model_and_head(tiny: Tiny, start
 
 def test_the_model_runs_in_the_recipes_precision(tiny: Tiny, start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    for precision in ("float32", "bfloat16"):
+    for precision in PRECISIONS:
         recipe = tiny(precision=f'"{precision}"')
         run = start(recipe)
         run.model.head.fc.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-        assert loop._step(run, recipe, 0)["loss"].dtype == torch.float32
-    assert seen == [torch.float32, torch.bfloat16]
+        assert loop._step(run, run.joint, recipe, 0)[1]["loss"].dtype == torch.float32
+    assert seen == [torch.float32, torch.bfloat16, torch.float16]
 
 
 def test_every_step_gets_the_rate_the_weight_and_the_stage_of_its_recipe(
@@ -359,10 +373,10 @@ def test_every_step_gets_the_rate_the_weight_and_the_stage_of_its_recipe(
 ) -> None:
     seen, real = [], loop.train_step
 
-    def spy(model: Any, head: Any, optimizer: torch.optim.Optimizer, batch: Batch, **how: Any) -> dict[str, Any]:
+    def spy(joint: Joint, optimizer: torch.optim.Optimizer, *rest: Any, **how: Any) -> dict[str, Any]:
         rates = {group["lr"] for group in optimizer.param_groups}
-        seen.append((rates, how["weight"], how["stage"], how["clip_norm"], how["precision"]))
-        return real(model, head, optimizer, batch, **how)
+        seen.append((rates, how["weight"], joint.stages, how["clip_norm"], how["precision"]))
+        return real(joint, optimizer, *rest, **how)
 
     monkeypatch.setattr(loop, "train_step", spy)
     go(start(tiny(schedule_epochs=3)), tiny(schedule_epochs=3), tmp_path)
@@ -371,7 +385,7 @@ def test_every_step_gets_the_rate_the_weight_and_the_stage_of_its_recipe(
         rate = learning_rate_at(step / 3, peak=2e-3, warmup_epochs=1, cosine_epochs=4, final=1e-6)
         assert [*rates] == [pytest.approx(rate, rel=1e-12)]
         assert weight == pytest.approx(expected, abs=1e-12)
-        assert rest == [1, 5.0, torch.float32]
+        assert rest == [[1], 5.0, torch.float32]
     assert [*seen[-1][0]] == [pytest.approx(1e-6)]
 
 
@@ -380,7 +394,7 @@ def test_the_average_follows_the_weights_and_is_none_at_a_decay_of_zero(tiny: Ti
     recipe = tiny()
     run = start(recipe)
     before = run.average.tensors["head.fc.weight"].clone()
-    loop._step(run, recipe, 0)
+    loop._step(run, run.joint, recipe, 0)
     after = run.model.head.fc.weight.detach()
     torch.testing.assert_close(run.average.tensors["head.fc.weight"], before + (1 - 2 / 11) * (after - before))
 
@@ -401,31 +415,3 @@ def test_a_small_set_is_learned_by_heart(tiny: Tiny, start: Starter, tmp_path: P
     assert reports[1].loss == pytest.approx(sum(line["loss"] for line in last) / 20)
     assert reports[1].accuracy == pytest.approx(sum(line["accuracy"] for line in last) / 20)
     assert reports[1].images_per_second > 0
-
-
-def test_the_seconds_of_a_run_go_on_where_its_log_ended(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps({"step": step, "seconds": 10.0 * step}) + "\n" for step in range(1, 6)))
-    assert loop.Log(path, 3).seconds == 30.0
-    assert len(path.read_text().splitlines()) == 3
-    assert loop.Log(path, 0).seconds == 0.0
-    assert path.read_text() == ""
-
-
-def test_a_log_that_cannot_be_cut_back_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "seconds": 1.0}\n{"step": 2, "seconds": 2.0}\n')
-    before = path.read_text()
-    monkeypatch.setattr(os, "replace", die)
-    monkeypatch.setattr(Path, "replace", lambda self, target: die(self))
-    with pytest.raises(Killed):
-        loop.Log(path, 1)
-    assert path.read_text() == before
-
-
-def test_a_model_without_grids_has_nothing_to_localize_in(
-    tiny: Tiny, start: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "build", lambda *_, **__: torch.nn.Linear(1, 1))
-    with pytest.raises(VtzooError, match="no token grid to localize in"):
-        start(tiny())

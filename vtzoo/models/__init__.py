@@ -65,13 +65,13 @@ def grids(model: nn.Module, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tens
 
     One grid a stage for the hierarchical models, one a block for the plain ones. A model without grids is a VtzooError.
     """
-    return features_and_grids(model, images, stage=None)[1]
+    return features_and_grids(model, images, stages=None)[1]
 
 
 def features_and_grids(
-    model: nn.Module, images: Float[Tensor, "b 3 h w"], stage: int | None
+    model: nn.Module, images: Float[Tensor, "b 3 h w"], stages: list[int] | None
 ) -> tuple[Tensor, list[Float[Tensor, "b c gh gw"]]]:
-    """The final feature map for `forward_head`, and the grid of one `stage`, or all grids for None, out of one pass.
+    """The final feature map for `forward_head`, and the grids of some `stages`, or all for None, out of one pass.
 
     A grid is what its blocks put out, as released: before the final norm, but for T2T-ViT, whose grids are normalized.
     """
@@ -80,8 +80,7 @@ def features_and_grids(
             f"{type(model).__name__} has no token grid to localize in", "train it with the baseline objective"
         )
     forward: Any = model.forward_intermediates
-    indices = None if stage is None else [stage]
-    return forward(images, indices=indices, norm=isinstance(model, t2t.T2TViT), output_fmt="NCHW")
+    return forward(images, indices=stages, norm=isinstance(model, t2t.T2TViT), output_fmt="NCHW")
 
 
 def localizable(model: nn.Module, grid: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c gh gw"]:

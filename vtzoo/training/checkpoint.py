@@ -3,6 +3,7 @@
 The file appears whole or not at all, and no pickle is read or written.
 """
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from vtzoo.errors import VtzooError
 
@@ -22,7 +24,7 @@ DIVERGED = "lower optimizer.learning_rate in the recipe, or set precision to flo
 
 def save(
     path: Path, *, step: int, run: str, model: nn.Module, head: nn.Module | None, average: Average | None,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer, scaler: GradScaler,
 ) -> None:  # fmt: skip
     """Write the state after `step` steps of the run whose identity is `run`.
 
@@ -37,7 +39,7 @@ def save(
             raise VtzooError(f"the weights are not finite after step {step}", DIVERGED)
     partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial, metadata={"step": str(step), "run": run})
+        save_file(tensors, partial, metadata={"step": str(step), "run": run} | _counts(optimizer, scaler))
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -49,7 +51,7 @@ def save(
 
 def restore(
     path: Path, *, run: str, model: nn.Module, head: nn.Module | None, average: Average | None,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer, scaler: GradScaler,
 ) -> int:  # fmt: skip
     """Put a checkpoint's state back in place and return the number of steps already taken.
 
@@ -73,10 +75,17 @@ def restore(
     _refuse_misfit(stored, tensors | moments, path)
     _copy(stored, tensors)
     for index, parameter in moved.items():
-        taken = torch.tensor(float(step))  # AdamW's own count, a tensor beside its parameter in the fused form
+        taken = torch.tensor(float(metadata["updates"]))  # a tensor beside its parameter, in the fused form
         state = {"step": taken} | {name: stored[_moment(index, name)] for name in MOMENTS}
         optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in state.items()}
+    scaler.load_state_dict(json.loads(metadata["scaler"]))
     return step
+
+
+def _counts(optimizer: torch.optim.Optimizer, scaler: GradScaler) -> dict[str, str]:
+    """The scale of fp16 losses, and AdamW's own count of its steps: it skips those whose scaled gradients overflow."""
+    updates = max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
+    return {"updates": str(updates), "scaler": json.dumps(scaler.state_dict())}
 
 
 def _moment(index: int, name: str) -> str:

@@ -1,19 +1,23 @@
 """curves.png: how a run went, drawn from its metrics.jsonl."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-PANELS = (
-    ("cross_entropy", "cross-entropy"),
-    ("accuracy", "accuracy, training batches"),
-    ("localization", "localization error, cells"),
-)
+from vtzoo import files
+from vtzoo.recipe import Drloc
+
+PANELS = (("cross_entropy", "cross-entropy"), ("accuracy", "accuracy, training batches"), ("localization", ""))
+IN_CELLS = (None, "l1", "signed", "off_grid", "every_stage")  # losses that are mean errors of a distance
 
 
-def draw_curves(metrics: Path, picture: Path, steps_per_epoch: int) -> None:
-    """Draw the means of every epoch: the loss, the accuracy and, with drloc, the localization error."""
+def draw_curves(metrics: Path, picture: Path, steps_per_epoch: int, drloc: Drloc | None) -> None:
+    """Draw the means of every epoch: the loss, the accuracy and, with drloc, the localization error.
+
+    The picture appears whole or not at all, so that it can be looked at while the run goes on.
+    """
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
@@ -22,10 +26,20 @@ def draw_curves(metrics: Path, picture: Path, steps_per_epoch: int) -> None:
     for axes, (key, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         values = epoch_means([line[key] for line in lines], steps_per_epoch)
         axes.plot(np.arange(1, len(values) + 1), values, marker="." if len(values) < 30 else "")
-        axes.set(title=title, xlabel="epoch")
-        axes.set_ylim(bottom=0)
+        axes.set(title=title or _localization(drloc), xlabel="epoch")
+        if min(values, default=0) >= 0:  # the variance-aware loss goes below
+            axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=110, metadata={"Software": None})
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
+    files.write(picture, drawn.getvalue())
+
+
+def _localization(drloc: Drloc | None) -> str:
+    """What the third panel shows: an error in cells, or a loss without a unit."""
+    if drloc is None or (drloc.loss in IN_CELLS and not drloc.normalize):
+        return "localization error, cells"
+    return f"localization loss, {drloc.loss or 'l1'}"
 
 
 def epoch_means(values: list[float], steps_per_epoch: int) -> np.ndarray:

@@ -1,31 +1,33 @@
-"""The training loop: `train` sets a recipe up, `fit` runs its steps, `train_step` is the step."""
+"""The training loop: `set_up` makes a recipe's fresh state, `fit` runs its steps, `train_step` is the step."""
 
 import ctypes
-import json
-import math
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 
 from vtzoo import models
-from vtzoo.drloc import DenseRelativeLocalization, check_grid, weight_at
-from vtzoo.errors import VtzooError
+from vtzoo.drloc import weight_at
 from vtzoo.recipe import Recipe
 
-from . import checkpoint
-from .data import Batch, Batches, generator, key
+from . import augment, checkpoint
+from .data import DROPOUT, WEIGHTS, Batch, Batches, key
+from .distributed import World
+from .joint import Joint, join
+from .log import Log
 from .optim import Average, adamw, learning_rate_at
 
 CHECKPOINT_SECONDS = 120  # the most work a kill can cost
+REPORT = 20  # steps between two looks at the device's losses, at which ranks also agree on whether to stop or to save
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,78 +46,95 @@ class Run:
     """Everything that changes while a recipe trains."""
 
     model: nn.Module
-    head: DenseRelativeLocalization | None
+    joint: Joint  # the model and its localization heads
     average: Average | None
     optimizer: torch.optim.Optimizer
+    scaler: GradScaler  # of fp16 losses; idle in the other precisions
     batches: Batches
     device: torch.device
+    world: World = field(default_factory=World)
+    accumulate: int = 1  # parts of a rank's batch, one after another
     step: int = 0  # taken so far
+
+    @property
+    def localizer(self) -> nn.Module | None:
+        """The localization head, all of them where there are several, or None."""
+        heads = self.joint.heads
+        return None if not heads else heads[0] if len(heads) == 1 else heads
 
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds."""
-        return {"model": self.model, "head": self.head, "average": self.average, "optimizer": self.optimizer}
+        return {
+            "model": self.model, "head": self.localizer, "average": self.average, "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }  # fmt: skip
 
 
 def train_step(
-    model: Any, head: DenseRelativeLocalization | None, optimizer: torch.optim.Optimizer, batch: Batch, *,
-    stage: int, weight: float, pairs: torch.Generator, clip_norm: float, precision: torch.dtype,
+    joint: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler,
+    parts: Iterable[tuple[Batch, Tensor | None]], *, count: int, weight: float, clip_norm: float,
+    precision: torch.dtype,
 ) -> dict[str, Tensor]:  # fmt: skip
     """One step of gradient descent on the cross-entropy plus `weight` times the localization loss.
 
-    `model` has timm's methods. Returns the losses and the number of images classified right, as tensors on the device:
-    reading them would make the device wait. Without a head it is plain supervised training.
+    `parts` are the `count` equal parts of the batch, each with the points to localize: one after another they give the
+    whole batch's step in less memory. Returns the mean losses and the number of images classified right, as tensors on
+    the device: reading them would make the device wait.
     """
-    with torch.autocast(batch.images.device.type, precision, enabled=precision != torch.float32):
-        if head is None:
-            logits, localization = model(batch.images), torch.zeros((), device=batch.images.device)
-        else:
-            features, (grid,) = models.features_and_grids(model, batch.images, stage)
-            logits, localization = model.forward_head(features), head(models.localizable(model, grid), pairs)
-    cross_entropy = nn.functional.cross_entropy(logits.float(), batch.targets)
-    loss = cross_entropy + weight * localization
-    loss.backward()
+    totals: dict[str, Tensor] = {}
+    for number, (batch, points) in enumerate(parts, start=1):
+        with _gradients_shared(joint, now=number == count):
+            with torch.autocast(batch.images.device.type, precision, enabled=precision != torch.float32):
+                logits, localization = joint(batch.images, points)
+            cross_entropy = nn.functional.cross_entropy(logits.float(), batch.targets)
+            loss = cross_entropy + weight * localization
+            scaler.scale(loss / count).backward()
+        means = {"loss": loss, "cross_entropy": cross_entropy, "localization": localization}
+        found = {name: value.detach() / count for name, value in means.items()}
+        found["right"] = (logits.argmax(1) == batch.targets.argmax(1)).sum()
+        totals = {name: value + totals.get(name, 0) for name, value in found.items()}
     if clip_norm:
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), clip_norm)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad()
-    right = (logits.argmax(1) == batch.targets.argmax(1)).sum()
-    return {"loss": loss.detach(), "cross_entropy": cross_entropy.detach(), "localization": localization.detach(),
-            "right": right}  # fmt: skip
+    return totals
 
 
-def set_up(recipe: Recipe, batches: Batches, classes: int, seed: int, device: torch.device) -> Run:
+@contextmanager
+def _gradients_shared(joint: nn.Module, *, now: bool) -> Iterator[None]:
+    """Ranks add their gradients up once a step: after the last part of their batches."""
+    if now or not isinstance(joint, DistributedDataParallel):
+        yield
+    else:
+        with joint.no_sync():
+            yield
+
+
+def set_up(
+    recipe: Recipe, batches: Batches, classes: int, seed: int, device: torch.device, *, world: World | None = None,
+    accumulate: int = 1, compiled: bool = False,
+) -> Run:  # fmt: skip
     """The fresh state of a recipe's run; two runs of one seed start alike."""
-    torch.manual_seed(key(seed, 0))
+    world = world or World()
+    batches.check_parts(world.size * accumulate)
+    torch.manual_seed(key(seed, 0, WEIGHTS))
     model = models.build(
         recipe.model.name, num_classes=classes, image_size=recipe.model.image_size, **recipe.model.arguments
     ).to(device)
-    head = _head(recipe, model, device)
+    joint = join(recipe, model, device)
+    if compiled:
+        joint.compile()
     optimizer = adamw(
-        model, head, learning_rate=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay,
+        model, joint.heads, learning_rate=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay,
         betas=recipe.optimizer.betas,
     )  # fmt: skip
-    average = Average(model, recipe.schedule.ema_decay) if recipe.schedule.ema_decay else None
-    return Run(model=model, head=head, average=average, optimizer=optimizer, batches=batches, device=device)
-
-
-def _head(recipe: Recipe, model: nn.Module, device: torch.device) -> DenseRelativeLocalization | None:
-    """The localization head for the recipe's stage, or None for a baseline; its randomness leaves the model's alone."""
-    if recipe.drloc is None:
-        return None
-    size = recipe.model.image_size
-    model.eval()  # so that looking at a grid moves no batch-norm statistics
-    with torch.no_grad():
-        grids = models.grids(model, torch.zeros(1, 3, size, size, device=device))
-    model.train()
-    if not -len(grids) <= recipe.drloc.stage < len(grids):
-        raise VtzooError(
-            f"{recipe.model.name} has {len(grids)} grids, so there is no stage {recipe.drloc.stage}",
-            f"drloc.stage goes from 0 to {len(grids) - 1}",
-        )
-    grid = models.localizable(model, grids[recipe.drloc.stage])
-    check_grid(grid)
-    head = DenseRelativeLocalization(grid.shape[1], pairs=recipe.drloc.pairs, normalize=recipe.drloc.normalize)
-    return head.to(device)
+    return Run(
+        model=model, joint=joint, optimizer=optimizer, batches=batches, device=device, world=world,
+        average=Average(model, recipe.schedule.ema_decay) if recipe.schedule.ema_decay else None,
+        scaler=GradScaler(device.type, enabled=recipe.precision == "float16"), accumulate=accumulate,
+    )  # fmt: skip
 
 
 def fit(
@@ -127,34 +146,41 @@ def fit(
     Ctrl-C ends the run after the step at hand, with a checkpoint, and raises KeyboardInterrupt.
     """
     _keep_memory()
-    steps = recipe.schedule.epochs * run.batches.steps_per_epoch
-    log = Log(folder / "metrics.jsonl", run.step)
+    world, batches = run.world, run.batches
+    steps = recipe.schedule.epochs * batches.steps_per_epoch
+    joint = run.joint if world.size == 1 else DistributedDataParallel(run.joint)
     began = saved = time.monotonic()
     first = run.step
-    with _interruptions() as interrupted:
-        while run.step < steps and not interrupted:
-            log.add(run.step + 1, _step(run, recipe, seed))
+    with Log(folder, run.step, batches.batch_size // world.size, world) as log, _interruptions() as interrupted:
+        stop = world.any(bool(interrupted))
+        while run.step < steps and not stop:
+            log.add(run.step + 1, *_step(run, joint, recipe, seed))
             run.step += 1
-            if run.step % 20 == 0 or run.step == steps:
-                images = (run.step - first) * run.batches.batch_size
-                loss, accuracy = log.flush(run.batches.batch_size)
-                speed = images / (time.monotonic() - began)
+            last, epoch_ends = run.step == steps, run.step % batches.steps_per_epoch == 0
+            reporting = last or run.step % REPORT == 0 or (epoch_ends and batches.steps_per_epoch > REPORT)
+            if reporting:
+                loss, accuracy = log.flush()
+                speed = (run.step - first) * batches.batch_size / (time.monotonic() - began)
                 if progress:
                     progress(
                         Progress(step=run.step, steps=steps, loss=loss, accuracy=accuracy, images_per_second=speed)
                     )
-            if time.monotonic() - saved > CHECKPOINT_SECONDS or run.step == steps:
-                _save(run, log, folder, identity)
-                saved = time.monotonic()
-        if interrupted:
+            if epoch_ends:
+                log.draw(batches.steps_per_epoch, recipe.drloc)
+            if reporting or world.size == 1:  # ranks do so now and then: each time they wait for one another
+                stop = world.any(bool(interrupted))
+                if world.any(last or time.monotonic() - saved > CHECKPOINT_SECONDS):
+                    _save(run, log, folder, identity)
+                    saved = time.monotonic()
+        if stop:
             if run.step < steps:
                 _save(run, log, folder, identity)
             raise KeyboardInterrupt
     return log.seconds
 
 
-def _step(run: Run, recipe: Recipe, seed: int) -> dict[str, Tensor]:
-    """Take the run's next step: everything random in it depends on (seed, step) alone."""
+def _step(run: Run, joint: nn.Module, recipe: Recipe, seed: int) -> tuple[float, dict[str, Tensor]]:
+    """Take the run's next step: its learning rate and losses. What is random in it depends on (seed, step) alone."""
     epoch = run.step / run.batches.steps_per_epoch
     schedule, drloc = recipe.schedule, recipe.drloc
     rate = learning_rate_at(
@@ -163,86 +189,33 @@ def _step(run: Run, recipe: Recipe, seed: int) -> dict[str, Tensor]:
     )  # fmt: skip
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    torch.manual_seed(key(seed, run.step + 1))  # drop path and dropout draw from torch's own generator
+    torch.manual_seed(key(seed, run.step, DROPOUT) + run.world.rank)  # of drop path
     losses = train_step(
-        run.model, run.head, run.optimizer, run.batches.batch(run.step),
-        stage=drloc.stage if drloc else -1,
+        joint, run.optimizer, run.scaler, _parts(run, drloc.pairs if drloc else 0, seed), count=run.accumulate,
         weight=weight_at(epoch, drloc.weight, drloc.warmup_epochs, drloc.schedule_epochs) if drloc else 0.0,
-        pairs=generator(seed, run.step, run.device), clip_norm=recipe.optimizer.clip_norm,
-        precision=getattr(torch, recipe.precision),
+        clip_norm=recipe.optimizer.clip_norm, precision=getattr(torch, recipe.precision),
     )  # fmt: skip
     if run.average:
         run.average.update(run.model, run.step + 1)
-    return losses
+    return rate, losses
 
 
-def _save(run: Run, log: "Log", folder: Path, identity: str) -> None:
-    log.flush(run.batches.batch_size)
+def _parts(run: Run, pairs: int, seed: int) -> Iterator[tuple[Batch, Tensor | None]]:
+    """The parts of the step's batch that fall to this rank, each with two points for every pair, drawn per image."""
+    for number in range(run.accumulate):
+        part = run.world.rank * run.accumulate + number
+        batch = run.batches.batch(run.step, part, run.world.size * run.accumulate)
+        points = None
+        if pairs:
+            points = augment.draws(seed, batch.epoch, batch.chosen, augment.LOCALIZE, 4 * pairs).view(-1, pairs, 2, 2)
+        yield batch, points
+
+
+def _save(run: Run, log: Log, folder: Path, identity: str) -> None:
+    log.flush()
     log.sync()
-    checkpoint.save(folder / "checkpoint.safetensors", step=run.step, run=identity, **run.parts())
-
-
-class Log:
-    """metrics.jsonl: one line a step, in order, each step once, whatever interruptions came between."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        """Open the log to go on after `step`: lines of later steps, from before a kill, are dropped.
-
-        A log that ends before the step is a VtzooError.
-        """
-        lines = path.read_text().splitlines() if step and path.exists() else []
-        kept = lines[:step]
-        self.seconds = _seconds(kept, step, path)
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept))
-        partial.replace(path)
-        self._path, self._waiting = path, []
-        self._clock = time.monotonic()
-        self._last = (0.0, 0.0)
-
-    def add(self, step: int, losses: dict[str, Tensor]) -> None:
-        """Keep a step's losses, on the device, until the next flush."""
-        self._waiting.append((step, losses))
-
-    def flush(self, batch_size: int) -> tuple[float, float]:
-        """Write what waits, and return its mean loss and accuracy; a loss that is not finite is a VtzooError."""
-        if not self._waiting:
-            return self._last
-        self.seconds += time.monotonic() - self._clock
-        self._clock = time.monotonic()
-        lines = []
-        for step, losses in self._waiting:
-            line = {"step": step} | {name: value.item() for name, value in losses.items()}
-            line |= {"accuracy": line.pop("right") / batch_size, "seconds": round(self.seconds, 3)}
-            lines.append(line)
-        diverged = next((index for index, line in enumerate(lines) if not math.isfinite(line["loss"])), None)
-        with self._path.open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines[:diverged])
-        self._waiting = []
-        if diverged is not None:
-            line = lines[diverged]
-            raise VtzooError(f"the loss is {line['loss']} at step {line['step']}", checkpoint.DIVERGED)
-        loss, accuracy = (sum(line[name] for line in lines) / len(lines) for name in ("loss", "accuracy"))
-        self._last = loss, accuracy
-        return self._last
-
-    def sync(self) -> None:
-        """Have what was written on the disk: a checkpoint there is of no use without the log that leads up to it."""
-        with self._path.open("a") as file:
-            os.fsync(file.fileno())
-
-
-def _seconds(lines: list[str], step: int, path: Path) -> float:
-    """The training time at `step`, out of the log's lines up to it."""
-    if step == 0:
-        return 0.0
-    try:
-        last = json.loads(lines[-1])
-        if last["step"] == step:
-            return last["seconds"]
-    except (IndexError, ValueError, KeyError, TypeError):
-        pass
-    raise VtzooError(f"{path} does not lead up to step {step}, where its checkpoint is", "delete that to start afresh")
+    if run.world.leads:
+        checkpoint.save(folder / "checkpoint.safetensors", step=run.step, run=identity, **run.parts())
 
 
 @contextmanager

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 def adamw(
-    model: nn.Module, head: nn.Module | None, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
+    model: nn.Module, heads: nn.Module | None, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.AdamW:
-    """AdamW over the model and, where there is one, the localization head; no decay on biases, norms and tables."""
+    """AdamW over the model and the localization heads, if any; no decay on biases, norms and tables."""
     spared = getattr(model, "no_weight_decay", tuple)()  # the names of timm's position tables, among others
     groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)
-    if head is not None:
-        groups += param_groups_weight_decay(head, weight_decay)
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
+    if heads is not None:
+        groups += param_groups_weight_decay(heads, weight_decay)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas, fused=True)
 
 
 def learning_rate_at(epoch: float, *, peak: float, warmup_epochs: float, cosine_epochs: float, final: float) -> float:

@@ -74,10 +74,10 @@ def finish(
     config = describe(run.model, recipe, dataset, labels)
     (out / "onnx").mkdir(exist_ok=True)
     write_weights(run.model.state_dict(), out / "model.safetensors")
-    if run.head:
-        write_weights(run.head.state_dict(), out / "localizer.safetensors")
+    if run.localizer:
+        write_weights(run.localizer.state_dict(), out / "localizer.safetensors")
     write_json(out / "config.json", config)
-    draw_curves(out / "metrics.jsonl", out / "curves.png", run.batches.steps_per_epoch)
+    draw_curves(out / "metrics.jsonl", out / "curves.png", run.batches.steps_per_epoch, recipe.drloc)
     pictures = held.select(np.arange(min(256, len(held)))).array(recipe.model.image_size)
     certificate = export.package(run.model, config, out, images=pictures)
     published = [name for name in WEIGHTS if (out / name).exists()]
