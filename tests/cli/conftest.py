@@ -1,0 +1,28 @@
+"""What tests of single commands share: the command line, and a training function that trains nothing."""
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from vtzoo.cli import app
+
+
+@pytest.fixture
+def vt() -> Callable[..., Result]:
+    """The command `vtzoo`, as a function of its arguments."""
+
+    def run(*arguments: Any) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="vtzoo")
+
+    return run
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """The function that `vtzoo train` calls, replaced by one that gives a result at once."""
+    train = Mock(return_value={"top1": 0.61234, "top5": 1.0, "images": 10_000})
+    monkeypatch.setattr("vtzoo.training.run.train", train)
+    return train

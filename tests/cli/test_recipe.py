@@ -1,0 +1,55 @@
+"""`vtzoo recipe show` and `vtzoo recipe copy`."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import Mock
+
+from typer.testing import Result
+
+from vtzoo import resources
+
+Command = Callable[..., Result]
+
+
+def test_recipe_show_prints_the_file_and_tells_its_size_on_stderr(vt: Command) -> None:
+    result = vt("recipe", "show", "swin_t-drloc-cifar100")
+    path = resources.recipes_folder() / "swin_t-drloc-cifar100.toml"
+    assert result.stdout == path.read_text()
+    assert result.stderr == (f"{path}: 44 epochs of 50,000 images of cifar100, 8,580 optimizer steps of 256 images\n")
+
+
+def test_recipe_show_json_says_what_the_file_says(vt: Command) -> None:
+    found = json.loads(vt("recipe", "show", "swin_t-baseline-cifar100", "--json").stdout)
+    path = resources.recipes_folder() / "swin_t-baseline-cifar100.toml"
+    said = tomllib.loads(path.read_text())
+    assert found["recipe"].pop("drloc") is None
+    assert said["augmentation"].items() <= found["recipe"].pop("augmentation").items()
+    assert said["model"].items() <= found["recipe"].pop("model").items()
+    assert found["recipe"] == {key: value for key, value in said.items() if key not in ("augmentation", "model")}
+    assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (found["steps"], found["batch"], found["images"], found["file"]) == (8_580, 256, 50_000, str(path))
+
+
+def test_recipe_copy_writes_a_file_that_train_takes_and_says_what_to_type_next(
+    vt: Command, trained: Mock, tmp_path: Path
+) -> None:
+    file = tmp_path / "my.toml"
+    result = vt("recipe", "copy", "swin_t-drloc-cifar100", file)
+    assert result.stdout == f"{file}: a copy of swin_t-drloc-cifar100\nnext: edit it, then vtzoo train {file}\n"
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert vt("train", file).exit_code == 0
+    assert trained.call_args.args == (file,)
+
+
+def test_recipe_copy_overwrites_nothing_and_names_the_next_commands(vt: Command, tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("mine")
+    result = vt("recipe", "copy", "swin_t-drloc-cifar100", file)
+    assert (result.exit_code, result.stdout, file.read_text()) == (1, "", "mine")
+    assert result.stderr == (
+        f"Error: {file} exists already\nHint: vtzoo train {file} trains it; "
+        "vtzoo recipe copy swin_t-drloc-cifar100 OTHER.toml makes another copy\n"
+    )
