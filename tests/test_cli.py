@@ -459,6 +459,17 @@ def test_a_training_bar_shows_step_loss_and_speed_without_colours_under_no_color
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)  # what switches a colour on
 
 
+def test_of_torchruns_processes_one_alone_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {}
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        terminal = watch(monkeypatch)
+        list(progress.counted(range(100), "predicting", 100))
+        shown[rank] = terminal.getvalue()
+    assert "100/100" in shown["0"]
+    assert shown["1"] == ""
+
+
 def test_nothing_is_drawn_where_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     result = vt("predict", "-m", NAME, *[photos] * 20, "--json")

@@ -66,7 +66,7 @@ def test_the_installed_wheel_is_what_runs(installed: Path) -> None:
 
 def test_the_installed_wheel_lists_every_recipe(installed: Path) -> None:
     names = {row["name"] for row in json.loads(vtzoo(installed, "list", "--recipes", "--json"))}
-    assert names == {path.stem for path in (ROOT / "recipes").glob("*-*.toml")}
+    assert names == {path.stem for path in (ROOT / "recipes").rglob("*-*.toml")}
 
 
 def test_the_installed_wheel_predicts_a_photograph(installed: Path) -> None:

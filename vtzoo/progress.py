@@ -1,5 +1,6 @@
 """Progress bars on stderr, of rich; where stderr is no terminal there is neither a bar nor rich."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -59,5 +60,5 @@ def training(title: str) -> Iterator[Callable[[Any], None]]:
 
 
 def _watched() -> bool:
-    # Asked here and not of rich, which takes FORCE_COLOR for a terminal.
-    return sys.stderr is not None and sys.stderr.isatty()
+    # Asked here and not of rich, which takes FORCE_COLOR for a terminal. Of torchrun's processes one alone draws.
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"

@@ -24,7 +24,7 @@ def test_train_passes_its_options_on_and_prints_the_accuracy(vt: Command, traine
     assert callable(report)
     assert settings == {
         "data": tmp_path, "out": out, "seed": 3, "device": "auto", "resume": True,
-        "accumulate": 1, "compile": False, "workers": None, "skip_bad": False,
+        "accumulate": 1, "compiled": False, "workers": None, "skip_bad": False,
     }  # fmt: skip
     assert result.stdout == (
         f"{out}: top-1 61.23%, top-5 100.00% on 10,000 test images\nnext: vtzoo predict --model {out} photo.jpg\n"
@@ -41,7 +41,7 @@ def test_train_writes_into_runs_by_default_and_prints_the_result_as_json(vt: Com
 def test_train_passes_on_how_to_run_which_changes_no_recipe(vt: Command, trained: Mock) -> None:
     options = ("--accumulate", 4, "--compile", "--workers", 2, "--skip-bad")
     assert vt("train", "swin_t-drloc-cifar100", *options).exit_code == 0
-    how = {"accumulate": 4, "compile": True, "workers": 2, "skip_bad": True}
+    how = {"accumulate": 4, "compiled": True, "workers": 2, "skip_bad": True}
     assert how.items() <= trained.call_args.kwargs.items()
 
 

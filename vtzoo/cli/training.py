@@ -63,7 +63,7 @@ def train(
         from vtzoo.training.run import train as run
 
         result = run(
-            path, data=data, out=out, seed=seed, device=device, accumulate=accumulate, compile=compiled,
+            path, data=data, out=out, seed=seed, device=device, accumulate=accumulate, compiled=compiled,
             workers=workers, skip_bad=skip_bad, resume=resume, progress=report,
         )  # fmt: skip
     if result is None:  # another of torchrun's processes tells

@@ -1,0 +1,167 @@
+"""Does localization help, and which target? `python tests/bench/paired.py --data FOLDER [--seeds N] [--jobs N] [--save]`.
+
+A small Swin, the recipe paired.toml, learns 50 images a class of CIFAR-100's training split; 10,000 other images of the
+same split measure it, and the test split is never looked at. Every row takes the same steps on the same batches from
+the same first weights, seed by seed; rows differ in the table [drloc] alone. What the averaged weights of the last step
+answer is what counts. Runs that were measured before are kept in --work and not repeated.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+SAVED = HERE.with_suffix(".json")
+README = HERE.parents[2] / "README.md"
+BASELINE, L1 = "baseline", "l1"
+# The name of each row, and what it changes in [drloc]. Grids: stage 0 has 8x8 cells, stage 1 has 4x4.
+ROWS: dict[str, dict[str, Any] | None] = {
+    BASELINE: None,
+    L1: {},
+    "l1, weight 0.5": {"weight": 0.5},
+    "l1, 8x8 grid": {"stage": 0},
+    "signed": {"loss": "signed"},
+    "cross_entropy": {"loss": "cross_entropy"},
+    "variance_aware": {"loss": "variance_aware"},
+    "every_stage": {"loss": "every_stage", "stage": 0},
+    "off_grid": {"loss": "off_grid"},
+    "off_grid, 8x8 grid": {"loss": "off_grid", "stage": 0},
+}
+
+
+def measure(row: str, seed: int, data: Path | None) -> dict[str, Any]:
+    """Train one row with one seed; its top-1 on the images held out, and what it took."""
+    import torch
+
+    torch.set_num_threads(1)  # two runs side by side, each on a core of its own, beat one run on both
+    from vtzoo import datasets, splits
+    from vtzoo.recipe import load_recipe
+    from vtzoo.training import loop
+    from vtzoo.training.data import Batches
+
+    recipe = load_recipe(HERE.with_suffix(".toml"))
+    change = ROWS[row]
+    recipe = replace(recipe, drloc=None if change is None else replace(recipe.drloc, **change))
+    dataset, cpu = datasets.find(recipe.dataset), torch.device("cpu")
+    rest, held = splits.read(dataset, "train", data).hold_out(0.2, seed=0)
+    _, small = rest.hold_out(0.125, seed=1)
+    batches = Batches(
+        small.array(recipe.model.image_size), small.labels, batch_size=recipe.optimizer.batch_size,
+        classes=dataset.classes, mean=dataset.mean, std=dataset.std, augmentation=recipe.augmentation,
+        flip=dataset.flip, seed=seed, device=cpu,
+    )  # fmt: skip
+    run = loop.set_up(recipe, batches, dataset.classes, seed, cpu)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = loop.fit(run, recipe, seed=seed, identity="paired", folder=Path(folder))
+        lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()[-batches.steps_per_epoch :]
+    last = statistics.mean(json.loads(line)["localization"] for line in lines)
+    run.model.load_state_dict(run.average.tensors)
+    top1 = accuracy(run.model, held.array(recipe.model.image_size), held.labels, dataset)
+    return {
+        "row": row, "seed": seed, "top1": top1, "localization": last, "steps": run.step, "seconds": round(seconds),
+        "train_images": len(small), "held_images": len(held),
+    }  # fmt: skip
+
+
+def accuracy(model: Any, pixels: Any, labels: Any, dataset: Any) -> float:
+    """The fraction of images that the model answers right."""
+    import torch
+
+    from vtzoo.training.augment import normalize
+
+    model.eval()
+    right = 0
+    with torch.no_grad():
+        for images, wanted in zip(torch.from_numpy(pixels).split(500), torch.from_numpy(labels).split(500), strict=True):
+            right += int((model(normalize(images, dataset.mean, dataset.std)).argmax(1) == wanted).sum())
+    return right / len(labels)
+
+
+def bench(names: list[str], seeds: int, data: Path | None, work: Path, jobs: int) -> list[dict[str, Any]]:
+    """Every row with every seed; what `work` already has is not measured again."""
+    work.mkdir(parents=True, exist_ok=True)
+    wanted = {work / f"{name.replace(' ', '_')}-{seed}.json": (name, seed) for seed in range(seeds) for name in names}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(measure, *run, data): file for file, run in wanted.items() if not file.exists()}
+        for future in as_completed(futures):
+            futures[future].write_text(json.dumps(future.result()) + "\n")
+            print(futures[future].read_text(), end="", file=sys.stderr, flush=True)
+    return [json.loads(file.read_text()) for file in wanted]
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean and the standard deviation of each row, and of its differences to the baseline and to l1, seed by seed."""
+    top1 = {name: {run["seed"]: run["top1"] for run in runs if run["row"] == name} for name in ROWS}
+    return {
+        name: {"top1": spread(list(found.values()))}
+        | {f"over_{other}": spread([found[s] - top1[other][s] for s in found]) for other in (BASELINE, L1) if top1[other]}
+        for name, found in top1.items()
+        if found
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """The mean and the standard deviation of a sample."""
+    return {"mean": statistics.mean(values), "deviation": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
+def render(measured: dict[str, Any]) -> str:
+    """The Markdown table of a measurement, as it stands in the README."""
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    lines = [
+        f"{measured['seeds']} seeds a row, {measured['steps']:,} steps of {measured['batch']}, "
+        f"{measured['train_images']:,} training images, {measured['held_images']:,} held out; "
+        f"{measured['minutes']:.0f} core-minutes in all on {measured['machine']}; {versions}.",
+        "",
+        "| loss | top-1 | over the baseline | over l1 |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, found in measured["rows"].items():
+        gains = [_points(found[f"over_{other}"], sign="+") if name != other else "" for other in (BASELINE, L1)]
+        lines.append(f"| {name} | {_points(found['top1'])} | {' | '.join(gains)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _points(found: dict[str, float], sign: str = "") -> str:
+    return f"{100 * found['mean']:{sign}.2f} ± {100 * found['deviation']:.2f}"
+
+
+def main() -> None:
+    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="which rows", metavar="ROW")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vtzoo-paired", help="results so far")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
+    arguments = parser.parse_args()
+    runs = bench(arguments.rows, arguments.seeds, arguments.data, arguments.work, arguments.jobs)
+    measured = {
+        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
+        "versions": {name: version(name) for name in ("vtzoo", "torch", "timm")},
+        "seeds": arguments.seeds, "batch": 128, "minutes": sum(run["seconds"] for run in runs) / 60,
+        **{key: runs[0][key] for key in ("steps", "train_images", "held_images")},
+        "rows": summary(runs), "runs": runs,
+    }  # fmt: skip
+    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
+    if arguments.save:
+        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        from vtzoo.cards import put
+
+        README.write_text(put(README.read_text(encoding="utf-8"), "paired", render(measured)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

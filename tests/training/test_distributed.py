@@ -1,0 +1,92 @@
+"""Real processes of torchrun, with gloo, on this machine alone."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vtzoo.training.distributed import World, together
+
+ROOT = Path(__file__).resolve().parents[2]
+TOLERANCE = 1e-4  # relative, of a loss: ranks add their gradients up in another order, over all twelve steps
+
+
+def torchrun(ranks: int, *arguments: object, restarts: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Train with so many processes; they must end well."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone",
+        "--max-restarts", str(restarts), "--monitor-interval", "0.2", str(Path(__file__).with_name("ranks.py")),
+        *map(str, arguments),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+
+
+def assert_alike(folder: Path, other: Path) -> None:
+    one, two = losses(folder), losses(other)
+    assert [line["step"] for line in one] == [line["step"] for line in two] == list(range(1, 13))
+    for line, wanted in zip(one, two, strict=True):
+        assert line == pytest.approx(wanted, rel=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def recipe(recipe_text: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No drop path, which each rank draws for itself; everything else that is random is on."""
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(recipe_text(drop_path_rate=0.0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(recipe: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    torchrun(1, recipe, tiny_data, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("ranks", "parts"), [(2, 1), (2, 2)])
+def test_two_processes_have_the_losses_of_one(
+    ranks: int, parts: int, recipe: Path, tiny_data: Path, alone: Path, tmp_path: Path
+) -> None:
+    torchrun(ranks, recipe, tiny_data, tmp_path, PARTS=str(parts))
+    assert_alike(tmp_path, alone)
+    one, other = (load_file(folder / "checkpoint.safetensors") for folder in (tmp_path, alone))
+    for name in one:
+        if name.startswith(("model.", "average.", "localizer.")):
+            torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_killed_rank_starts_again_at_the_checkpoint(recipe: Path, tiny_data: Path, alone: Path, tmp_path: Path) -> None:
+    done = torchrun(2, recipe, tiny_data, tmp_path, 7, restarts=1)
+    assert "Signal 9" in done.stderr  # it did die
+    assert_alike(tmp_path, alone)
+
+
+def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with together() as world:
+        assert (world.rank, world.size, world.restarts) == (0, 1, 0)
+        assert not torch.distributed.is_initialized()
+
+
+def test_a_world_of_one_asks_nobody() -> None:
+    world = World()
+    assert world.leads
+    assert world.any(True)
+    assert not world.any(False)
+    assert torch.equal(world.mean(torch.tensor([3.0])), torch.tensor([3.0]))
+    world.wait()
