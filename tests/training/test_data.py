@@ -118,7 +118,7 @@ def test_a_batch_says_which_images_it_shows_and_in_which_epoch() -> None:
 def test_images_are_mirrored_only_where_recipe_and_data_set_allow(recipe: bool, dataset: bool, mirrored: bool) -> None:
     how = Augmentation(**{**vars(PLAIN), "flip": recipe})
     batches = plain(16, 16, flip=dataset, augmentation=how)
-    batches.pixels.values[:, :, :, 0] = 255  # a bright left edge
+    batches._source.values[:, :, :, 0] = 255  # a bright left edge
     left = batches.batch(0).images[:, 0, 0, 0] == 1
     assert bool((~left).any()) == mirrored
 
@@ -136,7 +136,7 @@ def test_keys_of_neighbouring_seeds_steps_and_streams_are_all_different_and_fit_
 
 
 def test_a_generator_is_a_function_of_seed_step_and_stream() -> None:
-    names = [(1, 3, data.ORDER), (1, 3, data.ORDER), (2, 3, data.ORDER), (1, 4, data.ORDER), (1, 3, data.PAIRS)]
+    names = [(1, 3, data.ORDER), (1, 3, data.ORDER), (2, 3, data.ORDER), (1, 4, data.ORDER), (1, 3, data.WEIGHTS)]
     first, again, *others = (
         torch.rand(4, generator=generator(seed, step, CPU, stream)) for seed, step, stream in names
     )

@@ -1,20 +1,30 @@
 """Batches for training: decoded images augmented as tensors on the training device."""
 
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from vtzoo import datasets
+from vtzoo.decoding import Pass, Split, cores
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import Augmentation
+from vtzoo.recipe import Augmentation, Recipe
 
-from . import augment
+from . import augment, cache, room
+from .crops import Crops
+from .forms import Form, Nothing
 from .pixels import Pixels, to_device
+from .workers import Decoder, Request, Workers
 
-# Streams of `key`: what each number is drawn for.
-WEIGHTS, DROPOUT, PAIRS, ORDER = range(4)
+WEIGHTS, DROPOUT, ORDER = range(3)  # streams of `key`: what a number is drawn for
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,29 +40,40 @@ class Batch:
 class Batches:
     """The batch of every step, each a function of (seed, step) alone: a run can start at any step.
 
-    `pixels` holds n images, `labels` is (n,). The images' order is shuffled anew each epoch; those left over after the
-    last whole batch wait for another epoch, and a set smaller than one batch is one batch.
+    `source` gives the pixels of n images, `labels` is (n,). The images' order is shuffled anew each epoch; those left
+    over after the last whole batch wait for another epoch, and a set smaller than one batch is one batch. A process
+    that takes `accumulate` parts of each batch in turn says so: workers prepare what is next.
     """
 
     def __init__(
-        self, pixels: Pixels | np.ndarray, labels: np.ndarray, *, batch_size: int, classes: int,
-        mean: tuple[float, ...], std: tuple[float, ...], augmentation: Augmentation, flip: bool, seed: int,
-        device: torch.device,
+        self, source: Pixels | Workers | np.ndarray, labels: np.ndarray, *, crops: Crops | None = None,
+        augmentation: Augmentation, batch_size: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...],
+        seed: int, device: torch.device, accumulate: int = 1, flip: bool = True,
     ) -> None:  # fmt: skip
-        self.pixels = Pixels.of(pixels, device) if isinstance(pixels, np.ndarray) else pixels
+        if isinstance(source, np.ndarray):  # until run.py calls open_batches
+            flip = augmentation.flip and flip
+            crops = Crops(size=source.shape[-1], padding=augmentation.crop_padding, box=None, flip=flip)
+            source = Pixels.of(source, device)
+        assert crops
         self.labels = torch.from_numpy(labels).to(device)
         self.batch_size = min(batch_size, len(labels))
         self.steps_per_epoch = len(labels) // self.batch_size
         self.classes, self.mean, self.std, self.device = classes, mean, std, device
-        self.augmentation, self.flip, self.seed = augmentation, flip, seed
+        self.crops, self.augmentation, self.seed = crops, augmentation, seed
+        self._source, self._accumulate = source, accumulate
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """The augmented batch of a step, or one of the equal parts that make it up; steps and parts count from 0."""
         epoch, chosen = self._chosen(step, part, parts)
         numbers = to_device(chosen, self.device)
-        uniform = augment.draws(self.seed, epoch, numbers)
-        images = self._crops(chosen, uniform)
+        uniform = self.crops.uniform(self.seed, epoch, numbers)
+        if isinstance(self._source, Workers):
+            ahead = (Request.of(*self._chosen(*place, parts)) for place in self._following(step, part))
+            images = to_device(self._source.take(Request.of(epoch, chosen), ahead), self.device)
+            images = self.crops.finish(images, uniform)
+        else:
+            images = self.crops.of_pixels(self._source, chosen, uniform)
         return self._augmented(images, uniform, numbers, epoch)
 
     def check_parts(self, parts: int) -> None:
@@ -75,11 +96,6 @@ class Batches:
         how = self.augmentation
         return bool(how.mix_probability and (how.mixup or how.cutmix))
 
-    def _crops(self, chosen: Tensor, uniform: Tensor) -> UInt8[Tensor, "b 3 h w"]:
-        how = self.augmentation
-        images, _ = self.pixels.take(chosen)
-        return augment.crop_and_flip(images, uniform, how.crop_padding, how.flip and self.flip)
-
     def _augmented(self, crops: Tensor, uniform: Tensor, chosen: Tensor, epoch: int) -> Batch:
         how = self.augmentation
         images = augment.normalize(crops, self.mean, self.std)
@@ -100,18 +116,85 @@ class Batches:
         first = place * self.batch_size + part * size
         return epoch, self._shuffled(epoch)[first : first + size]
 
+    def _following(self, step: int, part: int) -> Iterator[tuple[int, int]]:
+        """The steps and parts that this process asks for after these."""
+        first = part - part % self._accumulate
+        while True:
+            part += 1
+            if part == first + self._accumulate:
+                step, part = step + 1, first
+            yield step, part
+
     def _shuffled(self, epoch: int) -> Int[Tensor, " n"]:
         if epoch != self._epoch:
-            random = generator(self.seed, epoch, torch.device("cpu"), ORDER)
+            random = generator(self.seed, epoch, ORDER)
             self._epoch, self._order = epoch, torch.randperm(len(self.labels), generator=random)
         return self._order
 
 
-def generator(seed: int, step: int, device: torch.device, stream: int = PAIRS) -> torch.Generator:
-    """A generator whose numbers depend on (seed, step, stream) alone."""
-    return torch.Generator(device).manual_seed(key(seed, step, stream))
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a run records of its training images."""
+
+    manifest: str  # of those that can be read
+    images: int  # that can be read
+    skipped: int  # that cannot
 
 
-def key(seed: int, step: int, stream: int = DROPOUT) -> int:
+def open_batches(
+    recipe: Recipe, dataset: datasets.Dataset, split: Split, *, seed: int, device: torch.device,
+    workers: int | None = None, accumulate: int = 1, skip_bad: bool = False, folder: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Batches, Facts]:  # fmt: skip
+    """A recipe's batches of a training split, and facts about it: decoded once, and kept where there is room for that.
+
+    On the device, or else on the disk, in `folder` or the user's cache; where neither has room, and with `workers`,
+    that many processes decode in every epoch. Unreadable images are a VtzooError, but with `skip_bad` they are left
+    out. `progress` is called with every further number of images that are decoded now.
+    """
+    if workers is not None and workers < 1:
+        raise VtzooError(f"{workers} processes cannot decode images", "--workers takes 1 or more")
+    how = recipe.augmentation
+    crops = Crops(
+        size=recipe.model.image_size, padding=how.crop_padding, box=how.random_resized_crop,
+        flip=how.flip and dataset.flip,
+    )  # fmt: skip
+    find = partial(cache.open_stored, split, name=dataset.name, folder=folder or cache.folder(), progress=progress)
+    try:
+        stored = find(Nothing() if workers else crops.form)
+    except cache.NoRoomError as reason:
+        workers = max(1, cores() // room.processes())
+        log.warning("%s; %d processes decode the images in every epoch", reason, workers)
+        stored = find(Nothing())
+    readable = stored.extents.any(1)
+    kept = np.flatnonzero(readable.numpy())
+    if len(kept) < len(split) and not (skip_bad and len(kept)):
+        raise refusal(split, crops.form, np.flatnonzero(~readable.numpy()))
+    source = (
+        Workers(Decoder(split.rows.select(kept), crops, seed), workers, device) if workers
+        else Pixels.fitting(stored.pixels, stored.extents[readable].long(), device, copy=stored.mapped)
+    )  # fmt: skip
+    batches = Batches(
+        source, split.labels[kept], crops=crops, augmentation=how, batch_size=recipe.optimizer.batch_size,
+        classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=seed, device=device, accumulate=accumulate,
+    )  # fmt: skip
+    return batches, Facts(manifest=stored.manifest, images=len(kept), skipped=len(split) - len(kept))
+
+
+def refusal(split: Split, form: Form, unreadable: np.ndarray) -> VtzooError:
+    """The error for images that cannot be read: the first by its name, and how many they are."""
+    first = Pass(split=split.select(unreadable[:1]), keep=form.pixels)
+    list(first)
+    reason = first.errors[0].message if first.errors else f"unreadable image {split.rows.name(int(unreadable[0]))}"
+    hint = "mend or remove them" + "" if len(unreadable) == len(split) else "; --skip-bad leaves them out"
+    return VtzooError(f"{reason}; {len(unreadable)} of {len(split)} images cannot be read", hint)
+
+
+def generator(seed: int, step: int, stream: int) -> torch.Generator:
+    """A generator on the CPU whose numbers depend on (seed, step, stream) alone."""
+    return torch.Generator().manual_seed(key(seed, step, stream))
+
+
+def key(seed: int, step: int, stream: int) -> int:
     """A 63-bit number for (seed, step, stream), scrambled so that neighbours share nothing."""
     return int(np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0] >> 1)

@@ -5,6 +5,8 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from . import room
+
 
 class Pixels:
     """The uint8 pixels of a set of images, of one size or of many, and batches of them on a device.
@@ -23,6 +25,14 @@ class Pixels:
         """Images of one size, copied to the device."""
         extents = torch.tensor(images.shape[2:]).expand(len(images), 2)
         return cls(torch.from_numpy(images).to(device), extents, device)
+
+    @classmethod
+    def fitting(
+        cls, values: UInt8[Tensor, "*shape"], extents: Int[Tensor, "n 2"], device: torch.device, copy: bool
+    ) -> "Pixels":
+        """Images on the device where they fit, else left where they are; `copy` those from a file even on the CPU."""
+        fits = values.nbytes <= room.on_device(device)
+        return cls(values.to(device, copy=copy) if fits else values, extents, device)
 
     def __len__(self) -> int:
         return len(self.extents)
