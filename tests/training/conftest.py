@@ -1,6 +1,6 @@
 """A tiny recipe and a tiny data set: a Swin of two blocks and 16 channels, a few dozen images of noise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +13,9 @@ from PIL import Image
 from vtzoo import datasets
 from vtzoo.recipe import Recipe, parse_recipe
 from vtzoo.training import loop
+from vtzoo.training.crops import Crops
 from vtzoo.training.data import Batches
+from vtzoo.training.pixels import Pixels
 
 RECIPE = """
 name = "swin_t-drloc-cifar10"
@@ -95,14 +97,15 @@ def start() -> Starter:
     """The fresh state of a recipe's run on 24 images of noise, three batches of eight."""
 
     def fresh(recipe: Recipe, seed: int = 0, images: int = 24) -> loop.Run:
-        dataset, random = datasets.find(recipe.dataset), np.random.default_rng(5)
-        size = recipe.model.image_size
+        dataset, random, device = datasets.find(recipe.dataset), np.random.default_rng(5), torch.device("cpu")
+        how, size = recipe.augmentation, recipe.model.image_size
+        pixels = random.integers(0, 256, (images, 3, size, size), dtype=np.uint8)
         batches = Batches(
-            random.integers(0, 256, (images, 3, size, size), dtype=np.uint8), np.arange(images) % 10,
-            batch_size=recipe.optimizer.batch_size, classes=10, mean=dataset.mean, std=dataset.std,
-            augmentation=recipe.augmentation, flip=dataset.flip, seed=seed, device=torch.device("cpu"),
+            Pixels.of(pixels, device), np.arange(images) % 10, crops=Crops.of(how, size=size, flip=dataset.flip),
+            augmentation=how, batch_size=recipe.optimizer.batch_size, classes=10, mean=dataset.mean, std=dataset.std,
+            seed=seed, device=device,
         )  # fmt: skip
-        return loop.set_up(recipe, batches, 10, seed, torch.device("cpu"))
+        return loop.set_up(recipe, batches, 10, seed, device)
 
     return fresh
 
@@ -120,6 +123,14 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = {"img": images, "label": [number % 10 for number in range(count)]}
         hub.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}-00000-of-00001.parquet")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache of decoded images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VTZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,9 @@ import torch
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import Augmentation, Recipe
 from vtzoo.training import augment, data
+from vtzoo.training.crops import Crops
 from vtzoo.training.data import Batches, generator, key
+from vtzoo.training.pixels import Pixels
 
 PLAIN = Augmentation(
     crop_padding=0, flip=False, mixup=0.0, cutmix=0.0, mix_probability=0.0, erasing=0.0, label_smoothing=0.0
@@ -21,8 +23,9 @@ def plain(
     """Batches of images whose every pixel is the image's number, with that number as the label."""
     pixels = np.broadcast_to(np.arange(images, dtype=np.uint8)[:, None, None, None], (images, 3, 4, 4)).copy()
     return Batches(
-        pixels, np.arange(images), batch_size=batch_size, classes=images, mean=(0.0,) * 3, std=(1.0,) * 3,
-        augmentation=augmentation, flip=flip, seed=seed, device=CPU,
+        Pixels.of(pixels, CPU), np.arange(images), crops=Crops.of(augmentation, size=4, flip=flip),
+        augmentation=augmentation, batch_size=batch_size, classes=images, mean=(0.0,) * 3, std=(1.0,) * 3, seed=seed,
+        device=CPU,
     )  # fmt: skip
 
 
@@ -137,8 +140,6 @@ def test_keys_of_neighbouring_seeds_steps_and_streams_are_all_different_and_fit_
 
 def test_a_generator_is_a_function_of_seed_step_and_stream() -> None:
     names = [(1, 3, data.ORDER), (1, 3, data.ORDER), (2, 3, data.ORDER), (1, 4, data.ORDER), (1, 3, data.WEIGHTS)]
-    first, again, *others = (
-        torch.rand(4, generator=generator(seed, step, CPU, stream)) for seed, step, stream in names
-    )
+    first, again, *others = (torch.rand(4, generator=generator(seed, step, stream)) for seed, step, stream in names)
     assert torch.equal(first, again)
     assert not any(torch.equal(first, other) for other in others)

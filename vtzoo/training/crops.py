@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vtzoo.recipe import RandomResizedCrop
+from vtzoo.recipe import Augmentation, RandomResizedCrop
 
 from . import augment
 from .forms import Square, Whole
@@ -24,6 +24,12 @@ class Crops:
     padding: int  # pixels of reflected border around a square image, before it is shifted
     box: RandomResizedCrop | None  # instead
     flip: bool  # left to right, half of the images
+
+    @classmethod
+    def of(cls, augmentation: Augmentation, *, size: int, flip: bool) -> "Crops":
+        """What a recipe's augmentation asks for, at the model's image size; `flip` says whether the data allow one."""
+        how = augmentation
+        return cls(size=size, padding=how.crop_padding, box=how.random_resized_crop, flip=how.flip and flip)
 
     @property
     def form(self) -> Square | Whole:

@@ -46,15 +46,10 @@ class Batches:
     """
 
     def __init__(
-        self, source: Pixels | Workers | np.ndarray, labels: np.ndarray, *, crops: Crops | None = None,
-        augmentation: Augmentation, batch_size: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...],
-        seed: int, device: torch.device, accumulate: int = 1, flip: bool = True,
+        self, source: Pixels | Workers, labels: np.ndarray, *, crops: Crops, augmentation: Augmentation,
+        batch_size: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...], seed: int,
+        device: torch.device, accumulate: int = 1,
     ) -> None:  # fmt: skip
-        if isinstance(source, np.ndarray):  # until run.py calls open_batches
-            flip = augmentation.flip and flip
-            crops = Crops(size=source.shape[-1], padding=augmentation.crop_padding, box=None, flip=flip)
-            source = Pixels.of(source, device)
-        assert crops
         self.labels = torch.from_numpy(labels).to(device)
         self.batch_size = min(batch_size, len(labels))
         self.steps_per_epoch = len(labels) // self.batch_size
@@ -155,10 +150,7 @@ def open_batches(
     if workers is not None and workers < 1:
         raise VtzooError(f"{workers} processes cannot decode images", "--workers takes 1 or more")
     how = recipe.augmentation
-    crops = Crops(
-        size=recipe.model.image_size, padding=how.crop_padding, box=how.random_resized_crop,
-        flip=how.flip and dataset.flip,
-    )  # fmt: skip
+    crops = Crops.of(how, size=recipe.model.image_size, flip=dataset.flip)
     find = partial(cache.open_stored, split, name=dataset.name, folder=folder or cache.folder(), progress=progress)
     try:
         stored = find(Nothing() if workers else crops.form)
