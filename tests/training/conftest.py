@@ -1,6 +1,6 @@
 """A tiny recipe and a tiny data set: a Swin of two blocks and 16 channels, a few dozen images of noise."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from vtzoo import datasets
+from vtzoo.decoding import Rows, Split
 from vtzoo.recipe import Recipe, parse_recipe
 from vtzoo.training import loop
 from vtzoo.training.crops import Crops
@@ -123,6 +124,21 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = {"img": images, "label": [number % 10 for number in range(count)]}
         hub.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}-00000-of-00001.parquet")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_split() -> Callable[..., Split]:
+    """A split of cifar10's classes out of arrays (height, width, 3), stored as PNG, or of bytes as they are."""
+    import pyarrow
+
+    def make(images: Sequence[np.ndarray | bytes]) -> Split:
+        stored = [{"bytes": image if isinstance(image, bytes) else png(image), "path": None} for image in images]
+        encoded = pyarrow.chunked_array([pyarrow.array(stored)])
+        rows = Rows(encoded=encoded, positions=np.arange(len(images)), origin="image {}".format)
+        names = datasets.labels("cifar10") or ()
+        return Split(labels=np.arange(len(images)) % 10, label_names=names, rows=rows)
+
+    return make
 
 
 @pytest.fixture(autouse=True, scope="session")
