@@ -47,7 +47,7 @@ def measure(row: str, seed: int, data: Path | None) -> dict[str, Any]:
     from vtzoo import datasets, splits
     from vtzoo.recipe import load_recipe
     from vtzoo.training import loop
-    from vtzoo.training.data import Batches
+    from vtzoo.training.data import open_batches
 
     recipe = load_recipe(HERE.with_suffix(".toml"))
     change = ROWS[row]
@@ -55,11 +55,7 @@ def measure(row: str, seed: int, data: Path | None) -> dict[str, Any]:
     dataset, cpu = datasets.find(recipe.dataset), torch.device("cpu")
     rest, held = splits.read(dataset, "train", data).hold_out(0.2, seed=0)
     _, small = rest.hold_out(0.125, seed=1)
-    batches = Batches(
-        small.array(recipe.model.image_size), small.labels, batch_size=recipe.optimizer.batch_size,
-        classes=dataset.classes, mean=dataset.mean, std=dataset.std, augmentation=recipe.augmentation,
-        flip=dataset.flip, seed=seed, device=cpu,
-    )  # fmt: skip
+    batches, _ = open_batches(recipe, dataset, small, seed=seed, device=cpu)
     run = loop.set_up(recipe, batches, dataset.classes, seed, cpu)
     with tempfile.TemporaryDirectory() as folder:
         seconds = loop.fit(run, recipe, seed=seed, identity="paired", folder=Path(folder))

@@ -72,13 +72,13 @@ def test_two_processes_have_the_losses_of_one(
 
 def test_a_killed_rank_starts_again_at_the_checkpoint(recipe: Path, tiny_data: Path, alone: Path, tmp_path: Path) -> None:
     done = torchrun(2, recipe, tiny_data, tmp_path, 7, restarts=1)
-    assert "Signal 9" in done.stderr  # it did die
+    assert "exitcode: -9" in done.stderr  # it did die
     assert_alike(tmp_path, alone)
 
 
 def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with together() as world:
+    with together(torch.device("cpu")) as world:
         assert (world.rank, world.size, world.restarts) == (0, 1, 0)
         assert not torch.distributed.is_initialized()
 

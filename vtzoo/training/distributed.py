@@ -50,18 +50,30 @@ class World:
         if self.size > 1:
             distributed.barrier()
 
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """A block that rank 0 runs before all others."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
 
 @contextmanager
-def together() -> Iterator[World]:
-    """The world that torchrun's environment describes, for as long as the block runs; a world of one without it."""
+def together(device: torch.device) -> Iterator[World]:
+    """The world that torchrun's environment describes, for as long as the block runs; a world of one without it.
+
+    `device` is what the ranks train on: on GPUs each takes the one of its number on its machine.
+    """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         yield World(restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))
         return
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # Both: gradients travel on the GPUs' own network, a stop and other small words between CPUs.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield World(
             rank=distributed.get_rank(), size=size, restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))

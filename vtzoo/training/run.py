@@ -21,7 +21,8 @@ from vtzoo.splits import Split
 
 from . import checkpoint
 from .curves import draw_curves
-from .data import Batches
+from .data import open_batches
+from .distributed import together
 from .loop import Progress, Run, fit, set_up
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # what result.json keeps the hashes of
@@ -29,39 +30,53 @@ VERSIONED = ("torch", "timm", "numpy", "pillow", "onnxruntime")
 
 
 def train(
-    path: Path, *, data: Path | None, out: Path, seed: int = 0, device: str = "auto", resume: bool = False,
+    path: Path, *, data: Path | None, out: Path, seed: int = 0, device: str = "auto", accumulate: int = 1,
+    compiled: bool = False, workers: int | None = None, skip_bad: bool = False, resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any] | None:  # fmt: skip
     """Train a recipe and return its result.json; `out` becomes a model folder.
 
-    `data` is where the recipe's data set is read from, None for the Hub. With `resume` a run goes on at its last
-    checkpoint, to the very losses of a run that was never interrupted; on the CPU, bit for bit.
+    `data` is where the recipe's data set is read from, None for the Hub. `accumulate` splits a batch into so many parts
+    one after another, `compiled` compiles the model, `workers` processes decode in every epoch where a number is given,
+    and `skip_bad` leaves unreadable training images out. With `resume` a run goes on at its last checkpoint, to the
+    very losses of a run that was never interrupted; on the CPU, bit for bit.
+
+    Started by torchrun, each process takes its share of every batch; all but the first return None. What torchrun
+    starts again after a process died goes on by itself; machines must share the folder `out`.
     """
     recipe = load_recipe(path)
     dataset = datasets.find(recipe.dataset)
     where = models.pick_device(device)
-    _claim(out, resume)
-    training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)  # both before the hours
-    batches = Batches(
-        training.array(recipe.model.image_size), training.labels, batch_size=recipe.optimizer.batch_size,
-        classes=dataset.classes, mean=dataset.mean, std=dataset.std, augmentation=recipe.augmentation,
-        flip=dataset.flip, seed=seed, device=where,
-    )  # fmt: skip
-    run = set_up(recipe, batches, dataset.classes, seed, where)
-    recipe_sha256 = identity(path)
-    run_id = f"{recipe_sha256}/{seed}/{training.manifest}"
-    stored = out / "checkpoint.safetensors"
-    if stored.exists():
-        run.step = checkpoint.restore(stored, run=run_id, **run.parts())
-    (out / "recipe.toml").write_bytes(path.read_bytes())  # as it is now: it may be edited while the run goes on
-    seconds = fit(run, recipe, seed=seed, identity=run_id, folder=out, progress=progress)
-    facts = {
-        "seed": seed, "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
-        "train_images": len(training), "train_manifest": training.manifest, "hardware": hardware(where),
-        "versions": {"vtzoo": __version__} | {name: installed(name) for name in VERSIONED},
-        "recipe_sha256": recipe_sha256,
-    }  # fmt: skip
-    return finish(run, recipe, dataset, training.label_names, held=held, out=out, facts=facts)
+    with together(where) as world:
+        _claim(out, resume or world.restarts > 0 or not world.leads)
+        training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)  # before the hours
+        with world.first():  # decodes the images into the cache, where the others find them
+            batches, images = open_batches(
+                recipe, dataset, training, seed=seed, device=where, workers=workers, accumulate=accumulate,
+                skip_bad=skip_bad,
+            )  # fmt: skip
+        run = set_up(
+            recipe, batches, dataset.classes, seed, where, world=world, accumulate=accumulate, compiled=compiled
+        )
+        recipe_sha256 = identity(path)
+        run_id = f"{recipe_sha256}/{seed}/{images.manifest}"
+        stored = out / "checkpoint.safetensors"
+        if stored.exists():
+            run.step = checkpoint.restore(stored, run=run_id, **run.parts())
+        world.wait()
+        if world.leads:
+            (out / "recipe.toml").write_bytes(path.read_bytes())  # as it is now: it may be edited while the run goes on
+        seconds = fit(run, recipe, seed=seed, identity=run_id, folder=out, progress=progress)
+        if not world.leads:
+            return None
+        facts = {
+            "seed": seed, "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
+            "train_images": images.images, "train_manifest": images.manifest, "train_skipped": images.skipped,
+            "processes": world.size, "hardware": hardware(where),
+            "versions": {"vtzoo": __version__} | {name: installed(name) for name in VERSIONED},
+            "recipe_sha256": recipe_sha256,
+        }  # fmt: skip
+        return finish(run, recipe, dataset, training.label_names, held=held, out=out, facts=facts)
 
 
 def finish(
@@ -106,7 +121,7 @@ def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ..
         "label_names": list(labels),
         "pretrained_cfg": {
             "tag": recipe.name, "num_classes": dataset.classes, "input_size": [3, size, size],
-            "fixed_input_size": bool(sized), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center",
+            "fixed_input_size": bool(sized), "interpolation": "bicubic", "crop_pct": recipe.model.crop_pct or 1.0, "crop_mode": "center",
             "mean": list(dataset.mean), "std": list(dataset.std), "license": "apache-2.0",
             "first_conv": model.pretrained_cfg.get("first_conv"), "classifier": model.pretrained_cfg.get("classifier"),
         },
