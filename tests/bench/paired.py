@@ -56,7 +56,7 @@ def measure(row: str, seed: int, data: Path | None) -> dict[str, Any]:
     rest, held = splits.read(dataset, "train", data).hold_out(0.2, seed=0)
     _, small = rest.hold_out(0.125, seed=1)
     batches, _ = open_batches(recipe, dataset, small, seed=seed, device=cpu)
-    run = loop.set_up(recipe, batches, dataset.classes, seed, cpu)
+    run = loop.set_up(recipe, loop.build(recipe, dataset.classes, seed, cpu), batches)
     with tempfile.TemporaryDirectory() as folder:
         seconds = loop.fit(run, recipe, seed=seed, identity="paired", folder=Path(folder))
         lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()[-batches.steps_per_epoch :]

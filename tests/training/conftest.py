@@ -106,7 +106,7 @@ def start() -> Starter:
             augmentation=how, batch_size=recipe.optimizer.batch_size, classes=10, mean=dataset.mean, std=dataset.std,
             seed=seed, device=device,
         )  # fmt: skip
-        return loop.set_up(recipe, batches, 10, seed, device)
+        return loop.set_up(recipe, loop.build(recipe, 10, seed, device), batches)
 
     return fresh
 

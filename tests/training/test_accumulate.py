@@ -11,8 +11,6 @@ from vtzoo.errors import VtzooError
 from vtzoo.recipe import Recipe
 from vtzoo.training import loop
 
-CPU = torch.device("cpu")
-
 
 def trained(recipe: Recipe, start: Callable[..., loop.Run], accumulate: int, folder: Path) -> dict[str, torch.Tensor]:
     """The checkpoint of a whole run whose batches of eight come in parts."""
@@ -60,4 +58,4 @@ def test_parts_that_do_not_divide_a_batch_are_refused_before_the_training(
 ) -> None:
     run = start(tiny())
     with pytest.raises(VtzooError, match="8 images"):
-        loop.set_up(tiny(), run.batches, 10, 0, CPU, accumulate=3)
+        loop.set_up(tiny(), run.joint, run.batches, accumulate=3)

@@ -15,6 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 EPOCHS = 8  # of three steps
+COLOURS = """color_jitter = 0.4
+rand_augment = { operations = 2, magnitude = 9.0, magnitude_std = 0.5, probability = 0.5 }
+"""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -27,11 +30,11 @@ class Trainer:
         assert self.train(whole) == 0
         self.seconds = time.monotonic() - began
 
-    def train(self, folder: Path, kill_after: float = 0) -> int:
+    def train(self, folder: Path, kill_after: float = 0, workers: int = 0) -> int:
         """Train, or go on training, in `folder`; how the process ended: 0, or -9 where it was killed in time."""
         assert self.process.stdin
         assert self.process.stdout
-        self.process.stdin.write(f"{folder} {kill_after}\n")
+        self.process.stdin.write(f"{folder} {kill_after} {workers}\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
@@ -42,7 +45,7 @@ def trainer(
 ) -> Iterator[Trainer]:
     folder = tmp_path_factory.mktemp("kill")
     text = recipe_text(epochs=EPOCHS, cosine_epochs=EPOCHS, schedule_epochs=EPOCHS)
-    (folder / "recipe.toml").write_text(text)
+    (folder / "recipe.toml").write_text(text.replace("flip = true\n", f"flip = true\n{COLOURS}"))
     command = [sys.executable, str(Path(__file__).with_name("zygote.py")), str(folder / "recipe.toml"), str(tiny_data)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
@@ -59,11 +62,14 @@ def lines(folder: Path) -> list[dict[str, float]]:
 
 
 def killed_at_random(trainer: Trainer, folder: Path, seed: int) -> None:
-    """Kill a run at a random moment, go on with it to its end, and compare it with the one that nobody killed."""
-    moment = random.Random(seed).random() * trainer.seconds
-    status = trainer.train(folder, kill_after=moment)
+    """Kill a run at a random moment, go on with it to its end, and compare it with the one that nobody killed.
+
+    Every second one has its images decoded by two processes, before the kill and after it.
+    """
+    moment, workers = random.Random(seed).random() * trainer.seconds, 2 * (seed % 2)
+    status = trainer.train(folder, kill_after=moment, workers=workers)
     assert status in (-signal.SIGKILL, 0)  # it may have been faster than the run that was timed
-    assert trainer.train(folder) == 0
+    assert trainer.train(folder, workers=workers) == 0
     assert len(lines(folder)) == 3 * EPOCHS
     assert lines(folder) == lines(trainer.whole)
     one, other = (load_file(place / "checkpoint.safetensors") for place in (folder, trainer.whole))

@@ -312,11 +312,11 @@ def test_a_missing_test_split_is_found_before_the_training(write: Write, tiny_da
         ({"depths": [1, 1, 1], "num_heads": [1, 2, 2], "stage": 2}, "a 2x2 grid is too small to localize in"),
     ],
 )
-def test_a_stage_that_cannot_serve_is_refused_before_the_training(
-    edits: dict[str, Any], message: str, write: Write, tiny_data: Path, tmp_path: Path
+def test_a_stage_that_cannot_serve_is_refused_before_the_data_is_read(
+    edits: dict[str, Any], message: str, write: Write, tmp_path: Path
 ) -> None:
     with pytest.raises(VtzooError) as raised:
-        run.train(write(**edits), data=tiny_data, out=tmp_path / "run", device="cpu")
+        run.train(write(**edits), data=tmp_path / "nowhere", out=tmp_path / "run", device="cpu")
     assert message in text(raised)
 
 

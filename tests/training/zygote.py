@@ -1,7 +1,8 @@
 """A process that has everything imported, and forks one training process after another: `python zygote.py RECIPE DATA`.
 
-For each line "FOLDER SECONDS" on stdin it starts `train(..., out=FOLDER, resume=True)` in a child, kills it with
-SIGKILL after the seconds unless they are 0, and prints how it ended: 0, or minus the signal. The kill is sent from
+For each line "FOLDER SECONDS WORKERS" on stdin it starts `train(..., out=FOLDER, resume=True)` in a child, kills it with
+SIGKILL after the seconds unless they are 0, and prints how it ended: 0, or minus the signal. Images come out of the
+cache, or from so many processes unless they are 0. The kill is sent from
 here, by the only process that can know that the child's number is still the child's. Every step leaves a checkpoint.
 """
 
@@ -20,10 +21,10 @@ recipe, data = map(Path, sys.argv[1:])
 splits.library()  # imported before the forks
 print("ready", flush=True)
 for line in sys.stdin:
-    folder, seconds = line.rsplit(maxsplit=1)
+    folder, seconds, workers = line.rsplit(maxsplit=2)
     child = os.fork()
     if child == 0:
-        run.train(recipe, data=data, out=Path(folder), device="cpu", resume=True)
+        run.train(recipe, data=data, out=Path(folder), device="cpu", resume=True, workers=int(workers) or None)
         os._exit(0)
     if float(seconds):
         time.sleep(float(seconds))

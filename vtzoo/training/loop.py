@@ -112,18 +112,22 @@ def _gradients_shared(joint: nn.Module, *, now: bool) -> Iterator[None]:
             yield
 
 
-def set_up(
-    recipe: Recipe, batches: Batches, classes: int, seed: int, device: torch.device, *, world: World | None = None,
-    accumulate: int = 1, compiled: bool = False,
-) -> Run:  # fmt: skip
-    """The fresh state of a recipe's run; two runs of one seed start alike."""
-    world = world or World()
-    batches.check_parts(world.size * accumulate)
+def build(recipe: Recipe, classes: int, seed: int, device: torch.device) -> Joint:
+    """A recipe's model and localization heads with fresh weights, the same for one seed; or why it cannot be trained."""
     torch.manual_seed(key(seed, 0, WEIGHTS))
     model = models.build(
         recipe.model.name, num_classes=classes, image_size=recipe.model.image_size, **recipe.model.arguments
     ).to(device)
-    joint = join(recipe, model, device)
+    return join(recipe, model, device)
+
+
+def set_up(
+    recipe: Recipe, joint: Joint, batches: Batches, *, world: World | None = None, accumulate: int = 1,
+    compiled: bool = False,
+) -> Run:  # fmt: skip
+    """The fresh state of a recipe's run, with what `build` made; two runs of one seed start alike."""
+    world, model, device = world or World(), joint.model, batches.device
+    batches.check_parts(world.size * accumulate)
     if compiled:
         joint.compile()
     optimizer = adamw(

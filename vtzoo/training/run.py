@@ -23,7 +23,7 @@ from . import checkpoint
 from .curves import draw_curves
 from .data import open_batches
 from .distributed import together
-from .loop import Progress, Run, fit, set_up
+from .loop import Progress, Run, build, fit, set_up
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # what result.json keeps the hashes of
 VERSIONED = ("torch", "timm", "numpy", "pillow", "onnxruntime")
@@ -49,15 +49,14 @@ def train(
     where = models.pick_device(device)
     with together(where) as world:
         _claim(out, resume or world.restarts > 0 or not world.leads)
+        joint = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
         training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)  # before the hours
         with world.first():  # decodes the images into the cache, where the others find them
             batches, images = open_batches(
                 recipe, dataset, training, seed=seed, device=where, workers=workers, accumulate=accumulate,
                 skip_bad=skip_bad,
             )  # fmt: skip
-        run = set_up(
-            recipe, batches, dataset.classes, seed, where, world=world, accumulate=accumulate, compiled=compiled
-        )
+        run = set_up(recipe, joint, batches, world=world, accumulate=accumulate, compiled=compiled)
         recipe_sha256 = identity(path)
         run_id = f"{recipe_sha256}/{seed}/{images.manifest}"
         stored = out / "checkpoint.safetensors"
