@@ -27,8 +27,9 @@ def draw_curves(metrics: Path, picture: Path, steps_per_epoch: int, drloc: Drloc
         values = epoch_means([line[key] for line in lines], steps_per_epoch)
         axes.plot(np.arange(1, len(values) + 1), values, marker="." if len(values) < 30 else "")
         axes.set(title=title or _localization(drloc), xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if min(values, default=0) >= 0:  # the variance-aware loss goes below
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.05 * max(values, default=1) or None)
         axes.grid(alpha=0.3)
     drawn = BytesIO()
     figure.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
