@@ -94,11 +94,11 @@ def erase(
     wide = (area / aspect).sqrt().clamp(1, w)
     rows, columns = _between(uniform[:, ERASE_TOP], high, h), _between(uniform[:, ERASE_LEFT], wide, w)
     chosen = uniform[:, ERASE] < probability
-    erased = ((rows & chosen[:, None])[:, :, None] & columns[:, None, :])[:, None]
+    erased = ((rows & chosen[:, None]).float()[:, :, None] * columns.float()[:, None, :])[:, None]
     if noise is None:
-        return images.masked_fill(erased, 0.0)
+        return images * (1 - erased)
     normal = _normal(uniform[:, ERASE_NOISE], images[0].numel()).view_as(images)
-    return torch.where(erased, noise * normal, images)
+    return images.lerp(noise * normal, erased)
 
 
 def _normal(uniform: Float[Tensor, " b"], count: int) -> Float[Tensor, "b {count}"]:
@@ -147,12 +147,15 @@ def mix(
     pasting, blending = (beta_quantile(uniform[:, 2], alpha or 1.0) for alpha in (cutmix, mixup))
     share = torch.where(pasted, pasting, blending)
     share = torch.where(uniform[:, 1] < probability, share, 0.0)
-    side = share.sqrt()
-    rectangle = _between(uniform[:, 3], side * h, h)[:, :, None] & _between(uniform[:, 4], side * w, w)[:, None, :]
-    covered = rectangle.float().mean((1, 2))  # the whole pixels that were pasted, not the share that was asked for
+    side, blended = share.sqrt(), ~pasted[:, None]
+    rows = (_between(uniform[:, 3], side * h, h) | blended).float()
+    columns = (_between(uniform[:, 4], side * w, w) | blended).float()
+    covered = rows.sum(1) * columns.sum(1) / (h * w)  # the whole pixels that were pasted, not the share asked for
     share = torch.where(pasted, covered, share)
-    amount = torch.where(pasted[:, None, None], rectangle.float(), share[:, None, None])[:, None]
-    return images.lerp(images[partner], amount), targets.lerp(targets[partner], share[:, None])
+    rows *= torch.where(pasted, 1.0, share)[:, None]
+    amount = (rows[:, :, None] * columns[:, None, :])[:, None]
+    mixed = images.lerp(images.index_select(0, partner), amount)
+    return mixed, targets.lerp(targets.index_select(0, partner), share[:, None])
 
 
 def beta_quantile(uniform: Float[Tensor, " b"], alpha: float) -> Float[Tensor, " b"]:
@@ -186,9 +189,14 @@ def normalize(
     images: UInt8[Tensor, "b c h w"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "b c h w"]:
     """Pixels 0..255 as floats, less the mean, over the standard deviation; both in 0..1."""
-    scale = 255.0 * images.new_tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
-    shift = images.new_tensor(mean, dtype=torch.float32).view(1, -1, 1, 1) * 255.0
+    shift, scale = (_channels(which, images.device) for which in (mean, std))
     return (images - shift) / scale
+
+
+@lru_cache(maxsize=8)
+def _channels(shares: tuple[float, ...], device: torch.device) -> Float[Tensor, "c 1 1"]:
+    """A number for each channel, in levels; kept, as a copy to a device waits for it."""
+    return torch.tensor(shares, device=device)[:, None, None] * 255
 
 
 def smooth(labels: Int[Tensor, " b"], classes: int, smoothing: float) -> Float[Tensor, "b k"]:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Int16, Integer, UInt8
 from torch import Tensor
 
 _TRIES = 10  # boxes that are drawn for an image, before the central one is taken
@@ -59,11 +59,10 @@ def resized_crop(
     resized = pixels.new_empty(b, c, size, size)
     most = max(1, _CHUNK // (c * h * w))
     for part in (slice(first, first + most) for first in range(0, b, most)):
-        columns = pixels[part].permute(0, 3, 1, 2).contiguous().flatten(2)
-        columns = _sums(columns, *(which[part] for which in across)).view(-1, size, c, h)
-        rows = columns.permute(0, 3, 2, 1).contiguous().flatten(2)
-        rows = _sums(rows, *(which[part] for which in down)).view(-1, size, c, size)
-        resized[part] = rows.transpose(1, 2)
+        columns = _sums(pixels[part].flatten(1, 2).mT, *(which[part] for which in across))
+        rows = columns.mT.contiguous().view(-1, h, size)
+        rows = _sums(rows, *(which[part].repeat_interleave(c, 0) for which in down))
+        resized[part] = rows.view(-1, c, size, size)
     return resized
 
 
@@ -95,8 +94,8 @@ def _taps(
 
 
 def _sums(
-    lines: UInt8[Tensor, "b n m"], which: Int[Tensor, "b size taps"], weights: Float[Tensor, "b size taps"]
-) -> UInt8[Tensor, "b size m"]:
+    lines: Integer[Tensor, "b n m"], which: Int[Tensor, "b size taps"], weights: Float[Tensor, "b size taps"]
+) -> Int16[Tensor, "b size m"]:
     """Weighted sums of some of each image's lines, rounded to levels.
 
     Weights are multiples of 2**-15, so that a sum of products with levels fits the 24 bits of a float: it is exact in
@@ -105,9 +104,12 @@ def _sums(
     b, n, m = lines.shape
     place = which + n * torch.arange(b, device=lines.device)[:, None, None]
     sums = torch.nn.functional.embedding_bag(
-        place.flatten(0, 1), lines.float().view(-1, m), per_sample_weights=weights.flatten(0, 1), mode="sum"
+        place.flatten(0, 1),
+        lines.to(torch.float32, memory_format=torch.contiguous_format).view(-1, m),
+        per_sample_weights=weights.flatten(0, 1),
+        mode="sum",
     )
-    return sums.add_(0.5).clamp_(0, 255).byte().view(b, -1, m)
+    return sums.add_(0.5).clamp_(0, 255).short().view(b, -1, m)
 
 
 def _bicubic(distance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -1,0 +1,104 @@
+"""Operations on the colours of uint8 batches, each image by an amount of its own, as Pillow does them image by image.
+
+Each takes images (b, 3, h, w) and what varies between them, (b,), and returns new images. All are Pillow's level for
+level: what it does in integers and in floats of 32 or 64 bits is done in the same here.
+"""
+
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
+from torch import Tensor
+
+Images = UInt8[Tensor, "b 3 h w"]
+PerImage = Shaped[Tensor, " b"]
+
+
+def auto_contrast(pixels: Images, _: PerImage) -> Images:
+    """Each channel stretched so that its lowest level becomes 0 and its highest 255."""
+    flat = pixels.flatten(2)
+    low, high = flat.amin(2, keepdim=True).double(), flat.amax(2, keepdim=True).double()
+    scale = torch.full_like(high, 255) / (high - low)  # no reciprocal, times 255: Pillow cuts down what this gives
+    level = torch.arange(256, device=pixels.device)
+    table = torch.where(high > low, (level * scale - low * scale).clamp(0, 255), level)
+    return _look_up(table.byte(), pixels)
+
+
+def equalize(pixels: Images, _: PerImage) -> Images:
+    """Each channel's levels spread so that they are about equally frequent."""
+    flat = pixels.flatten(2).long()
+    count = flat.new_zeros(*flat.shape[:2], 256).scatter_add_(2, flat, torch.ones_like(flat))
+    highest = count.gather(2, flat.amax(2, keepdim=True))
+    step = (flat.shape[2] - highest).div(255, rounding_mode="floor")
+    below = count.cumsum(2) - count
+    spread = (step.div(2, rounding_mode="floor") + below).div(step.clamp(min=1), rounding_mode="floor").clamp_(max=255)
+    table = torch.where(step > 0, spread, torch.arange(256, device=pixels.device))
+    return _look_up(table.byte(), pixels)
+
+
+def _look_up(table: UInt8[Tensor, "b 3 256"], pixels: Images) -> Images:
+    """What each channel's table says of its levels."""
+    return table.gather(2, pixels.flatten(2).long()).view_as(pixels)
+
+
+def invert(pixels: Images, _: PerImage) -> Images:
+    """The negative."""
+    return ~pixels
+
+
+def posterize(pixels: Images, bits: Int[Tensor, " b"]) -> Images:
+    """Only the highest bits of every level, 1 to 8 of them."""
+    return pixels & _beside(256 - 2 ** (8 - bits)).byte()
+
+
+def solarize(pixels: Images, threshold: Int[Tensor, " b"]) -> Images:
+    """Levels from a threshold of 0 to 256 on inverted."""
+    return torch.where(pixels < _beside(threshold), pixels, ~pixels)
+
+
+def solarize_add(pixels: Images, amount: Int[Tensor, " b"]) -> Images:
+    """Levels below 128 made brighter by an amount of 0 to 128."""
+    amount = _beside(amount).byte()
+    return torch.where(pixels < 128, torch.minimum(pixels, 255 - amount) + amount, pixels)
+
+
+def brightness(pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+    """Images blended with black."""
+    return _blend(torch.zeros((), device=pixels.device), pixels, factor)
+
+
+def contrast(pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+    """Images blended with the mean of their luminance, rounded to a level."""
+    luminance = _luminance(pixels)
+    mean = luminance.sum((1, 2, 3), dtype=torch.float64) / luminance[0].numel()
+    return _blend(_beside((mean + 0.5).floor().float()), pixels, factor)
+
+
+def color(pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+    """Images blended with their luminance."""
+    return _blend(_luminance(pixels), pixels, factor)
+
+
+def sharpness(pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+    """Images blended with themselves smoothed: a 3x3 mean in which the centre counts for five. The border stays."""
+    whole = pixels.short()
+    rows = whole[:, :, :-2] + whole[:, :, 1:-1] + whole[:, :, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * whole[:, :, 1:-1, 1:-1]
+    smooth = pixels.float()
+    smooth[:, :, 1:-1, 1:-1] = (total.float() / 13 + 0.5).floor_()
+    return _blend(smooth, pixels, factor)
+
+
+def _luminance(pixels: Images) -> Float[Tensor, "b 1 h w"]:
+    """Pillow's conversion to "L": ITU-R 601-2 in units of 2**-16, which a float of 24 bits sums exactly."""
+    red, green, blue = pixels.float().split(1, 1)
+    return (red * 19595 + green * 38470 + blue * 7471 + 32768).div_(65536).floor_()
+
+
+def _blend(plain: Float[Tensor, "..."], pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+    """`plain` at a factor of 0, the images at 1, beyond them above 1; cut down to levels, not rounded, as in Pillow."""
+    blended = (pixels.float() - plain).mul_(_beside(factor.float())).add_(plain)
+    return blended.clamp_(0, 255).short().byte()  # by way of int16, as torch turns floats into bytes one by one
+
+
+def _beside(amount: PerImage) -> Shaped[Tensor, "b 1 1 1"]:
+    """A number an image, to be broadcast over its pixels."""
+    return amount[:, None, None, None]

@@ -1,0 +1,154 @@
+"""RandAugment and colour jitter of uint8 batches, every operation, magnitude and sign drawn per image.
+
+What is done to which image is decided on the CPU, and the images of each operation are changed together. Where images
+are on another device, `uniform` may stay on the CPU all the same: then no step waits for that device.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import permutations
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from . import levels, warp
+
+DRAWS_PER_OPERATION = 4  # uniform numbers an image: the operation, whether it is carried out, its magnitude, its sign
+JITTER_DRAWS = 4  # uniform numbers an image: three factors and their order
+
+Change = Callable[[Tensor, Tensor], Tensor]  # of images, by an amount for each
+
+
+def rand_augment(
+    images: UInt8[Tensor, "b 3 h w"],
+    uniform: Float[Tensor, "b d"],
+    *,
+    operations: int,
+    magnitude: float,
+    magnitude_std: float,
+    probability: float,
+    fill: tuple[int, int, int],
+) -> UInt8[Tensor, "b 3 h w"]:
+    """Images changed by `operations` random ones of AMOUNTS, each carried out at the given probability.
+
+    Cubuk et al. 2020 in timm's variant "inc1": drawn with replacement, magnitudes are normal and cut off at 0 and 10,
+    and every effect grows with them. `uniform` has DRAWS_PER_OPERATION columns an operation, or more. `fill` is the
+    colour of what comes in from outside the image.
+    """
+    changes = COLOURS | {name: partial(change, fill=fill) for name, change in SHAPES.items()}
+    names = list(changes)
+    drawn = uniform[:, : operations * DRAWS_PER_OPERATION].cpu().double()
+    which, carried, normal, sign = drawn.unflatten(1, (operations, DRAWS_PER_OPERATION)).unbind(2)
+    which = torch.where(carried < probability, which * len(names), len(names)).long()
+    normal = torch.special.ndtri(normal + 2**-25)  # the middle of the 2**-24 that a draw stands for: never 0 or 1
+    magnitudes = (magnitude + magnitude_std * normal).clamp(0, 10)
+    signs = torch.where(sign < 0.5, -1.0, 1.0)
+    images = images.clone()
+    for layer in range(operations):
+        for number, chosen in _groups(which[:, layer], len(names)):
+            amounts = AMOUNTS[names[number]](magnitudes[chosen, layer], signs[chosen, layer])
+            _change(images, chosen, changes[names[number]], amounts)
+    return images
+
+
+def color_jitter(
+    images: UInt8[Tensor, "b 3 h w"], uniform: Float[Tensor, "b d"], strength: float
+) -> UInt8[Tensor, "b 3 h w"]:
+    """Images of another brightness, contrast and saturation, changed in a random order.
+
+    Factors are uniform between 1 - strength, at least 0, and 1 + strength: torchvision's ColorJitter without hue.
+    `uniform` has JITTER_DRAWS columns or more.
+    """
+    drawn = uniform[:, :JITTER_DRAWS].cpu()
+    least = max(0.0, 1 - strength)
+    factors = least + drawn[:, :3] * (1 + strength - least)
+    orders = torch.tensor(list(permutations(range(3))))
+    order = orders[(drawn[:, 3] * len(orders)).long()]
+    images = images.clone()
+    for turn in range(3):
+        for number, chosen in _groups(order[:, turn], 3):
+            _change(images, chosen, JITTERS[number], factors[chosen, number])
+    return images
+
+
+def _groups(which: Int[Tensor, " b"], count: int) -> Iterator[tuple[int, Int[Tensor, " n"]]]:
+    """Each number below `count` that some images have, and those images."""
+    sizes = which.bincount(minlength=count)[:count].tolist()
+    members = which.argsort(stable=True)[: sum(sizes)].split(sizes)
+    return ((number, chosen) for number, chosen in enumerate(members) if len(chosen))
+
+
+def _change(images: UInt8[Tensor, "b 3 h w"], chosen: Int[Tensor, " n"], change: Change, amounts: Tensor) -> None:
+    """Change some of the images, in place."""
+    chosen, amounts = (tensor.to(images.device, non_blocking=True) for tensor in (chosen, amounts))
+    images.index_copy_(0, chosen, change(images.index_select(0, chosen), amounts))
+
+
+def _signed(most: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """An amount of either sign, `most` at a magnitude of 10."""
+    return lambda magnitude, sign: sign * (magnitude / 10 * most)
+
+
+def _enhancement(magnitude: Tensor, sign: Tensor) -> Tensor:
+    """A factor from 0.1 to 1.9, 1 at a magnitude of 0."""
+    return (1 + sign * (magnitude / 10 * 0.9)).clamp(min=0.1)
+
+
+def _bits(magnitude: Tensor, _: Tensor) -> Tensor:
+    """How many bits are kept, from 4 down to 1: timm goes on to 0, at which Pillow 13 fails."""
+    return (4 - (magnitude / 10 * 4).long()).clamp(min=1)
+
+
+def _threshold(magnitude: Tensor, _: Tensor) -> Tensor:
+    """The level from which on levels are inverted, from 256 down to 0."""
+    return 256 - (magnitude / 10 * 256).long()
+
+
+def _addend(magnitude: Tensor, _: Tensor) -> Tensor:
+    """What is added to dark levels, from 0 to 110."""
+    return (magnitude / 10 * 110).long()
+
+
+def _none(magnitude: Tensor, _: Tensor) -> Tensor:
+    """Nothing that the operation would heed."""
+    return magnitude
+
+
+JITTERS = (levels.brightness, levels.contrast, levels.color)
+COLOURS: dict[str, Change] = {
+    "AutoContrast": levels.auto_contrast,
+    "Equalize": levels.equalize,
+    "Invert": levels.invert,
+    "PosterizeIncreasing": levels.posterize,
+    "SolarizeIncreasing": levels.solarize,
+    "SolarizeAdd": levels.solarize_add,
+    "ColorIncreasing": levels.color,
+    "ContrastIncreasing": levels.contrast,
+    "BrightnessIncreasing": levels.brightness,
+    "SharpnessIncreasing": levels.sharpness,
+}
+SHAPES: dict[str, Callable[..., Tensor]] = {  # which also take the colour of the fill
+    "Rotate": warp.rotate,
+    "ShearX": warp.shear_x,
+    "ShearY": warp.shear_y,
+    "TranslateXRel": warp.translate_x,
+    "TranslateYRel": warp.translate_y,
+}
+AMOUNTS = {
+    "AutoContrast": _none,
+    "Equalize": _none,
+    "Invert": _none,
+    "PosterizeIncreasing": _bits,
+    "SolarizeIncreasing": _threshold,
+    "SolarizeAdd": _addend,
+    "ColorIncreasing": _enhancement,
+    "ContrastIncreasing": _enhancement,
+    "BrightnessIncreasing": _enhancement,
+    "SharpnessIncreasing": _enhancement,
+    "Rotate": _signed(30.0),  # degrees
+    "ShearX": _signed(0.3),  # pixels a pixel
+    "ShearY": _signed(0.3),
+    "TranslateXRel": _signed(0.45),  # of the side
+    "TranslateYRel": _signed(0.45),
+}
