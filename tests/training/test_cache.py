@@ -28,6 +28,7 @@ MakeSplit = Callable[..., Split]
 Opener = Callable[..., Stored]
 SAME, MANY = [(6, 9)] * 20, [(6, 9), (30, 14), (5, 5), (40, 40), (3, 60)] * 4  # heights and widths
 LARGE = Whole(side=20)
+NOTHING = Nothing(form=LARGE)
 BROKEN = b"not an image"
 
 
@@ -135,12 +136,12 @@ def test_nothing_but_the_check_is_stored_of_a_set_that_is_decoded_in_every_epoch
     make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
 ) -> None:
     split = make_split([*noise(SAME), BROKEN])
-    first = opened(split, tmp_path, Nothing())
+    first = opened(split, tmp_path, NOTHING)
     assert len(first.pixels) == 0
     assert first.extents.tolist() == [[6, 9]] * 20 + [[0, 0]]
     assert first.manifest == split.select(np.arange(20)).manifest
     no_decoding()
-    assert opened(split, tmp_path, Nothing()).manifest == first.manifest
+    assert opened(split, tmp_path, NOTHING).manifest == first.manifest
 
 
 def test_a_set_of_which_no_image_can_be_read_has_no_pixels(make_split: MakeSplit, tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_the_key_depends_on_every_byte_label_form_and_version_and_on_the_order(
     order[[3, 13]] = 13, 3  # of the same label
     others = [
         content_key(make_split(images), LARGE), content_key(relabelled, LARGE), content_key(split, Whole(side=21)),
-        content_key(split, Square(side=20)), content_key(split, Nothing()), content_key(split.select(order), LARGE),
+        content_key(split, Square(side=20)), content_key(split, NOTHING), content_key(split.select(order), LARGE),
         content_key(split.select(np.arange(19)), LARGE),
     ]  # fmt: skip
     monkeypatch.setattr(PIL, "__version__", "0.1")
@@ -334,7 +335,7 @@ def test_a_set_with_room_nowhere_is_an_error_that_says_why(
         opened(make_split(noise(SAME)), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("form", [LARGE, Square(side=8), Nothing()], ids=str)
+@pytest.mark.parametrize("form", [LARGE, Square(side=8), NOTHING], ids=str)
 def test_the_size_is_told_by_headers_before_anything_is_decoded(
     form: Form, make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
 ) -> None:

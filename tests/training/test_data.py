@@ -4,16 +4,24 @@ import numpy as np
 import pytest
 import torch
 
+from vtzoo import datasets
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import Augmentation, Recipe
+from vtzoo.recipe import Augmentation, RandAugment, RandomResizedCrop, Recipe
 from vtzoo.training import augment, data
 from vtzoo.training.crops import Crops
 from vtzoo.training.data import Batches, generator, key
 from vtzoo.training.pixels import Pixels
+from vtzoo.training.rand_augment import color_jitter, rand_augment
+from vtzoo.training.resample import random_boxes, resized_crop
 
 PLAIN = Augmentation(
     crop_padding=0, flip=False, mixup=0.0, cutmix=0.0, mix_probability=0.0, erasing=0.0, label_smoothing=0.0
 )
+EVERYTHING = Augmentation(
+    crop_padding=0, random_resized_crop=RandomResizedCrop(scale=(0.08, 1.0), ratio=(0.75, 4 / 3)), flip=True,
+    rand_augment=RandAugment(operations=2, magnitude=9.0, magnitude_std=0.5, probability=0.5), color_jitter=0.4,
+    mixup=0.8, cutmix=1.0, mix_probability=0.5, erasing=0.5, erasing_noise=1.0, label_smoothing=0.1,
+)  # fmt: skip
 CPU = torch.device("cpu")
 
 
@@ -78,9 +86,22 @@ def test_a_batch_depends_on_its_step_and_not_on_the_steps_before(tiny: Callable[
     assert torch.equal(last.targets, straight.targets)
 
 
+def ragged(count: int, batch_size: int, how: Augmentation) -> Batches:
+    """Batches at 12 px of images of noise of many sizes."""
+    random, row = np.random.default_rng(2), datasets.find("cifar10")
+    extents = torch.from_numpy(random.integers(8, 20, (count, 2)))
+    pixels = torch.from_numpy(random.integers(0, 256, int(3 * extents.prod(1).sum()), dtype=np.uint8))
+    return Batches(
+        Pixels(pixels, extents, CPU), np.arange(count) % 10, crops=Crops.of(how, size=12, flip=True),
+        augmentation=how, batch_size=batch_size, classes=10, mean=row.mean, std=row.std, seed=1, device=CPU,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("parts", [2, 3, 4])
-def test_parts_make_up_the_whole_batch_bit_for_bit(parts: int, tiny: Callable[..., Recipe]) -> None:
-    batches = plain(60, 24, augmentation=tiny().augmentation)
+@pytest.mark.parametrize("sizes", ["one", "many"])
+def test_parts_make_up_the_whole_batch_bit_for_bit(parts: int, sizes: str, tiny: Callable[..., Recipe]) -> None:
+    how = tiny().augmentation
+    batches = plain(60, 24, augmentation=how) if sizes == "one" else ragged(60, 24, EVERYTHING)
     whole, cut = batches.batch(3), [batches.batch(3, part, parts) for part in range(parts)]
     assert {len(part.images) for part in cut} == {24 // parts}
     assert {part.epoch for part in cut} == {whole.epoch} == {1}
@@ -88,8 +109,40 @@ def test_parts_make_up_the_whole_batch_bit_for_bit(parts: int, tiny: Callable[..
         assert torch.equal(torch.cat([getattr(part, name) for part in cut]), getattr(whole, name))
 
 
+def test_a_batch_is_cropped_recoloured_normalized_erased_and_mixed_in_this_order() -> None:
+    how, row, batches = EVERYTHING, datasets.find("cifar10"), ragged(30, 10, EVERYTHING)
+    assert how.random_resized_crop
+    batch = batches.batch(4)  # the second of epoch 1
+    geometry = augment.draws(1, 1, batch.chosen, augment.GEOMETRY, 64)
+    colour = augment.draws(1, 1, batch.chosen, augment.COLOR, 12)
+    canvas, extents = batches._source.take(batch.chosen)  # pyright: ignore
+    boxes = random_boxes(geometry[:, 16:], extents, (0.08, 1.0), (0.75, 4 / 3))
+    images = resized_crop(canvas, boxes, 12, geometry[:, augment.FLIP] < 0.5)
+    images = rand_augment(
+        images, colour, operations=2, magnitude=9.0, magnitude_std=0.5, probability=0.5, fill=(125, 123, 114)
+    )
+    images = augment.normalize(color_jitter(images, colour[:, 8:], 0.4), row.mean, row.std)
+    images = augment.erase(images, geometry, 0.5, 1.0)
+    images, targets = augment.mix(
+        images, augment.smooth(batch.chosen % 10, 10, 0.1), augment.draws(1, 1, batch.chosen, augment.MIX, 5),
+        mixup=0.8, cutmix=1.0, probability=0.5,
+    )  # fmt: skip
+    assert torch.equal(batch.images, images)
+    assert torch.equal(batch.targets, targets)
+
+
+def test_an_image_is_augmented_the_same_in_an_epoch_whatever_batch_it_falls_to() -> None:
+    how = Augmentation(**{**vars(EVERYTHING), "mix_probability": 0.0})
+    whole = ragged(24, 24, how).batch(1)
+    cut = [ragged(24, 6, how).batch(step) for step in range(4, 8)]
+    pictures = {int(number): image for batch in cut for number, image in zip(batch.chosen, batch.images, strict=True)}
+    assert all(torch.equal(pictures[int(n)], image) for n, image in zip(whole.chosen, whole.images, strict=True))
+    again = ragged(24, 24, how).batch(2)
+    assert not any(torch.equal(pictures[int(n)], image) for n, image in zip(again.chosen, again.images, strict=True))
+
+
 def test_parts_that_are_not_equal_are_refused() -> None:
-    with pytest.raises(VtzooError, match="a batch of 10 images cannot be shared evenly by 4 processes"):
+    with pytest.raises(VtzooError, match="a batch of 10 images cannot be cut into 4 equal parts"):
         plain(20, 10).check_parts(4)
 
 
@@ -105,7 +158,7 @@ def test_parts_of_an_odd_size_are_refused_only_where_images_are_mixed(
     if not refused:
         batches.check_parts(2)
         return
-    with pytest.raises(VtzooError, match="2 processes would each get 5 of a batch's 10 images"):
+    with pytest.raises(VtzooError, match="2 parts of a batch of 10 images have 5 each"):
         batches.check_parts(2)
 
 
@@ -126,9 +179,11 @@ def test_images_are_mirrored_only_where_recipe_and_data_set_allow(recipe: bool, 
     assert bool((~left).any()) == mirrored
 
 
-@pytest.mark.parametrize("name", ["erase", "mix"])
-def test_what_the_recipe_turns_off_is_not_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augment, name, None)
+@pytest.mark.parametrize(
+    ("module", "name"), [(augment, "erase"), (augment, "mix"), (data, "rand_augment"), (data, "color_jitter")]
+)
+def test_what_the_recipe_turns_off_is_not_run(module: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, name, None)
     plain(8, 8).batch(0)
 
 

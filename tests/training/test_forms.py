@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vtzoo import preprocess
+from vtzoo.errors import VtzooError
 from vtzoo.training.forms import Nothing, Square, Whole
 
 SIZES = [(64, 64), (65, 64), (128, 64), (129, 64), (64, 500), (63, 500), (300, 200), (1, 1), (1, 900), (1000, 333)]
@@ -73,7 +75,13 @@ def test_no_stored_image_is_longer_than_twice_the_limit_or_larger_than_it_was(he
     assert extent[1] <= width
 
 
-def test_nothing_is_stored_of_an_image_but_its_height_and_width() -> None:
-    pixels = Nothing().pixels(noise(30, 20))
-    assert (pixels.shape, pixels.nbytes) == ((0, 30, 20), 0)
-    assert Nothing().extent(30, 20) == (0, 0)
+def test_nothing_is_stored_of_an_image_that_is_only_checked() -> None:
+    pixels = Nothing(form=Whole(side=16)).pixels(noise(30, 20))
+    assert (pixels.shape, pixels.nbytes) == ((0, 24, 16), 0)
+    assert Nothing(form=Whole(side=16)).extent(30, 20) == (0, 0)
+
+
+def test_an_image_that_its_form_refuses_fails_in_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocess, "PIXEL_CAP", 16 * 16 * 300)
+    with pytest.raises(VtzooError, match="too narrow to be resized"):
+        Nothing(form=Square(side=16)).pixels(noise(1, 400))

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vtzoo import datasets
@@ -20,6 +21,7 @@ from . import augment, cache, room
 from .crops import Crops
 from .forms import Form, Nothing
 from .pixels import Pixels, to_device
+from .rand_augment import DRAWS_PER_OPERATION, JITTER_DRAWS, color_jitter, rand_augment
 from .workers import Decoder, Request, Workers
 
 WEIGHTS, DROPOUT, ORDER = range(3)  # streams of `key`: what a number is drawn for
@@ -37,12 +39,47 @@ class Batch:
     epoch: int  # from 0
 
 
+class Order:
+    """Which images the batch of every step shows, as (seed, step) alone decide.
+
+    The order is shuffled anew each epoch; images left over after the last whole batch wait for another epoch, and a
+    set smaller than one batch is one batch.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int) -> None:
+        self.images, self.seed = images, seed
+        self.batch_size = min(batch_size, images)
+        self.steps_per_epoch = images // self.batch_size
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def chosen(self, step: int, part: int, parts: int) -> tuple[int, Int[Tensor, " b"]]:
+        """The epoch of a step, and the numbers of the images in a part of its batch, on the CPU."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        size = self.batch_size // parts
+        first = place * self.batch_size + part * size
+        return epoch, self._shuffled(epoch)[first : first + size]
+
+    def after(self, step: int, part: int, parts: int, turns: int) -> Iterator[tuple[int, Int[Tensor, " b"]]]:
+        """What follows for a process that takes `turns` neighbouring parts of every batch, without end."""
+        first = part - part % turns
+        while True:
+            part += 1
+            if part == first + turns:
+                step, part = step + 1, first
+            yield self.chosen(step, part, parts)
+
+    def _shuffled(self, epoch: int) -> Int[Tensor, " n"]:
+        if epoch != self._epoch:
+            random = generator(self.seed, epoch, ORDER)
+            self._epoch, self._order = epoch, torch.randperm(self.images, generator=random)
+        return self._order
+
+
 class Batches:
     """The batch of every step, each a function of (seed, step) alone: a run can start at any step.
 
-    `source` gives the pixels of n images, `labels` is (n,). The images' order is shuffled anew each epoch; those left
-    over after the last whole batch wait for another epoch, and a set smaller than one batch is one batch. A process
-    that takes `accumulate` parts of each batch in turn says so: workers prepare what is next.
+    `source` gives the pixels of n images, `labels` is (n,). A process that takes `accumulate` parts of each batch in
+    turn says so: workers prepare what is next.
     """
 
     def __init__(
@@ -51,39 +88,37 @@ class Batches:
         device: torch.device, accumulate: int = 1,
     ) -> None:  # fmt: skip
         self.labels = torch.from_numpy(labels).to(device)
-        self.batch_size = min(batch_size, len(labels))
-        self.steps_per_epoch = len(labels) // self.batch_size
+        self._order = Order(len(labels), batch_size, seed)
+        self.batch_size, self.steps_per_epoch = self._order.batch_size, self._order.steps_per_epoch
         self.classes, self.mean, self.std, self.device = classes, mean, std, device
         self.crops, self.augmentation, self.seed = crops, augmentation, seed
         self._source, self._accumulate = source, accumulate
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """The augmented batch of a step, or one of the equal parts that make it up; steps and parts count from 0."""
-        epoch, chosen = self._chosen(step, part, parts)
+        epoch, chosen = self._order.chosen(step, part, parts)
         numbers = to_device(chosen, self.device)
         uniform = self.crops.uniform(self.seed, epoch, numbers)
         if isinstance(self._source, Workers):
-            ahead = (Request.of(*self._chosen(*place, parts)) for place in self._following(step, part))
+            # Of the order alone: were `self` in it, processes would not end before a garbage collection, and slowly.
+            ahead = starmap(Request.of, self._order.after(step, part, parts, self._accumulate))
             images = to_device(self._source.take(Request.of(epoch, chosen), ahead), self.device)
             images = self.crops.finish(images, uniform)
         else:
             images = self.crops.of_pixels(self._source, chosen, uniform)
+        images = self._recoloured(images, chosen, epoch)
         return self._augmented(images, uniform, numbers, epoch)
 
     def check_parts(self, parts: int) -> None:
         """Refuse to cut batches into parts that are not equal, or that would separate a couple to be mixed."""
         size, rest = divmod(self.batch_size, parts)
+        hint = "the number of processes times --accumulate must divide the batch size"
         if rest:
-            raise VtzooError(
-                f"a batch of {self.batch_size} images cannot be shared evenly by {parts} processes",
-                "start as many processes as divide the batch size",
-            )
+            raise VtzooError(f"a batch of {self.batch_size} images cannot be cut into {parts} equal parts", hint)
         if parts > 1 and size % 2 and self._mixes:
             raise VtzooError(
-                f"{parts} processes would each get {size} of a batch's {self.batch_size} images, and mixup and cutmix "
-                "take them in twos",
-                "start fewer processes",
+                f"{parts} parts of a batch of {self.batch_size} images have {size} each, which mixing cannot pair",
+                f"{hint} into parts of an even number",
             )
 
     @property
@@ -91,40 +126,37 @@ class Batches:
         how = self.augmentation
         return bool(how.mix_probability and (how.mixup or how.cutmix))
 
-    def _augmented(self, crops: Tensor, uniform: Tensor, chosen: Tensor, epoch: int) -> Batch:
+    def _recoloured(
+        self, images: UInt8[Tensor, "b 3 h w"], chosen: Int[Tensor, " b"], epoch: int
+    ) -> UInt8[Tensor, "b 3 h w"]:
+        """The images after RandAugment and colour jitter, whose draws are wanted on the CPU."""
+        how = self.augmentation
+        columns = DRAWS_PER_OPERATION * how.rand_augment.operations if how.rand_augment else 0
+        if not columns and not how.color_jitter:
+            return images
+        uniform = augment.draws(self.seed, epoch, chosen, augment.COLOR, columns + JITTER_DRAWS)
+        if how.rand_augment:
+            red, green, blue = (round(255 * level) for level in self.mean)
+            images = rand_augment(images, uniform, **vars(how.rand_augment), fill=(red, green, blue))
+        if how.color_jitter:
+            images = color_jitter(images, uniform[:, columns:], how.color_jitter)
+        return images
+
+    def _augmented(
+        self, crops: UInt8[Tensor, "b 3 h w"], uniform: Float[Tensor, "b d"], numbers: Int[Tensor, " b"], epoch: int
+    ) -> Batch:
+        """The batch of the images with these numbers, which are on the device as all else is."""
         how = self.augmentation
         images = augment.normalize(crops, self.mean, self.std)
         if how.erasing:
             images = augment.erase(images, uniform, how.erasing, how.erasing_noise)
-        targets = augment.smooth(self.labels[chosen], self.classes, how.label_smoothing)
+        targets = augment.smooth(self.labels[numbers], self.classes, how.label_smoothing)
         if self._mixes:
             images, targets = augment.mix(
-                images, targets, augment.draws(self.seed, epoch, chosen, augment.MIX, 5),
+                images, targets, augment.draws(self.seed, epoch, numbers, augment.MIX, 5),
                 mixup=how.mixup, cutmix=how.cutmix, probability=how.mix_probability,
             )  # fmt: skip
-        return Batch(images=images, targets=targets, chosen=chosen, epoch=epoch)
-
-    def _chosen(self, step: int, part: int, parts: int) -> tuple[int, Int[Tensor, " b"]]:
-        """The epoch of a step, and the numbers of the images in a part of its batch, on the CPU."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        size = self.batch_size // parts
-        first = place * self.batch_size + part * size
-        return epoch, self._shuffled(epoch)[first : first + size]
-
-    def _following(self, step: int, part: int) -> Iterator[tuple[int, int]]:
-        """The steps and parts that this process asks for after these."""
-        first = part - part % self._accumulate
-        while True:
-            part += 1
-            if part == first + self._accumulate:
-                step, part = step + 1, first
-            yield step, part
-
-    def _shuffled(self, epoch: int) -> Int[Tensor, " n"]:
-        if epoch != self._epoch:
-            random = generator(self.seed, epoch, ORDER)
-            self._epoch, self._order = epoch, torch.randperm(len(self.labels), generator=random)
-        return self._order
+        return Batch(images=images, targets=targets, chosen=numbers, epoch=epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +185,11 @@ def open_batches(
     crops = Crops.of(how, size=recipe.model.image_size, flip=dataset.flip)
     find = partial(cache.open_stored, split, name=dataset.name, folder=folder or cache.folder(), progress=progress)
     try:
-        stored = find(Nothing() if workers else crops.form)
+        stored = find(Nothing(form=crops.form) if workers else crops.form)
     except cache.NoRoomError as reason:
         workers = max(1, cores() // room.processes())
         log.warning("%s; %d processes decode the images in every epoch", reason, workers)
-        stored = find(Nothing())
+        stored = find(Nothing(form=crops.form))
     readable = stored.extents.any(1)
     kept = np.flatnonzero(readable.numpy())
     if len(kept) < len(split) and not (skip_bad and len(kept)):
@@ -178,7 +210,7 @@ def refusal(split: Split, form: Form, unreadable: np.ndarray) -> VtzooError:
     first = Pass(split=split.select(unreadable[:1]), keep=form.pixels)
     list(first)
     reason = first.errors[0].message if first.errors else f"unreadable image {split.rows.name(int(unreadable[0]))}"
-    hint = "mend or remove them" + "" if len(unreadable) == len(split) else "; --skip-bad leaves them out"
+    hint = "mend or remove them" + ("; --skip-bad leaves them out" if len(unreadable) < len(split) else "")
     return VtzooError(f"{reason}; {len(unreadable)} of {len(split)} images cannot be read", hint)
 
 

@@ -60,14 +60,16 @@ class Whole:
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing:
-    """No pixels at all: for a set that is only checked, and decoded in every epoch."""
+    """No pixels at all: for a set that is decoded in every epoch, and only checked before."""
+
+    form: Square | Whole  # that each image is decoded into then: what cannot be, fails in the check
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Uint8 (0, height, width): no channels."""
-        return np.empty((0, image.height, image.width), np.uint8)
+        return self.form.pixels(image)[:0]
 
     def extent(self, height: int, width: int) -> tuple[int, int]:
-        """None."""
+        """No height and no width."""
         return 0, 0
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -71,11 +72,11 @@ class Workers:
         try:
             if not self._plan.pending or self._plan.pending[0] != wanted:
                 self._plan.begin(chain([wanted], ahead))
-                with _no_advice():
+                with _no_advice(), _no_signals():
                     self._results = iter(self._loader)
             self._plan.pending.popleft()
             found = next(self._results)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:  # what was on its way from it is lost in one of many ways
             reason = str(error).partition("\n")[0]
             raise VtzooError(f"a process that decodes images failed: {reason}", "try fewer: --workers N") from error
         if isinstance(found, VtzooError):
@@ -111,6 +112,26 @@ def _no_advice() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
         yield
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, from their first moment on, and whose death raises no alarm.
+
+    The loader would raise wherever training is when a process dies. It finds out all the same when it waits for that
+    process, where the error can be told from others.
+    """
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    alarm = signal.getsignal(signal.SIGCHLD)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it; ours comes a little later
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if alarm is not None:  # None: not Python's own, which cannot be put back
+            signal.signal(signal.SIGCHLD, alarm)
 
 
 def _unchanged(result: Any) -> Any:
