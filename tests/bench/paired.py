@@ -28,14 +28,13 @@ BASELINE, L1 = "baseline", "l1"
 ROWS: dict[str, dict[str, Any] | None] = {
     BASELINE: None,
     L1: {},
-    "l1, weight 0.5": {"weight": 0.5},
+    "l1, weight 0.1": {"weight": 0.1},
     "l1, 8x8 grid": {"stage": 0},
     "signed": {"loss": "signed"},
     "cross_entropy": {"loss": "cross_entropy"},
     "variance_aware": {"loss": "variance_aware"},
     "every_stage": {"loss": "every_stage", "stage": 0},
     "off_grid": {"loss": "off_grid"},
-    "off_grid, 8x8 grid": {"loss": "off_grid", "stage": 0},
 }
 
 
