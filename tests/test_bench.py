@@ -1,0 +1,29 @@
+"""What the benchmarks make of their measurements; the measurements themselves are run by hand."""
+
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vtzoo.recipe import LOSSES, load_recipe
+
+BENCH = Path(__file__).with_name("bench")
+PAIRED = runpy.run_path(str(BENCH / "paired.py"))
+
+
+def test_a_difference_of_two_rows_is_taken_seed_by_seed() -> None:
+    found = {("baseline", 0): 0.10, ("baseline", 1): 0.20, ("l1", 0): 0.13, ("l1", 1): 0.21, ("signed", 1): 0.25}
+    runs = [{"row": row, "seed": seed, "top1": top1} for (row, seed), top1 in found.items()]
+    rows = PAIRED["summary"](runs)
+    assert list(rows) == ["baseline", "l1", "signed"]
+    assert rows["l1"]["top1"] == {"mean": pytest.approx(0.17), "deviation": pytest.approx(0.04 * 2**0.5)}
+    assert rows["l1"]["over_baseline"] == {"mean": pytest.approx(0.02), "deviation": pytest.approx(0.01 * 2**0.5)}
+    assert rows["signed"]["over_l1"] == {"mean": pytest.approx(0.04), "deviation": 0.0}
+
+
+def test_every_row_of_the_paired_experiment_is_a_recipe_and_every_loss_has_a_row() -> None:
+    recipe = load_recipe(BENCH / "paired.toml")
+    changes = [change for change in PAIRED["ROWS"].values() if change is not None]
+    assert {replace(recipe.drloc, **change).loss or "l1" for change in changes} == set(LOSSES)
+    assert list(PAIRED["ROWS"].values()).count(None) == 1
