@@ -459,6 +459,14 @@ def test_a_training_bar_shows_step_loss_and_speed_without_colours_under_no_color
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)  # what switches a colour on
 
 
+def test_a_training_bar_counts_the_images_that_are_decoded_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = watch(monkeypatch)
+    with progress.training("swin_t") as report:
+        report(900)
+        report(334)
+    assert "1,234 images decoded" in terminal.getvalue()
+
+
 def test_of_torchruns_processes_one_alone_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {}
     for rank in ("0", "1"):

@@ -38,7 +38,10 @@ def counting(title: str, total: int | None = None) -> Iterator[Callable[[int], N
 
 @contextmanager
 def training(title: str) -> Iterator[Callable[[Any], None]]:
-    """A bar with a run's steps, loss, accuracy, images/s and the time left; call it with a `training.loop.Progress`."""
+    """A bar with a run's steps, loss, accuracy, images/s and the time left; call it with a `training.loop.Progress`.
+
+    Before the first step, call it with every further number of images that are decoded.
+    """
     if not _watched():
         yield lambda now: None
         return
@@ -52,7 +55,14 @@ def training(title: str) -> Iterator[Callable[[Any], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, state="reading the data")
 
+        decoded = 0
+
         def report(now: Any) -> None:
+            nonlocal decoded
+            if isinstance(now, int):
+                decoded += now
+                bar.update(task, state=f"{decoded:,} images decoded")
+                return
             state = f"loss {now.loss:.3f}  accuracy {now.accuracy:.1%}  {now.images_per_second:.0f} images/s"
             bar.update(task, total=now.steps, completed=now.step, state=state)
 

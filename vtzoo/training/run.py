@@ -32,14 +32,15 @@ VERSIONED = ("torch", "timm", "numpy", "pillow", "onnxruntime")
 def train(
     path: Path, *, data: Path | None, out: Path, seed: int = 0, device: str = "auto", accumulate: int = 1,
     compiled: bool = False, workers: int | None = None, skip_bad: bool = False, resume: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress | int], None] | None = None,
 ) -> dict[str, Any] | None:  # fmt: skip
     """Train a recipe and return its result.json; `out` becomes a model folder.
 
     `data` is where the recipe's data set is read from, None for the Hub. `accumulate` splits a batch into so many parts
     one after another, `compiled` compiles the model, `workers` processes decode in every epoch where a number is given,
     and `skip_bad` leaves unreadable training images out. With `resume` a run goes on at its last checkpoint, to the
-    very losses of a run that was never interrupted; on the CPU, bit for bit.
+    very losses of a run that was never interrupted; on the CPU, bit for bit. `progress` is called with every further
+    number of images that are decoded, then with where the run stands.
 
     Started by torchrun, each process takes its share of every batch; all but the first return None. What torchrun
     starts again after a process died goes on by itself; machines must share the folder `out`.
@@ -54,7 +55,7 @@ def train(
         with world.first():  # decodes the images into the cache, where the others find them
             batches, images = open_batches(
                 recipe, dataset, training, seed=seed, device=where, workers=workers, accumulate=accumulate,
-                skip_bad=skip_bad,
+                skip_bad=skip_bad, progress=progress,
             )  # fmt: skip
         run = set_up(recipe, joint, batches, world=world, accumulate=accumulate, compiled=compiled)
         recipe_sha256 = identity(path)
