@@ -178,7 +178,7 @@ class Pass(Generic[Result]):
             return unreadable(rows.name(number), error)
 
 
-def signature(image: Image.Image, label: int) -> bytes:
+def signature(image: Image.Image, label: np.int64) -> bytes:
     """What a manifest hashes of an image: its height, width, label and pixels."""
     return np.array([image.height, image.width, label], dtype="<i8").tobytes() + image.tobytes()
 

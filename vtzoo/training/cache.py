@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 from uuid import uuid4
 
 import numpy as np
@@ -29,9 +29,6 @@ from vtzoo.decoding import Pass, Split, in_threads
 
 from . import room
 from .forms import Form
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
 
 VERSION = 1  # of the file's layout; another one is another key
 HEADER = 1024  # bytes reserved for the header, which is written last: only then the size and the hash are known
@@ -127,12 +124,12 @@ def read(path: Path, key: str) -> Stored:
             raise ValueError("it has another key")
         pixels, extents = file.get_tensor("pixels"), file.get_tensor("extents")
     manifest = facts.get("manifest", "")
-    if facts.get("sha256") != seal(sha256(pixels.numpy()), extents.numpy(), manifest):
+    if facts.get("sha256") != seal(sha256(pixels.numpy()).hexdigest(), extents.numpy(), manifest):
         raise ValueError("its content has another hash")
     return Stored(pixels=pixels, extents=extents, manifest=manifest, mapped=True)
 
 
-def build(path: Path, key: str, images: "Pass[np.ndarray]") -> None:
+def build(path: Path, key: str, images: Pass[np.ndarray]) -> None:
     """Decode images into a cache, which appears whole or not at all; what stops it is an OSError.
 
     Of two processes that build the same one, the later replaces the file by an equal one.
@@ -152,14 +149,14 @@ def build(path: Path, key: str, images: "Pass[np.ndarray]") -> None:
             partial.unlink()
 
 
-def write(file: BinaryIO, key: str, images: "Pass[np.ndarray]") -> None:
+def write(file: BinaryIO, key: str, images: Pass[np.ndarray]) -> None:
     """Decode images into an open file, one after another, then write what goes before them."""
     rows = len(images.split)
     first = 8 * rows  # where the pixels begin, after the extents
     file.seek(HEADER + first)
-    extents, digest = fill(file, images)
+    extents, hashed = fill(file, images)
     end = file.tell() - HEADER
-    facts = {"key": key, "manifest": images.manifest, "sha256": seal(digest, extents, images.manifest)}
+    facts = {"key": key, "manifest": images.manifest, "sha256": seal(hashed, extents, images.manifest)}
     header = {
         "__metadata__": facts,
         "extents": {"dtype": "I32", "shape": [rows, 2], "data_offsets": [0, first]},
@@ -170,7 +167,7 @@ def write(file: BinaryIO, key: str, images: "Pass[np.ndarray]") -> None:
     file.write(len(content).to_bytes(8, "little") + content + extents.tobytes())
 
 
-def in_memory(images: "Pass[np.ndarray]") -> Stored:
+def in_memory(images: Pass[np.ndarray]) -> Stored:
     """Decode images into memory."""
     stream = BytesIO()  # it grows without a copy of what it holds
     extents, _ = fill(stream, images)
@@ -181,14 +178,14 @@ def in_memory(images: "Pass[np.ndarray]") -> Stored:
     )  # fmt: skip
 
 
-def fill(stream: BinaryIO, images: "Pass[np.ndarray]") -> "tuple[np.ndarray, Hash]":
-    """Write the pixels of every image that can be read, and return the extents of all, and the hash of the pixels."""
+def fill(stream: BinaryIO, images: Pass[np.ndarray]) -> tuple[np.ndarray, str]:
+    """Write the pixels of every image that can be read, and return the extents of all, and the pixels' sha256."""
     extents, digest = np.zeros((len(images.split), 2), "<i4"), sha256()
     for number, pixels in images:
         stream.write(pixels.data)
         digest.update(pixels.data)
         extents[number] = pixels.shape[1:]
-    return extents, digest
+    return extents, digest.hexdigest()
 
 
 def shape_of(extents: np.ndarray, size: int) -> list[int]:
@@ -199,8 +196,6 @@ def shape_of(extents: np.ndarray, size: int) -> list[int]:
     return [size]
 
 
-def seal(pixels: "Hash", extents: np.ndarray, manifest: str) -> str:
-    """The hash of all that a cache holds, out of the hash of its pixels."""
-    pixels.update(extents.tobytes())
-    pixels.update(manifest.encode())
-    return pixels.hexdigest()
+def seal(pixels: str, extents: np.ndarray, manifest: str) -> str:
+    """The sha256 of all that a cache holds, out of its pixels' sha256."""
+    return sha256(f"{pixels} {manifest} ".encode() + extents.tobytes()).hexdigest()

@@ -44,7 +44,7 @@ class Pixels:
         the CPU.
         """
         if self.values.dim() == 4:
-            taken = self.values.index_select(0, chosen.to(self.values.device))
+            taken = self.values.index_select(0, to_device(chosen, self.values.device))
         else:
             taken = self._canvas(chosen)
         return to_device(taken, self.device), to_device(self.extents[chosen], self.device)
