@@ -70,7 +70,7 @@ def test_an_amount_of_zero_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("chunk", [1, 2**22])
 @pytest.mark.parametrize("name", CHANGES)
 def test_each_image_is_warped_by_its_own_amount_alone(name: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warp, "_CHUNK", chunk)
+    monkeypatch.setattr(warp, "levels_at_once", lambda _: chunk)
     change, _, amounts = CHANGES[name]
     images, amounts = sources(32, 32), torch.tensor(amounts[:7], dtype=torch.float64)
     before = images.clone()

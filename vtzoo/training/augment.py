@@ -154,8 +154,12 @@ def mix(
     share = torch.where(pasted, covered, share)
     rows *= torch.where(pasted, 1.0, share)[:, None]
     amount = (rows[:, :, None] * columns[:, None, :])[:, None]
-    mixed = images.lerp(images.index_select(0, partner), amount)
-    return mixed, targets.lerp(targets.index_select(0, partner), share[:, None])
+    return _towards(images, partner, amount), _towards(targets, partner, share[:, None])
+
+
+def _towards(rows: Float[Tensor, "b ..."], partner: Int[Tensor, " b"], amount: Tensor) -> Float[Tensor, "b ..."]:
+    """Each row on its way to its partner's. Not `lerp`, whose rounding may depend on where in a batch a row is."""
+    return rows.index_select(0, partner).sub_(rows).mul_(amount).add_(rows)
 
 
 def beta_quantile(uniform: Float[Tensor, " b"], alpha: float) -> Float[Tensor, " b"]:
@@ -163,8 +167,8 @@ def beta_quantile(uniform: Float[Tensor, " b"], alpha: float) -> Float[Tensor, "
     chance, value = _beta_table(alpha, uniform.device)
     folded = torch.minimum(uniform, 1 - uniform)  # the distribution is symmetric about a half
     after = torch.searchsorted(chance, folded, right=True).clamp(max=len(chance) - 1)
-    low, high = chance[after - 1], chance[after]
-    below_half = value[after - 1].lerp(value[after], (folded - low) / (high - low))
+    low, step = chance[after - 1], chance[after] - chance[after - 1]
+    below_half = value[after - 1] + (folded - low) / step * (value[after] - value[after - 1])
     return torch.where(uniform < 0.5, below_half, 1 - below_half)
 
 
@@ -190,7 +194,7 @@ def normalize(
 ) -> Float[Tensor, "b c h w"]:
     """Pixels 0..255 as floats, less the mean, over the standard deviation; both in 0..1."""
     shift, scale = (_channels(which, images.device) for which in (mean, std))
-    return (images - shift) / scale
+    return images.float().sub_(shift).div_(scale)
 
 
 @lru_cache(maxsize=8)

@@ -9,7 +9,6 @@ from torch import Tensor
 _TRIES = 10  # boxes that are drawn for an image, before the central one is taken
 BOX_DRAWS = 2 * _TRIES + 2  # uniform numbers an image: an area and an aspect a try, then the place
 _PRECISION = 2.0**15  # weights are multiples of one in this
-_CHUNK = 2**22  # levels of pixels that are converted to floats at a time: 16 MiB
 
 
 def random_boxes(
@@ -57,13 +56,18 @@ def resized_crop(
     across = _taps(left, wide, w, size, mirrored, interpolation)
     down = _taps(top, tall, h, size, torch.zeros_like(mirrored), interpolation)
     resized = pixels.new_empty(b, c, size, size)
-    most = max(1, _CHUNK // (c * h * w))
+    most = max(1, levels_at_once(pixels.device) // (c * h * w))
     for part in (slice(first, first + most) for first in range(0, b, most)):
         columns = _sums(pixels[part].flatten(1, 2).mT, *(which[part] for which in across))
         rows = columns.mT.contiguous().view(-1, h, size)
         rows = _sums(rows, *(which[part].repeat_interleave(c, 0) for which in down))
         resized[part] = rows.view(-1, c, size, size)
     return resized
+
+
+def levels_at_once(device: torch.device) -> int:
+    """How many levels are turned into floats at a time: what a CPU's caches hold, or 256 MiB to keep a GPU busy."""
+    return 2**20 if device.type == "cpu" else 2**26
 
 
 def _taps(
@@ -115,7 +119,7 @@ def _sums(
 def _bicubic(distance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Keys's cubic convolution with a = -0.5, as Pillow resizes, in powers of what distances lack to 1 and to 2."""
     far, near = (2 - distance).clamp_(min=0), (1 - distance).clamp_(min=0)
-    return far.square().mul_(far.sub_(1)).mul_(0.5).addcmul_(near.square(), near.mul_(-2).add_(1))
+    return far.square().mul_(far.sub_(1)).mul_(0.5).add_(near.square().mul_(near.mul_(-2).add_(1)))
 
 
 def _bilinear(distance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from .resample import levels_at_once
+
 Images = UInt8[Tensor, "b 3 h w"]
 PerImage = Float[Tensor, " b"]
 Fill = tuple[int, int, int]  # red, green and blue, 0..255
-
-_CHUNK = 2**22  # levels that are gathered at a time: 16 MiB
 
 
 def shear_x(pixels: Images, slope: PerImage, fill: Fill) -> Images:
@@ -57,7 +57,7 @@ def _slide(pixels: Images, shift: Float[Tensor, "b h"], fill: Fill) -> Images:
 
 def rotate(pixels: Images, degrees: PerImage, fill: Fill) -> Images:
     """Images turned about their centres, counter-clockwise."""
-    most = max(1, _CHUNK // (16 * pixels[0].numel()))
+    most = max(1, levels_at_once(pixels.device) // (16 * pixels[0].numel()))
     turned = [_turned(*part, fill) for part in zip(pixels.split(most), degrees.split(most), strict=True)]
     return torch.cat(turned)
 
