@@ -194,7 +194,13 @@ def test_keys_of_neighbouring_seeds_steps_and_streams_are_all_different_and_fit_
 
 
 def test_a_generator_is_a_function_of_seed_step_and_stream() -> None:
-    names = [(1, 3, data.ORDER), (1, 3, data.ORDER), (2, 3, data.ORDER), (1, 4, data.ORDER), (1, 3, data.WEIGHTS)]
+    names = [
+        (1, 3, data.SHUFFLE),
+        (1, 3, data.SHUFFLE),
+        (2, 3, data.SHUFFLE),
+        (1, 4, data.SHUFFLE),
+        (1, 3, data.WEIGHTS),
+    ]
     first, again, *others = (torch.rand(4, generator=generator(seed, step, stream)) for seed, step, stream in names)
     assert torch.equal(first, again)
     assert not any(torch.equal(first, other) for other in others)

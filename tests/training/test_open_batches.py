@@ -171,7 +171,7 @@ def test_where_there_is_no_room_processes_decode_in_every_epoch(
     assert same == [number != 15 for number in batch.chosen.tolist()]
     (record,) = caplog.records
     assert "the disk's free space" in record.message
-    assert record.message.endswith("; 1 processes decode the images in every epoch")
+    assert record.message.endswith("; they are decoded in every epoch, as with --workers 1")
 
 
 @pytest.mark.parametrize("workers", [0, -1])

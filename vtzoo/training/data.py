@@ -24,7 +24,7 @@ from .pixels import Pixels, to_device
 from .rand_augment import DRAWS_PER_OPERATION, JITTER_DRAWS, color_jitter, rand_augment
 from .workers import Decoder, Request, Workers
 
-WEIGHTS, DROPOUT, ORDER = range(3)  # streams of `key`: what a number is drawn for
+WEIGHTS, DROPOUT, SHUFFLE = range(3)  # streams of `key`: what a number is drawn for
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Order:
 
     def _shuffled(self, epoch: int) -> Int[Tensor, " n"]:
         if epoch != self._epoch:
-            random = generator(self.seed, epoch, ORDER)
+            random = generator(self.seed, epoch, SHUFFLE)
             self._epoch, self._order = epoch, torch.randperm(self.images, generator=random)
         return self._order
 
@@ -181,26 +181,25 @@ def open_batches(
     """
     if workers is not None and workers < 1:
         raise VtzooError(f"{workers} processes cannot decode images", "--workers takes 1 or more")
-    how = recipe.augmentation
-    crops = Crops.of(how, size=recipe.model.image_size, flip=dataset.flip)
+    crops = Crops.of(recipe.augmentation, size=recipe.model.image_size, flip=dataset.flip)
     find = partial(cache.open_stored, split, name=dataset.name, folder=folder or cache.folder(), progress=progress)
     try:
         stored = find(Nothing(form=crops.form) if workers else crops.form)
     except cache.NoRoomError as reason:
         workers = max(1, cores() // room.processes())
-        log.warning("%s; %d processes decode the images in every epoch", reason, workers)
+        log.warning("%s; they are decoded in every epoch, as with --workers %d", reason, workers)
         stored = find(Nothing(form=crops.form))
-    readable = stored.extents.any(1)
-    kept = np.flatnonzero(readable.numpy())
+    kept = np.flatnonzero(stored.extents.any(1).numpy())
     if len(kept) < len(split) and not (skip_bad and len(kept)):
-        raise refusal(split, crops.form, np.flatnonzero(~readable.numpy()))
-    source = (
-        Workers(Decoder(split.rows.select(kept), crops, seed), workers, device) if workers
-        else Pixels.fitting(stored.pixels, stored.extents[readable].long(), device, copy=stored.mapped)
-    )  # fmt: skip
+        raise refusal(split, crops.form, np.setdiff1d(np.arange(len(split)), kept))
+    if workers:
+        source = Workers(Decoder(split.rows.select(kept), crops, seed), workers, device)
+    else:
+        source = Pixels.fitting(stored.pixels, stored.extents[kept].long(), device, copy=stored.mapped)
     batches = Batches(
-        source, split.labels[kept], crops=crops, augmentation=how, batch_size=recipe.optimizer.batch_size,
-        classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=seed, device=device, accumulate=accumulate,
+        source, split.labels[kept], crops=crops, augmentation=recipe.augmentation,
+        batch_size=recipe.optimizer.batch_size, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=seed,
+        device=device, accumulate=accumulate,
     )  # fmt: skip
     return batches, Facts(manifest=stored.manifest, images=len(kept), skipped=len(split) - len(kept))
 
