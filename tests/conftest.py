@@ -10,7 +10,10 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may wait for a network
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKED = ("vtzoo.drloc", "vtzoo.models", "vtzoo.training.augment", "vtzoo.training.data")
+CHECKED = (
+    "vtzoo.drloc", "vtzoo.models", "vtzoo.training.augment", "vtzoo.training.crops", "vtzoo.training.data",
+    "vtzoo.training.joint", "vtzoo.training.pixels", "vtzoo.training.workers",
+)  # fmt: skip
 install_import_hook(list(CHECKED), "beartype.beartype")
 
 

@@ -53,10 +53,11 @@ def test_the_readme_has_a_current_table_of_the_models_and_no_placeholder() -> No
     assert " HERE\n" not in TEXT
 
 
-def test_the_readmes_start_up_table_is_rendered_from_the_saved_measurement() -> None:
-    bench = runpy.run_path(str(ROOT / "tests" / "bench" / "startup.py"))
+@pytest.mark.parametrize("name", ["startup", "training", "paired"])
+def test_a_table_of_measurements_is_rendered_from_the_saved_ones(name: str) -> None:
+    bench = runpy.run_path(str(ROOT / "tests" / "bench" / f"{name}.py"))
     table = bench["render"](json.loads(bench["SAVED"].read_text(encoding="utf-8")))
-    assert f"<!-- startup -->\n{table}<!-- /startup -->" in TEXT
+    assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in TEXT
 
 
 def test_every_file_that_the_readme_links_to_exists() -> None:

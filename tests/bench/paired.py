@@ -1,4 +1,4 @@
-"""Does localization help, and which target? `python tests/bench/paired.py --data FOLDER [--seeds N] [--jobs N] [--save]`.
+"""Does localization help, and which target? `python tests/bench/paired.py --data FOLDER [--seeds N] [--save]`.
 
 A small Swin, the recipe paired.toml, learns 50 images a class of CIFAR-100's training split; 10,000 other images of the
 same split measure it, and the test split is never looked at. Every row takes the same steps on the same batches from
@@ -28,7 +28,6 @@ BASELINE, L1 = "baseline", "l1"
 ROWS: dict[str, dict[str, Any] | None] = {
     BASELINE: None,
     L1: {},
-    "l1, weight 0.1": {"weight": 0.1},
     "l1, 8x8 grid": {"stage": 0},
     "signed": {"loss": "signed"},
     "cross_entropy": {"loss": "cross_entropy"},
@@ -75,9 +74,10 @@ def accuracy(model: Any, pixels: Any, labels: Any, dataset: Any) -> float:
     from vtzoo.training.augment import normalize
 
     model.eval()
+    batches = zip(torch.from_numpy(pixels).split(500), torch.from_numpy(labels).split(500), strict=True)
     right = 0
     with torch.no_grad():
-        for images, wanted in zip(torch.from_numpy(pixels).split(500), torch.from_numpy(labels).split(500), strict=True):
+        for images, wanted in batches:
             right += int((model(normalize(images, dataset.mean, dataset.std)).argmax(1) == wanted).sum())
     return right / len(labels)
 
@@ -95,14 +95,14 @@ def bench(names: list[str], seeds: int, data: Path | None, work: Path, jobs: int
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean and the standard deviation of each row, and of its differences to the baseline and to l1, seed by seed."""
+    """The mean and the deviation of each row, and of its differences to the baseline and to l1, seed by seed."""
     top1 = {name: {run["seed"]: run["top1"] for run in runs if run["row"] == name} for name in ROWS}
-    return {
-        name: {"top1": spread(list(found.values()))}
-        | {f"over_{other}": spread([found[s] - top1[other][s] for s in found]) for other in (BASELINE, L1) if top1[other]}
-        for name, found in top1.items()
-        if found
-    }
+    rows = {}
+    for name, found in ((name, found) for name, found in top1.items() if found):
+        rows[name] = {"top1": spread(list(found.values()))}
+        for other in (BASELINE, L1):
+            rows[name][f"over_{other}"] = spread([found[seed] - top1[other][seed] for seed in found])
+    return rows
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -138,7 +138,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="which rows", metavar="ROW")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vtzoo-paired", help="results so far")
+    work = Path(tempfile.gettempdir()) / "vtzoo-paired"
+    parser.add_argument("--work", type=Path, default=work, help="results so far")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
     arguments = parser.parse_args()

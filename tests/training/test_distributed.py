@@ -70,7 +70,9 @@ def test_two_processes_have_the_losses_of_one(
             torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
 
 
-def test_a_killed_rank_starts_again_at_the_checkpoint(recipe: Path, tiny_data: Path, alone: Path, tmp_path: Path) -> None:
+def test_a_killed_rank_starts_again_at_the_checkpoint(
+    recipe: Path, tiny_data: Path, alone: Path, tmp_path: Path
+) -> None:
     done = torchrun(2, recipe, tiny_data, tmp_path, 7, restarts=1)
     assert "exitcode: -9" in done.stderr  # it did die
     assert_alike(tmp_path, alone)

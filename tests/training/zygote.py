@@ -1,8 +1,8 @@
-"""A process that has everything imported, and forks one training process after another: `python zygote.py RECIPE DATA`.
+"""A process that has everything imported and forks one training process after another: `python zygote.py RECIPE DATA`.
 
-For each line "FOLDER SECONDS WORKERS" on stdin it starts `train(..., out=FOLDER, resume=True)` in a child, kills it with
-SIGKILL after the seconds unless they are 0, and prints how it ended: 0, or minus the signal. Images come out of the
-cache, or from so many processes unless they are 0. The kill is sent from
+For each line "FOLDER SECONDS WORKERS" on stdin it starts `train(..., out=FOLDER, resume=True)` in a child, kills it
+with SIGKILL after the seconds unless they are 0, and prints how it ended: 0, or minus the signal. Images come out of
+the cache, or from so many processes unless they are 0. The kill is sent from
 here, by the only process that can know that the child's number is still the child's. Every step leaves a checkpoint.
 """
 

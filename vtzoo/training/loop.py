@@ -113,7 +113,7 @@ def _gradients_shared(joint: nn.Module, *, now: bool) -> Iterator[None]:
 
 
 def build(recipe: Recipe, classes: int, seed: int, device: torch.device) -> Joint:
-    """A recipe's model and localization heads with fresh weights, the same for one seed; or why it cannot be trained."""
+    """A recipe's model and localization heads, fresh and the same for one seed; or why it cannot be trained."""
     torch.manual_seed(key(seed, 0, WEIGHTS))
     model = models.build(
         recipe.model.name, num_classes=classes, image_size=recipe.model.image_size, **recipe.model.arguments
@@ -163,12 +163,11 @@ def fit(
             last, epoch_ends = run.step == steps, run.step % batches.steps_per_epoch == 0
             reporting = last or run.step % REPORT == 0 or (epoch_ends and batches.steps_per_epoch > REPORT)
             if reporting:
-                loss, accuracy = log.flush()
                 speed = (run.step - first) * batches.batch_size / (time.monotonic() - began)
+                loss, accuracy = log.flush()
+                now = Progress(step=run.step, steps=steps, loss=loss, accuracy=accuracy, images_per_second=speed)
                 if progress:
-                    progress(
-                        Progress(step=run.step, steps=steps, loss=loss, accuracy=accuracy, images_per_second=speed)
-                    )
+                    progress(now)
             if epoch_ends:
                 log.draw(batches.steps_per_epoch, recipe.drloc)
             if reporting or world.size == 1:  # ranks do so now and then: each time they wait for one another

@@ -121,7 +121,8 @@ def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ..
         "label_names": list(labels),
         "pretrained_cfg": {
             "tag": recipe.name, "num_classes": dataset.classes, "input_size": [3, size, size],
-            "fixed_input_size": bool(sized), "interpolation": "bicubic", "crop_pct": recipe.model.crop_pct or 1.0, "crop_mode": "center",
+            "fixed_input_size": bool(sized), "interpolation": "bicubic", "crop_mode": "center",
+            "crop_pct": recipe.model.crop_pct or 1.0,
             "mean": list(dataset.mean), "std": list(dataset.std), "license": "apache-2.0",
             "first_conv": model.pretrained_cfg.get("first_conv"), "classifier": model.pretrained_cfg.get("classifier"),
         },
