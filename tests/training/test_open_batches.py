@@ -13,7 +13,7 @@ from vtzoo.decoding import Split
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import Augmentation, RandomResizedCrop, Recipe
 from vtzoo.training import room
-from vtzoo.training.data import Batches, Facts, open_batches
+from vtzoo.training.data import Batches, Facts, check_test_images, open_batches
 
 CPU = torch.device("cpu")
 ROW = datasets.find("cifar10")
@@ -149,6 +149,17 @@ def test_a_split_of_which_no_image_can_be_read_is_refused_even_where_they_may_be
 ) -> None:
     with pytest.raises(VtzooError, match="; 3 of 3 images cannot be read") as caught:
         opened(make_split([BROKEN] * 3), skip_bad=skip_bad)
+    assert caught.value.hint == "mend or remove them"
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_a_test_image_that_cannot_be_read_is_refused_for_good(time: str, make_split: MakeSplit, tmp_path: Path) -> None:
+    images: list[np.ndarray | bytes] = list(noise(6))
+    check_test_images(make_split(images), 16, name="noise", folder=tmp_path)
+    images[4] = BROKEN
+    for _ in range(1 + (time == "second")):
+        with pytest.raises(VtzooError, match=r"^unreadable image image 4: .*; 1 of 6 images cannot be read") as caught:
+            check_test_images(make_split(images), 16, name="noise", folder=tmp_path)
     assert caught.value.hint == "mend or remove them"
 
 

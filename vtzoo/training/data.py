@@ -19,7 +19,7 @@ from vtzoo.recipe import Augmentation, Recipe
 
 from . import augment, cache, room
 from .crops import Crops
-from .forms import Form, Nothing
+from .forms import Form, Nothing, Square
 from .pixels import Pixels, to_device
 from .rand_augment import DRAWS_PER_OPERATION, JITTER_DRAWS, color_jitter, rand_augment
 from .workers import Decoder, Request, Workers
@@ -204,12 +204,25 @@ def open_batches(
     return batches, Facts(manifest=stored.manifest, images=len(kept), skipped=len(split) - len(kept))
 
 
-def refusal(split: Split, form: Form, unreadable: np.ndarray) -> VtzooError:
+def check_test_images(split: Split, size: int, *, name: str, folder: Path | None = None) -> None:
+    """Refuse a split of test images of which one cannot be read: an accuracy is that of them all.
+
+    What was checked once is remembered in the cache.
+    """
+    form = Square(side=size)
+    stored = cache.open_stored(split, Nothing(form=form), name=f"{name}-test", folder=folder or cache.folder())
+    if len(unreadable := np.flatnonzero(~stored.extents.any(1).numpy())):
+        raise refusal(split, form, unreadable, skippable=False)
+
+
+def refusal(split: Split, form: Form, unreadable: np.ndarray, *, skippable: bool = True) -> VtzooError:
     """The error for images that cannot be read: the first by its name, and how many they are."""
     first = Pass(split=split.select(unreadable[:1]), keep=form.pixels)
     list(first)
     reason = first.errors[0].message if first.errors else f"unreadable image {split.rows.name(int(unreadable[0]))}"
-    hint = "mend or remove them" + ("; --skip-bad leaves them out" if len(unreadable) < len(split) else "")
+    hint = "mend or remove them" + (
+        "; --skip-bad leaves them out" if skippable and len(unreadable) < len(split) else ""
+    )
     return VtzooError(f"{reason}; {len(unreadable)} of {len(split)} images cannot be read", hint)
 
 

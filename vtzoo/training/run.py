@@ -21,7 +21,7 @@ from vtzoo.splits import Split
 
 from . import checkpoint
 from .curves import draw_curves
-from .data import open_batches
+from .data import check_test_images, open_batches
 from .distributed import together
 from .loop import Progress, Run, build, fit, set_up
 
@@ -53,6 +53,7 @@ def train(
         joint = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
         training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)  # before the hours
         with world.first():  # decodes the images into the cache, where the others find them
+            check_test_images(held, recipe.model.image_size, name=dataset.name)
             batches, images = open_batches(
                 recipe, dataset, training, seed=seed, device=where, workers=workers, accumulate=accumulate,
                 skip_bad=skip_bad, progress=progress,
