@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import shutil
@@ -20,6 +21,7 @@ from vtzoo.recipe import PRECISIONS, Recipe
 from vtzoo.training import checkpoint, joint, loop
 from vtzoo.training.data import Batch
 from vtzoo.training.joint import Joint
+from vtzoo.training.log import Log
 from vtzoo.training.optim import learning_rate_at
 
 STEPS = 12  # of the tiny recipe: 4 epochs of 3
@@ -145,6 +147,23 @@ def test_a_run_in_fp16_resumes_with_the_scale_of_its_losses_and_the_steps_it_ski
     assert metadata[0] == metadata[1]
     assert int(metadata[0]["updates"]) < STEPS
     assert json.loads(metadata[0]["scaler"])["scale"] < 2.0**60
+
+
+@pytest.mark.usefixtures("every_step")
+def test_a_disk_that_fills_up_while_the_log_is_written_leaves_the_last_checkpoint_to_go_on_from(
+    whole: Path, tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(log: Log, lines: list[dict[str, Any]]) -> None:
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(lines[0])[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, lambda run: patch.setattr(Log, "_write", half))
+        with pytest.raises(OSError, match="No space left"):
+            go(start(tiny()), tiny(), tmp_path)
+    resume(start(tiny()), tiny(), tmp_path)
+    assert_same(tmp_path, whole)
 
 
 def test_steps_after_the_last_checkpoint_are_taken_again(
