@@ -36,7 +36,7 @@ def picture(pixels: torch.Tensor) -> Image.Image:
 def differences(change: Change, reference: Reference, size: int, amount: float) -> np.ndarray:
     """The levels by which the images of one change, all by the same amount, differ from those of its reference."""
     images = sources(size)
-    amounts = torch.full((len(images),), amount, dtype=torch.int64 if isinstance(amount, int) else torch.float64)
+    amounts = torch.full((len(images),), amount, dtype=torch.float64)
     changed = change(images, amounts).numpy().astype(int)
     expected = np.stack([np.asarray(reference(picture(image))).transpose(2, 0, 1) for image in images])
     return np.abs(changed - expected)
@@ -86,9 +86,9 @@ def test_an_adjustment_is_torchvisions_of_pil_images(name: str, factor: float) -
     [
         (levels.auto_contrast, torch.zeros(15)),
         (levels.equalize, torch.zeros(15)),
-        (levels.posterize, torch.arange(15) % 8 + 1),
-        (levels.solarize, torch.arange(15) * 18),
-        (levels.solarize_add, torch.arange(15) * 9),
+        (levels.posterize, torch.arange(15.0) % 8 + 1),
+        (levels.solarize, torch.arange(15.0) * 18),
+        (levels.solarize_add, torch.arange(15.0) * 9),
         (levels.brightness, torch.linspace(0.1, 1.9, 15)),
         (levels.contrast, torch.linspace(0.1, 1.9, 15)),
         (levels.color, torch.linspace(0.1, 1.9, 15)),

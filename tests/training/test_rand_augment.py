@@ -124,6 +124,7 @@ def reference(image: torch.Tensor, uniform: list[float], how: dict) -> np.ndarra
         magnitude = how["magnitude"] + how["magnitude_std"] * NormalDist().inv_cdf(normal + 2**-25)
         numbers = torch.tensor([[min(10.0, max(0.0, magnitude))], [-1 if sign < 0.5 else 1]], dtype=torch.float64)
         amount = [] if name in IDLE else [rand_augment.AMOUNTS[name](*numbers).item()]
+        amount = [int(bits) for bits in amount] if name == "PosterizeIncreasing" else amount
         if carried < how["probability"]:
             interpolation = {"resample": Image.Resampling.BICUBIC, "fillcolor": FILL}
             picture = timms.NAME_TO_OP[name](picture, *amount, **interpolation)

@@ -5,11 +5,11 @@ level: what it does in integers and in floats of 32 or 64 bits is done in the sa
 """
 
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 Images = UInt8[Tensor, "b 3 h w"]
-PerImage = Shaped[Tensor, " b"]
+PerImage = Float[Tensor, " b"]
 
 
 def auto_contrast(pixels: Images, _: PerImage) -> Images:
@@ -44,40 +44,40 @@ def invert(pixels: Images, _: PerImage) -> Images:
     return ~pixels
 
 
-def posterize(pixels: Images, bits: Int[Tensor, " b"]) -> Images:
+def posterize(pixels: Images, bits: PerImage) -> Images:
     """Only the highest bits of every level, 1 to 8 of them."""
     return pixels & _beside(256 - 2 ** (8 - bits)).byte()
 
 
-def solarize(pixels: Images, threshold: Int[Tensor, " b"]) -> Images:
+def solarize(pixels: Images, threshold: PerImage) -> Images:
     """Levels from a threshold of 0 to 256 on inverted."""
-    return torch.where(pixels < _beside(threshold), pixels, ~pixels)
+    return torch.where(pixels < _beside(threshold).short(), pixels, ~pixels)
 
 
-def solarize_add(pixels: Images, amount: Int[Tensor, " b"]) -> Images:
+def solarize_add(pixels: Images, amount: PerImage) -> Images:
     """Levels below 128 made brighter by an amount of 0 to 128."""
     amount = _beside(amount).byte()
     return torch.where(pixels < 128, torch.minimum(pixels, 255 - amount) + amount, pixels)
 
 
-def brightness(pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+def brightness(pixels: Images, factor: PerImage) -> Images:
     """Images blended with black."""
     return _blend(torch.zeros((), device=pixels.device), pixels, factor)
 
 
-def contrast(pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+def contrast(pixels: Images, factor: PerImage) -> Images:
     """Images blended with the mean of their luminance, rounded to a level."""
     luminance = _luminance(pixels)
     mean = luminance.sum((1, 2, 3), dtype=torch.float64) / luminance[0].numel()
     return _blend(_beside((mean + 0.5).floor().float()), pixels, factor)
 
 
-def color(pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+def color(pixels: Images, factor: PerImage) -> Images:
     """Images blended with their luminance."""
     return _blend(_luminance(pixels), pixels, factor)
 
 
-def sharpness(pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+def sharpness(pixels: Images, factor: PerImage) -> Images:
     """Images blended with themselves smoothed: a 3x3 mean in which the centre counts for five. The border stays."""
     whole = pixels.short()
     rows = whole[:, :, :-2] + whole[:, :, 1:-1] + whole[:, :, 2:]
@@ -93,12 +93,12 @@ def _luminance(pixels: Images) -> Float[Tensor, "b 1 h w"]:
     return (red * 19595 + green * 38470 + blue * 7471 + 32768).div_(65536).floor_()
 
 
-def _blend(plain: Float[Tensor, "..."], pixels: Images, factor: Float[Tensor, " b"]) -> Images:
+def _blend(plain: Float[Tensor, "..."], pixels: Images, factor: PerImage) -> Images:
     """`plain` at a factor of 0, the images at 1, beyond them above 1; cut down to levels, not rounded, as in Pillow."""
     blended = (pixels.float() - plain).mul_(_beside(factor.float())).add_(plain)
     return blended.clamp_(0, 255).short().byte()  # by way of int16, as torch turns floats into bytes one by one
 
 
-def _beside(amount: PerImage) -> Shaped[Tensor, "b 1 1 1"]:
+def _beside(amount: PerImage) -> Float[Tensor, "b 1 1 1"]:
     """A number an image, to be broadcast over its pixels."""
     return amount[:, None, None, None]

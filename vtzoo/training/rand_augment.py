@@ -4,7 +4,7 @@ What is done to which image is decided on the CPU, and the images of each operat
 are on another device, `uniform` may stay on the CPU all the same: then no step waits for that device.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import permutations
 
@@ -36,19 +36,17 @@ def rand_augment(
     and every effect grows with them. `uniform` has DRAWS_PER_OPERATION columns an operation, or more. `fill` is the
     colour of what comes in from outside the image.
     """
-    changes = COLOURS | {name: partial(change, fill=fill) for name, change in SHAPES.items()}
-    names = list(changes)
     drawn = uniform[:, : operations * DRAWS_PER_OPERATION].cpu().double()
     which, carried, normal, sign = drawn.unflatten(1, (operations, DRAWS_PER_OPERATION)).unbind(2)
-    which = torch.where(carried < probability, which * len(names), len(names)).long()
+    which = (which * len(AMOUNTS)).long()
     normal = torch.special.ndtri(normal + 2**-25)  # the middle of the 2**-24 that a draw stands for: never 0 or 1
     magnitudes = (magnitude + magnitude_std * normal).clamp(0, 10)
     signs = torch.where(sign < 0.5, -1.0, 1.0)
-    images = images.clone()
+    amounts = torch.stack([amount(magnitudes, signs) for amount in AMOUNTS.values()], 2).gather(2, which[..., None])
+    which = torch.where(carried < probability, which, len(AMOUNTS))
+    changes = [*COLOURS.values(), *(partial(change, fill=fill) for change in SHAPES.values())]
     for layer in range(operations):
-        for number, chosen in _groups(which[:, layer], len(names)):
-            amounts = AMOUNTS[names[number]](magnitudes[chosen, layer], signs[chosen, layer])
-            _change(images, chosen, changes[names[number]], amounts)
+        images = _changed(images, which[:, layer], amounts[:, layer, 0], changes)
     return images
 
 
@@ -65,24 +63,30 @@ def color_jitter(
     factors = least + drawn[:, :3] * (1 + strength - least)
     orders = torch.tensor(list(permutations(range(3))))
     order = orders[(drawn[:, 3] * len(orders)).long()]
-    images = images.clone()
-    for turn in range(3):
-        for number, chosen in _groups(order[:, turn], 3):
-            _change(images, chosen, JITTERS[number], factors[chosen, number])
+    for which in order.unbind(1):
+        images = _changed(images, which, factors.gather(1, which[:, None])[:, 0], JITTERS)
     return images
 
 
-def _groups(which: Int[Tensor, " b"], count: int) -> Iterator[tuple[int, Int[Tensor, " n"]]]:
-    """Each number below `count` that some images have, and those images."""
-    sizes = which.bincount(minlength=count)[:count].tolist()
-    members = which.argsort(stable=True)[: sum(sizes)].split(sizes)
-    return ((number, chosen) for number, chosen in enumerate(members) if len(chosen))
+def _changed(
+    images: UInt8[Tensor, "b 3 h w"],
+    which: Int[Tensor, " b"],
+    amounts: Float[Tensor, " b"],
+    changes: Sequence[Callable[[Tensor, Tensor], Tensor]],
+) -> UInt8[Tensor, "b 3 h w"]:
+    """Each image by the change with its number in `which`, or as it is where there is none; `amounts` are theirs.
 
-
-def _change(images: UInt8[Tensor, "b 3 h w"], chosen: Int[Tensor, " n"], change: Change, amounts: Tensor) -> None:
-    """Change some of the images, in place."""
-    chosen, amounts = (tensor.to(images.device, non_blocking=True) for tensor in (chosen, amounts))
-    images.index_copy_(0, chosen, change(images.index_select(0, chosen), amounts))
+    The images are sorted by their change, cut into groups, put together again and sorted back: whole images are copied
+    much faster than they are scattered.
+    """
+    order = which.argsort(stable=True)
+    sizes = which.bincount(minlength=len(changes) + 1).tolist()
+    sort, unsort, amounts = (
+        rows.to(images.device, non_blocking=True) for rows in (order, order.argsort(), amounts[order])
+    )
+    groups = zip(images.index_select(0, sort).split(sizes), amounts.split(sizes), (*changes, None), strict=True)
+    changed = [change(group, of) if change and len(group) else group for group, of, change in groups]
+    return torch.cat(changed).index_select(0, unsort)
 
 
 def _signed(most: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -97,17 +101,17 @@ def _enhancement(magnitude: Tensor, sign: Tensor) -> Tensor:
 
 def _bits(magnitude: Tensor, _: Tensor) -> Tensor:
     """How many bits are kept, from 4 down to 1: timm goes on to 0, at which Pillow 13 fails."""
-    return (4 - (magnitude / 10 * 4).long()).clamp(min=1)
+    return (4 - (magnitude / 10 * 4).floor()).clamp(min=1)
 
 
 def _threshold(magnitude: Tensor, _: Tensor) -> Tensor:
     """The level from which on levels are inverted, from 256 down to 0."""
-    return 256 - (magnitude / 10 * 256).long()
+    return 256 - (magnitude / 10 * 256).floor()
 
 
 def _addend(magnitude: Tensor, _: Tensor) -> Tensor:
     """What is added to dark levels, from 0 to 110."""
-    return (magnitude / 10 * 110).long()
+    return (magnitude / 10 * 110).floor()
 
 
 def _none(magnitude: Tensor, _: Tensor) -> Tensor:
