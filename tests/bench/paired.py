@@ -24,11 +24,10 @@ HERE = Path(__file__).resolve()
 SAVED = HERE.with_suffix(".json")
 README = HERE.parents[2] / "README.md"
 BASELINE, L1 = "baseline", "l1"
-# The name of each row, and what it changes in [drloc]. Grids: stage 0 has 8x8 cells, stage 1 has 4x4.
+# The name of each row, and what it changes in [drloc]. Stage 0 has 8x8 cells, stage 1 has 4x4.
 ROWS: dict[str, dict[str, Any] | None] = {
     BASELINE: None,
     L1: {},
-    "l1, 8x8 grid": {"stage": 0},
     "signed": {"loss": "signed"},
     "cross_entropy": {"loss": "cross_entropy"},
     "variance_aware": {"loss": "variance_aware"},

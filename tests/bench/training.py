@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -208,7 +207,7 @@ def localization(name: str, batch: int, rounds: int, device: torch.device) -> di
     recipe = load_recipe(locate(name))
     grid = look(run.model, recipe.model.image_size, device)[recipe.drloc.stage]
     taken: dict[bool, list[float]] = {True: [], False: []}
-    for turn in range(rounds + 1):
+    for turn in range(STEPS * rounds // 2 + 1):
         for with_head in (True, False) if turn % 2 else (False, True):
             wait(device)
             began = time.perf_counter()
@@ -255,11 +254,13 @@ def peak(name: str, batch: int, with_head: bool, device: torch.device) -> float:
 
 
 def print_peak(name: str, batch: str, with_head: str) -> None:
-    """What the process of `peak` does: three steps, and what the kernel says of its memory."""
+    """What the process of `peak` does: three steps, and what Linux says of its memory."""
     _, steps = localized(name, int(batch), torch.device("cpu"))
     for _ in range(3):
         steps[with_head == "1"]()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    # Of this program alone: what getrusage says begins with what the process held before it became this program.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(status["VmHWM"].split()[0]) / 1000)
 
 
 def render(measured: dict[str, Any]) -> str:
