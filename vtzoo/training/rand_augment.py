@@ -72,7 +72,7 @@ def _changed(
     images: UInt8[Tensor, "b 3 h w"],
     which: Int[Tensor, " b"],
     amounts: Float[Tensor, " b"],
-    changes: Sequence[Callable[[Tensor, Tensor], Tensor]],
+    changes: Sequence[Change],
 ) -> UInt8[Tensor, "b 3 h w"]:
     """Each image by the change with its number in `which`, or as it is where there is none; `amounts` are theirs.
 
@@ -81,12 +81,11 @@ def _changed(
     """
     order = which.argsort(stable=True)
     sizes = which.bincount(minlength=len(changes) + 1).tolist()
-    sort, unsort, amounts = (
-        rows.to(images.device, non_blocking=True) for rows in (order, order.argsort(), amounts[order])
-    )
-    groups = zip(images.index_select(0, sort).split(sizes), amounts.split(sizes), (*changes, None), strict=True)
-    changed = [change(group, of) if change and len(group) else group for group, of, change in groups]
-    return torch.cat(changed).index_select(0, unsort)
+    rows = (order, order.argsort(), amounts[order])
+    there, back, amounts = (tensor.to(images.device, non_blocking=True) for tensor in rows)
+    groups = zip(images.index_select(0, there).split(sizes), amounts.split(sizes), (*changes, None), strict=True)
+    changed = [change(group, by) if change and len(group) else group for group, by, change in groups]
+    return torch.cat(changed).index_select(0, back)
 
 
 def _signed(most: float) -> Callable[[Tensor, Tensor], Tensor]:
