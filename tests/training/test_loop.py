@@ -89,9 +89,8 @@ def test_a_run_logs_every_step_once_and_ends_with_a_checkpoint(whole: Path) -> N
     found = lines(whole)
     assert [line["step"] for line in found] == list(range(1, STEPS + 1))
     assert all(line.keys() == NAMES and math.isfinite(line["loss"]) for line in found)
-    assert sorted(path.name for path in whole.iterdir()) == [
-        "checkpoint.safetensors", "curves.png", "metrics.jsonl", "tensorboard",
-    ]  # fmt: skip
+    names = {path.name for path in whole.iterdir()} - {"tensorboard"}  # which is there where it is installed
+    assert names == {"checkpoint.safetensors", "curves.png", "metrics.jsonl"}
 
 
 def test_two_runs_of_a_seed_are_the_same_and_another_seed_is_not(
