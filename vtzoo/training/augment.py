@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from .threads import on_one_thread
+
 GEOMETRY, MIX, COLOR, LOCALIZE = range(4)  # streams: uniform numbers for one purpose each
 DRAWS = 16  # uniform numbers an image in GEOMETRY: columns are assigned below, the rest is room for further operations
 TOP, LEFT, FLIP, ERASE, ERASE_AREA, ERASE_ASPECT, ERASE_TOP, ERASE_LEFT, ERASE_NOISE = range(9)
@@ -22,6 +24,7 @@ _NORMAL = 2**22  # places in the table of normal numbers
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
+@on_one_thread
 def draws(
     seed: int, epoch: int, images: Int[Tensor, " b"], stream: int = GEOMETRY, columns: int = DRAWS
 ) -> Float[Tensor, "b {columns}"]:
@@ -58,6 +61,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
+@on_one_thread
 def crop_and_flip(
     images: UInt8[Tensor, "b c h w"], uniform: Float[Tensor, "b d"], padding: int, flip: bool
 ) -> UInt8[Tensor, "b c h w"]:
@@ -78,6 +82,7 @@ def _reflect(index: Int[Tensor, "b n"], size: int) -> Int[Tensor, "b n"]:
     return torch.where(index >= size, 2 * (size - 1) - index, index)
 
 
+@on_one_thread
 def erase(
     images: Float[Tensor, "b c h w"], uniform: Float[Tensor, "b d"], probability: float, noise: float | None = None
 ) -> Float[Tensor, "b c h w"]:
@@ -125,6 +130,7 @@ def _between(uniform: Float[Tensor, " b"], length: Float[Tensor, " b"], size: in
     return (position >= start[:, None]) & (position < (start + length.floor())[:, None])
 
 
+@on_one_thread
 def mix(
     images: Float[Tensor, "b c h w"],
     targets: Float[Tensor, "b k"],
@@ -189,6 +195,7 @@ def _beta_table(alpha: float, device: torch.device) -> tuple[Float[Tensor, " n"]
     return torch.from_numpy(chance[rises]).to(device), torch.from_numpy(value[rises].astype(np.float32)).to(device)
 
 
+@on_one_thread
 def normalize(
     images: UInt8[Tensor, "b c h w"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "b c h w"]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from . import levels, warp
+from .threads import on_one_thread
 
 DRAWS_PER_OPERATION = 4  # uniform numbers an image: the operation, whether it is carried out, its magnitude, its sign
 JITTER_DRAWS = 4  # uniform numbers an image: three factors and their order
@@ -20,6 +21,7 @@ JITTER_DRAWS = 4  # uniform numbers an image: three factors and their order
 Change = Callable[[Tensor, Tensor], Tensor]  # of images, by an amount for each
 
 
+@on_one_thread
 def rand_augment(
     images: UInt8[Tensor, "b 3 h w"],
     uniform: Float[Tensor, "b d"],
@@ -50,6 +52,7 @@ def rand_augment(
     return images
 
 
+@on_one_thread
 def color_jitter(
     images: UInt8[Tensor, "b 3 h w"], uniform: Float[Tensor, "b d"], strength: float
 ) -> UInt8[Tensor, "b 3 h w"]:

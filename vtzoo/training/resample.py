@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Int16, Integer, UInt8
 from torch import Tensor
 
+from .threads import on_one_thread
+
 _TRIES = 10  # boxes that are drawn for an image, before the central one is taken
 BOX_DRAWS = 2 * _TRIES + 2  # uniform numbers an image: an area and an aspect a try, then the place
 _PRECISION = 2.0**15  # weights are multiples of one in this
@@ -38,6 +40,7 @@ def random_boxes(
     return torch.cat([place, tall, wide], 1)
 
 
+@on_one_thread
 def resized_crop(
     pixels: UInt8[Tensor, "b 3 h w"],
     boxes: Int[Tensor, "b 4"],
