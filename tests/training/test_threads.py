@@ -43,7 +43,7 @@ def test_the_threads_come_back_after_a_result_and_after_an_error() -> None:
 
 
 IMAGES, FLOATS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, 3, 8, 8)
-UNIFORM, SHARES, BOXES = torch.zeros(4, 16), torch.zeros(4, 5), torch.tensor([[0, 0, 8, 8]] * 4)
+UNIFORM, SHARES, BOXES = torch.zeros(4, 42), torch.zeros(4, 5), torch.tensor([[0, 0, 8, 8]] * 4)
 M9 = {"operations": 2, "magnitude": 9.0, "magnitude_std": 0.5, "probability": 0.5, "fill": (0, 0, 0)}
 STEPS = {
     "draws": lambda: augment.draws(0, 0, torch.arange(4)),
@@ -51,6 +51,7 @@ STEPS = {
     "normalize": lambda: augment.normalize(IMAGES, (0.5,) * 3, (0.5,) * 3),
     "erase": lambda: augment.erase(FLOATS, UNIFORM, 0.5),
     "mix": lambda: augment.mix(FLOATS, torch.eye(4), SHARES, mixup=1.0, cutmix=1.0, probability=0.5),
+    "random_boxes": lambda: resample.random_boxes(UNIFORM, BOXES[:, 2:], (0.1, 1.0), (0.8, 1.2)),
     "resized_crop": lambda: resample.resized_crop(IMAGES, BOXES, 8, torch.zeros(4, dtype=torch.bool)),
     "rand_augment": lambda: rand_augment.rand_augment(IMAGES, UNIFORM, **M9),
     "color_jitter": lambda: rand_augment.color_jitter(IMAGES, UNIFORM, 0.4),

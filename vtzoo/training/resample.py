@@ -13,6 +13,7 @@ BOX_DRAWS = 2 * _TRIES + 2  # uniform numbers an image: an area and an aspect a 
 _PRECISION = 2.0**15  # weights are multiples of one in this
 
 
+@on_one_thread
 def random_boxes(
     uniform: Float[Tensor, "b d"], extents: Int[Tensor, "b 2"], scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Int[Tensor, "b 4"]:
