@@ -25,7 +25,7 @@ def torchrun(ranks: int, *arguments: object, restarts: int = 0, **environment: s
         *map(str, arguments),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return done
 

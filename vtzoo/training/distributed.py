@@ -66,17 +66,19 @@ def together(device: torch.device) -> Iterator[World]:
 
     `device` is what the ranks train on: on GPUs each takes the one of its number on its machine.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
-        yield World(restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield World(restarts=restarts)
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # Both: gradients travel on the GPUs' own network, a stop and other small words between CPUs.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
+    # Names of their own for each restart: torchrun's store outlives its processes, and has the addresses of the dead.
+    store = distributed.PrefixStore(f"restart {restarts}", store)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield World(
-            rank=distributed.get_rank(), size=size, restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        )
+        yield World(rank=rank, size=size, restarts=restarts)
     finally:
         distributed.destroy_process_group()
