@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtzoo import files
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import Drloc
 
@@ -44,9 +45,7 @@ class Log:
         lines = self._path.read_text().splitlines() if step and self._path.exists() else []
         kept = lines[:step]
         seconds = _seconds(kept, step, self._path)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept))
-        partial.replace(self._path)
+        files.write(self._path, "".join(line + "\n" for line in kept).encode())
         self._events = _events(self._path.parent / "tensorboard", step)
         return seconds
 
