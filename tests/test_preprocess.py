@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from timm.data import create_transform
+from timm.data import create_transform, resolve_data_config
+from timm.models._hub import load_model_config_from_path
 
 from vtzoo.errors import VtzooError
 from vtzoo.preprocess import PIXEL_CAP, Preprocess, prepare, read_image
@@ -50,49 +52,66 @@ def png(width: int, height: int, depth: int, colour_type: int, pixels: bytes) ->
 
 # --- the transform -----------------------------------------------------------------------------------------------
 
+SIZES = [(32, 32), (33, 32), (31, 47), (1, 1), (5, 3), (200, 64), (64, 201), (99, 98), (37, 37)]  # width, height
+MEAN = [0.4815, 0.4578, 0.4082]
 
-def timm_pixels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
-    transform: Any = create_transform(
-        (3, preprocess.size, preprocess.size),
-        is_training=False,
-        interpolation=preprocess.interpolation,
-        crop_pct=preprocess.crop,
-        crop_mode="center",
-        normalize=False,
-    )
+
+def timm_pixels(image: Image.Image, config: dict[str, Any]) -> np.ndarray:
+    """The pixels of timm's own evaluation transform, before it normalizes them."""
+    transform: Any = create_transform(**resolve_data_config(pretrained_cfg=config), is_training=False, normalize=False)
     return transform(image).numpy()
 
 
-@pytest.mark.parametrize("crop", [1.0, 0.95, 0.9, 0.875])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [32, 33, 64])
-def test_the_transform_equals_timms_to_the_pixel(size: int, interpolation: str, crop: float) -> None:
-    preprocess = Preprocess(size=size, interpolation=interpolation, crop=crop)
-    for width, height in [(32, 32), (33, 32), (31, 47), (1, 1), (5, 3), (200, 64), (64, 201), (99, 98), (37, 37)]:
-        image = noise(width, height)
-        np.testing.assert_array_equal(prepare(image, preprocess), timm_pixels(image, preprocess))
+def assert_equals_timm(image: Image.Image, **config: Any) -> None:
+    np.testing.assert_array_equal(prepare(image, Preprocess.from_config(config)), timm_pixels(image, config))
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("crop", [1.0, 0.95, 0.9, 0.875, 1.3])
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(32, 32), (33, 33), (64, 48), (31, 50)])
+def test_the_transform_equals_timms_to_the_pixel(size: tuple[int, int], mode: str, crop: float) -> None:
+    for width, height in SIZES:
+        assert_equals_timm(noise(width, height), input_size=[3, *size], crop_pct=crop, crop_mode=mode, mean=MEAN)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest", "lanczos", "hamming", "box"])
+def test_the_transform_equals_timms_with_every_interpolation(interpolation: str) -> None:
+    for width, height in SIZES:
+        assert_equals_timm(noise(width, height), input_size=[3, 33, 33], interpolation=interpolation)
+
+
+@settings(max_examples=80, deadline=None)
 @given(
-    st.integers(1, 150),
-    st.integers(1, 150),
-    st.integers(1, 70),
-    st.floats(0.3, 1),
-    st.sampled_from(["bicubic", "bilinear"]),
+    st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    st.tuples(st.integers(2, 70), st.integers(2, 70)),
+    st.floats(0.3, 2),
+    st.sampled_from(["bicubic", "bilinear", "nearest"]),
+    st.sampled_from(["center", "squash", "border"]),
 )
 def test_the_transform_equals_timms_at_any_size(
-    width: int, height: int, size: int, crop: float, interpolation: str
+    image: tuple[int, int], size: tuple[int, int], crop: float, interpolation: str, mode: str
 ) -> None:
-    image, preprocess = noise(width, height), Preprocess(size=size, interpolation=interpolation, crop=crop)
-    np.testing.assert_array_equal(prepare(image, preprocess), timm_pixels(image, preprocess))
+    config = {"input_size": [3, *size], "interpolation": interpolation, "crop_pct": crop, "crop_mode": mode}
+    assume(mode != "border" or max(image) / min(image) < min(size) / crop / 2)  # timm fails where a side would be 0
+    assert_equals_timm(noise(*image), **config)
 
 
-def test_the_transform_equals_timms_on_photographs_at_224_pixels() -> None:
-    preprocess = Preprocess(size=224, interpolation="bicubic", crop=0.9)
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(224, 224), (384, 128)])
+def test_the_transform_equals_timms_on_photographs(size: tuple[int, int], mode: str) -> None:
     for file in PHOTOS.glob("*.jpg"):
-        image = read_image(file)
-        np.testing.assert_array_equal(prepare(image, preprocess), timm_pixels(image, preprocess))
+        assert_equals_timm(read_image(file), input_size=[3, *size], crop_pct=0.9, crop_mode=mode)
+
+
+@pytest.mark.parametrize(
+    "config", [{"num_classes": 10}, {"crop_pct": None, "crop_mode": None, "interpolation": None, "mean": None}]
+)
+def test_what_a_config_does_not_say_is_what_timm_takes(config: dict[str, Any]) -> None:
+    assert_equals_timm(noise(300, 250), **config)
+
+
+def test_the_size_is_input_size_as_timms_own_transform_takes_it() -> None:
+    assert_equals_timm(noise(99, 98), input_size=[3, 32, 32], test_input_size=[3, 48, 48], test_crop_pct=1.0)
 
 
 def test_an_image_of_the_right_size_keeps_its_pixels() -> None:
@@ -102,9 +121,10 @@ def test_an_image_of_the_right_size_keeps_its_pixels() -> None:
     np.testing.assert_array_equal(pixels.transpose(1, 2, 0), np.asarray(image))
 
 
-def test_a_strip_too_narrow_to_be_resized_is_refused() -> None:
+@pytest.mark.parametrize("mode", ["center", "border"])
+def test_a_strip_too_narrow_to_be_resized_is_refused(mode: str) -> None:
     with pytest.raises(VtzooError, match="200000 x 1 pixels, is too narrow"):
-        prepare(Image.new("RGB", (200_000, 1)), Preprocess(size=32, interpolation="bicubic", crop=1.0))
+        prepare(Image.new("RGB", (200_000, 1)), Preprocess(size=32, interpolation="bicubic", crop=1.0, mode=mode))
 
 
 @pytest.mark.parametrize(
@@ -112,13 +132,19 @@ def test_a_strip_too_narrow_to_be_resized_is_refused() -> None:
     [
         ("size", 0, "image size must be a whole number of pixels, not 0"),
         ("size", "32", "image size must be .* not '32'"),
+        ("width", 7.5, "image size must be .* not 7.5"),
         ("interpolation", "bicubik", "unknown interpolation 'bicubik'"),
-        ("crop", 0, "crop must be a fraction above 0 and at most 1, not 0"),
-        ("crop", 1.1, "not 1.1"),
+        ("interpolation", "random", "unknown interpolation 'random'"),
+        ("crop", 0, "crop must be a fraction above 0 and at most 32, not 0"),
+        ("crop", 33, "at most 32, not 33"),
+        ("crop", 1e-320, "not 1e-320"),
         ("crop", float("nan"), "not nan"),
+        ("mode", "centre", "unknown crop mode 'centre'"),
+        ("fill", (0, 0, 256), r"colour must be three whole numbers from 0 to 255, not \(0, 0, 256\)"),
+        ("fill", (0, 0), r"not \(0, 0\)"),
     ],
 )
-def test_a_preprocess_that_makes_no_square_is_refused(field: str, value: Any, message: str) -> None:
+def test_a_preprocess_that_makes_no_image_is_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(VtzooError, match=message):
         Preprocess(**{"size": 32, "interpolation": "bicubic", "crop": 1.0, field: value})
 
@@ -131,21 +157,55 @@ def test_the_preprocess_of_a_config_is_what_it_says() -> None:
     assert preprocess.as_dict() == {"size": 64, "interpolation": "bilinear", "crop": 0.9}
 
 
-@pytest.mark.parametrize("change", [{"input_size": [3, 64, 32]}, {"input_size": [1, 64, 64]}, {"crop_mode": "squash"}])
-def test_a_config_that_asks_for_anything_but_a_central_square_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(VtzooError, match="something else than the central square"):
-        Preprocess.from_config(CONFIG | change)
+def test_what_a_file_says_of_a_preprocess_makes_it_again() -> None:
+    preprocess = Preprocess.from_config(CONFIG | {"input_size": [3, 64, 48], "crop_mode": "border", "mean": MEAN})
+    stated = json.loads(json.dumps(preprocess.as_dict()))
+    assert stated == {
+        "size": 64, "width": 48, "interpolation": "bilinear", "crop": 0.9, "mode": "border", "fill": [123, 117, 104]
+    }  # fmt: skip
+    assert Preprocess(**stated) == preprocess
 
 
-@pytest.mark.parametrize("change", [{"input_size": 64}, {"input_size": [3, 64]}])
-def test_a_config_with_an_unreadable_size_is_refused(change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("change", [{"input_size": [1, 64, 64]}, {"in_chans": 1}])
+def test_a_config_that_asks_for_other_than_rgb_is_refused(change: dict[str, Any]) -> None:
+    config = {"pretrained_cfg": CONFIG | change, "model_args": change}
+    with pytest.raises(VtzooError, match="the model takes images of 1 channels"):
+        Preprocess.from_config(config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"input_size": 64}, {"input_size": [3, 64]}, {"interpolation": ["bicubic"]}, {"crop_mode": "border", "mean": 0.5}],
+)
+def test_a_config_that_cannot_be_understood_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(VtzooError, match="does not say how to prepare an image"):
         Preprocess.from_config(CONFIG | change)
 
 
-def test_a_config_without_a_crop_is_refused_by_the_name_of_the_key() -> None:
-    with pytest.raises(VtzooError, match="does not say how to prepare an image: 'crop_pct'"):
-        Preprocess.from_config({key: value for key, value in CONFIG.items() if key != "crop_pct"})
+@pytest.mark.parametrize(
+    ("arguments", "fixed", "sides"),
+    [
+        ({"img_size": 32}, True, (32, 32)),
+        ({"img_size": [32, 48]}, True, (32, 48)),
+        ({"img_size": 32}, False, (64, 64)),
+        ({"img_size": 32, "dynamic_img_size": True}, True, (64, 64)),
+        ({"img_size": 32, "strict_img_size": False}, True, (64, 64)),
+        ({"img_size": 32, "use_naflex": True}, True, (64, 64)),
+        ({}, True, (64, 64)),
+    ],
+)
+def test_the_image_size_among_a_models_arguments_counts_where_timm_lets_it(
+    arguments: dict[str, Any], fixed: bool, sides: tuple[int, int], tmp_path: Path
+) -> None:
+    pretrained = CONFIG | {"fixed_input_size": fixed}
+    config = {"architecture": "vit_tiny_patch16_224", "model_args": arguments, "pretrained_cfg": pretrained}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    of_timm = load_model_config_from_path(tmp_path)[0]
+    assert Preprocess.from_config(config).shape == tuple(of_timm["input_size"]) == (3, *sides)
+
+
+def test_a_config_of_timms_first_format_is_its_own_table() -> None:
+    assert Preprocess.from_config({"architecture": "resnet18", **CONFIG}) == Preprocess.from_config(CONFIG)
 
 
 # --- what can be read --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, dataclass, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,7 +20,13 @@ from .errors import VtzooError, unknown
 
 PIXEL_CAP = 178_956_970  # pixels; where Pillow refuses an image as a decompression bomb
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+RESAMPLING = {method.name.lower(): method for method in Image.Resampling}  # "bicubic", "bilinear", "nearest"...
+MODES = ("center", "squash", "border")
+BLACK = (0, 0, 0)
+UNSAID = {  # what timm takes where a config.json says nothing
+    "input_size": [3, 224, 224], "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center",
+    "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+}  # fmt: skip
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
@@ -29,54 +35,112 @@ _opening = threading.Lock()  # warning filters belong to the whole process
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How an image becomes the square that a model takes."""
+    """How an image becomes the pixels that a model takes."""
 
-    size: int  # pixels, the side of the square
-    interpolation: str  # "bicubic" or "bilinear"
-    crop: float  # what the square keeps of the resized image's shorter side, as a fraction
+    size: int  # pixels, the height; and the width, unless that is given
+    interpolation: str  # a key of RESAMPLING
+    crop: float  # what is kept of the resized image's side, as a fraction; above 1, a border is added
+    width: int | None = None  # pixels
+    mode: str = "center"  # in proportion and cut; "squash": out of proportion; "border": in proportion and padded
+    fill: tuple[int, ...] = BLACK  # the border's colour: R, G and B, 0 to 255
 
     def __post_init__(self) -> None:
-        if type(self.size) is not int or self.size < 1:
-            raise VtzooError(f"the image size must be a whole number of pixels, not {self.size!r}")
+        object.__setattr__(self, "fill", tuple(self.fill))  # out of JSON it is a list
+        for side in self.shape[1:]:
+            if type(side) is not int or side < 1:
+                raise VtzooError(f"the image size must be a whole number of pixels, not {side!r}")
         if self.interpolation not in RESAMPLING:
             raise unknown("interpolation", str(self.interpolation), RESAMPLING)
-        if not isinstance(self.crop, int | float) or not 0 < self.crop <= 1:
-            raise VtzooError(f"the crop must be a fraction above 0 and at most 1, not {self.crop!r}")
+        if self.mode not in MODES:
+            raise unknown("crop mode", str(self.mode), MODES)
+        # The resized image has at least one pixel a side, and fewer than the cap.
+        low, high = max(self.shape[1:]) / PIXEL_CAP, min(self.shape[1:])
+        if not isinstance(self.crop, int | float) or not low < self.crop <= high:
+            raise VtzooError(f"the crop must be a fraction above 0 and at most {high}, not {self.crop!r}")
+        if len(self.fill) != 3 or any(type(value) is not int or not 0 <= value <= 255 for value in self.fill):
+            raise VtzooError(f"the border's colour must be three whole numbers from 0 to 255, not {self.fill!r}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """What comes out: channels, height and width in pixels."""
+        return 3, self.size, self.size if self.width is None else self.width
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Preprocess":
-        """What a config.json's `pretrained_cfg` asks for; anything but a centre crop of a square is a VtzooError."""
+        """What timm's evaluation transform does for a config.json, or for its `pretrained_cfg` alone.
+
+        Its size is `input_size`, as in timm's own snippets, and not the larger `test_input_size` that some models have
+        too. What is no transform of RGB images is a VtzooError.
+        """
         try:
-            channels, height, width = config["input_size"]
-            interpolation, crop = config["interpolation"], config["crop_pct"]
-        except (KeyError, TypeError, ValueError) as error:
+            asked = complete(config)
+            channels, height, width = asked["input_size"]
+            if channels != 3:
+                raise VtzooError(f"the model takes images of {channels!r} channels", "vtzoo gives RGB images, of 3")
+            fill = tuple(round(255 * value) for value in asked["mean"]) if asked["crop_mode"] == "border" else BLACK
+            return cls(
+                size=height, width=None if width == height else width, interpolation=asked["interpolation"],
+                crop=asked["crop_pct"], mode=asked["crop_mode"], fill=fill,
+            )  # fmt: skip
+        except (AttributeError, TypeError, ValueError) as error:
             raise VtzooError(f"the model's config.json does not say how to prepare an image: {error}") from error
-        if channels != 3 or height != width or config.get("crop_mode", "center") != "center":
-            raise VtzooError("the model's config.json asks for something else than the central square of RGB images")
-        return cls(size=height, interpolation=interpolation, crop=crop)
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON object that an ONNX file carries as `vtzoo.preprocess`."""
-        return asdict(self)
+        """The JSON object that an ONNX file carries as `vtzoo.preprocess`; fields at their defaults are left out."""
+        values = [(field, getattr(self, field.name)) for field in fields(self)]
+        return {field.name: value for field, value in values if field.default is MISSING or value != field.default}
+
+
+def complete(config: dict[str, Any]) -> dict[str, Any]:
+    """The `pretrained_cfg` of a config.json as timm reads it: amended by what else the file says, and complete.
+
+    timm's first files had no such table, and were one themselves. Errors are those of what is no table.
+    """
+    asked, arguments = dict(config.get("pretrained_cfg") or config), config.get("model_args") or {}
+    asked |= {key: value for key, value in UNSAID.items() if not asked.get(key)}
+    if "num_classes" in config:
+        asked["num_classes"] = config["num_classes"]
+    if arguments.get("dynamic_img_size") or arguments.get("use_naflex") or arguments.get("strict_img_size") is False:
+        asked["fixed_input_size"] = False
+    channels, *sides = asked["input_size"]
+    if asked.get("fixed_input_size") and arguments.get("img_size"):
+        sides = arguments["img_size"]
+    sides = [sides, sides] if isinstance(sides, int) else sides
+    return asked | {"input_size": [arguments.get("in_chans") or channels, *sides]}
 
 
 def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
-    """The centre of the resized RGB image, uint8 (3, size, size).
+    """The RGB image resized and cut to what the model takes, uint8 (3, height, width).
 
-    Equal to timm's evaluation transform on PIL images with crop mode "center", pixel for pixel: the shorter side
-    becomes floor(size / crop), the longer one is cut to whole pixels, and halves are rounded to even. As crop is at
-    most 1, a small image is enlarged and never padded. A strip so narrow that it would be resized to more than the
-    pixel cap is a VtzooError.
+    Equal to timm's evaluation transform on PIL images, pixel for pixel. An image that would be resized to more than
+    the pixel cap, or to nothing, is a VtzooError.
     """
-    short = math.floor(preprocess.size / preprocess.crop)
-    width, height = (int(short * side / min(image.size)) for side in image.size)
-    if width * height > PIXEL_CAP:
+    size = width, height = _resized(image.width, image.height, preprocess)
+    if not 0 < width * height <= PIXEL_CAP:
         raise VtzooError(f"the image, {image.width} x {image.height} pixels, is too narrow to be resized")
-    if image.size != (width, height):
-        image = image.resize((width, height), RESAMPLING[preprocess.interpolation])
-    left, top = round((width - preprocess.size) / 2), round((height - preprocess.size) / 2)
-    square = image.crop((left, top, left + preprocess.size, top + preprocess.size))
-    return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))
+    if image.size != size:
+        image = image.resize(size, RESAMPLING[preprocess.interpolation])
+    _, rows, columns = preprocess.shape
+    cut = Image.new("RGB", (columns, rows), preprocess.fill)
+    cut.paste(image, (_offset(columns, width), _offset(rows, height)))
+    return np.ascontiguousarray(np.asarray(cut, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def _resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
+    """The image's width and height before it is cut, with timm's rounding in each of its cases."""
+    rows, columns = (math.floor(side / preprocess.crop) for side in preprocess.shape[1:])
+    if preprocess.mode == "squash":
+        return columns, rows
+    if preprocess.mode == "center" and rows == columns:  # the shorter side exactly, of the longer one whole pixels
+        return int(rows * width / min(width, height)), int(rows * height / min(width, height))
+    ratios = width / columns, height / rows
+    ratio = max(ratios) if preprocess.mode == "border" else min(ratios)
+    return round(width / ratio), round(height / ratio)
+
+
+def _offset(room: int, length: int) -> int:
+    """Where a centred image begins: to the left of the middle in a border; where it is cut, halves become even."""
+    return (room - length) // 2 if length < room else -round((length - room) / 2)
 
 
 def read_image(source: ImageSource) -> Image.Image:
