@@ -1,10 +1,9 @@
-"""A graph without its weights: they stay in the safetensors file beside it, and are read from there by offset."""
+"""A graph without its weights, which it reads from the safetensors file beside it by offset; and with them again."""
 
 import copy
 from typing import Any
 
 import onnx
-import onnxscript.optimizer
 
 from . import checked
 from .inference.graph import LOCATION, TYPES
@@ -27,6 +26,8 @@ def point_into(model: onnx.ModelProto, weights: checked.Weights, prefix: str) ->
     computes, stays in the graph. While the graph is optimized the weights are its inputs: shape arithmetic folds, and
     no weight is transposed or merged into a tensor that the file does not have.
     """
+    import onnxscript.optimizer  # it takes its time, and inlining does without
+
     keys = {prefix + key: key for key in weights.tensors}
     inside = [tensor for tensor in model.graph.initializer if tensor.name not in keys]
     outside = [tensor for tensor in model.graph.initializer if tensor.name in keys]
@@ -40,6 +41,18 @@ def point_into(model: onnx.ModelProto, weights: checked.Weights, prefix: str) ->
     _replace(model.graph.node, [*casts, *model.graph.node])
     model.graph.initializer.extend(pointers)
     return strip(model)
+
+
+def inline(graph: bytes, weights: checked.Weights) -> bytes:
+    """The same graph with the values that it reads from the weights file inside it, in the types they have there."""
+    model = onnx.load_model_from_string(graph)
+    for initializer in model.graph.initializer:
+        if initializer.data_location == onnx.TensorProto.EXTERNAL:
+            tensor = weights.tensors[initializer.name]
+            initializer.raw_data = weights.content[tensor.offset : tensor.offset + tensor.length]
+            initializer.data_location = onnx.TensorProto.DEFAULT
+            del initializer.external_data[:]
+    return model.SerializeToString(deterministic=True)
 
 
 def _replace(field: Any, values: list[Any]) -> None:

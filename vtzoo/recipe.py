@@ -199,7 +199,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise VtzooError(f"{source} is not valid TOML: {error}") from error
-    recipe = strict.build(Recipe, table, source)
+    recipe = strict.build(Recipe, table, source, "a recipe is complete: copy the key from recipes/")
     _validate(recipe, source)
     return recipe
 

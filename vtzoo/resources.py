@@ -22,6 +22,11 @@ def weights_folder() -> Path:
     return PACKAGE / "weights"
 
 
+def index_file() -> Path:
+    """The index of the models on the Hub."""
+    return PACKAGE / "zoo.toml"
+
+
 def _shipped(in_wheel: str, in_checkout: str) -> Path:
     # The wheel's copy first: beside an installed package another project may have put a folder named `recipes`.
     for folder in (PACKAGE / in_wheel, PACKAGE.parent / in_checkout):

@@ -7,10 +7,11 @@ from typing import Any, get_args, get_origin
 from .errors import VtzooError, unknown
 
 
-def build(kind: Any, table: dict[str, Any], where: str) -> Any:
+def build(kind: Any, table: dict[str, Any], where: str, hint: str | None = None) -> Any:
     """The dataclass `kind` with a TOML table's values; `where` names the table in errors, which are VtzooErrors.
 
-    A field whose type is "or None" may be absent from the table, and is then None.
+    A field whose type is "or None" may be absent from the table, and is then None; `hint` says what to do where
+    another one is.
     """
     wanted = {field.name: field.type for field in fields(kind)}
     for key in table:
@@ -20,22 +21,23 @@ def build(kind: Any, table: dict[str, Any], where: str) -> Any:
     for key, annotation in wanted.items():
         optional = get_origin(annotation) is UnionType and NoneType in get_args(annotation)
         if key in table:
-            values[key] = _typed(get_args(annotation)[0] if optional else annotation, table[key], f"{where}: {key}")
+            wanted_type = get_args(annotation)[0] if optional else annotation
+            values[key] = _typed(wanted_type, table[key], f"{where}: {key}", hint)
         elif optional:
             values[key] = None
         else:
-            raise VtzooError(f"{where}: {key} is missing", "a recipe is complete: copy the key from recipes/")
+            raise VtzooError(f"{where}: {key} is missing", hint)
     return kind(**values)
 
 
-def _typed(annotation: Any, value: Any, where: str) -> Any:
+def _typed(annotation: Any, value: Any, where: str, hint: str | None) -> Any:
     """The value as its annotation wants it; whole numbers serve as floats, booleans never as numbers."""
     if hasattr(annotation, "__dataclass_fields__"):
         if isinstance(value, dict):
-            return build(annotation, value, where)
+            return build(annotation, value, where, hint)
     elif get_origin(annotation) is tuple:
         if isinstance(value, list) and len(value) == len(get_args(annotation)):
-            return tuple(_typed(one, each, where) for one, each in zip(get_args(annotation), value, strict=True))
+            return tuple(_typed(one, each, where, hint) for one, each in zip(get_args(annotation), value, strict=True))
     elif get_origin(annotation) is dict:
         if isinstance(value, dict):
             return value

@@ -2,14 +2,16 @@
 
 import json
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from . import resources
 from .errors import VtzooError, unknown
-from .preprocess import Preprocess
+from .preprocess import Preprocess, complete
 
 # Arguments with which timm would read other files, or download: a model folder has no say in that.
 REACHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -21,6 +23,7 @@ class Entry:
 
     name: str
     folder: Path
+    pinned: dict[str, str] = field(default_factory=dict, compare=False)  # sha256 by file, of a model from the Hub
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -45,18 +48,35 @@ class Entry:
         """recipe.toml as it was when the model was trained."""
         return self._text("recipe.toml")
 
+    @property
+    def named(self) -> bool:
+        """Whether config.json names the classes."""
+        stated = complete(self.config)
+        return bool(stated.get("label_names") or stated.get("label_descriptions"))
+
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes in the order of the outputs; their indices where the model has no names."""
-        classes = self.config.get("num_classes")
-        names = self.config.get("label_names")
-        if names is None and type(classes) is int:
-            names = [str(index) for index in range(classes)]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise VtzooError(f"{self.folder / 'config.json'} has no list of class names")
-        if len(names) != classes:
-            raise VtzooError(f"{self.folder / 'config.json'} names {len(names)} classes, and its model has {classes}")
-        return tuple(names)
+        """What the classes are called, in the order of the outputs: the index of one that has no name.
+
+        As timm has it, a class is called by its description where there is one, else by its name.
+        """
+        file = self.folder / "config.json"
+        try:
+            stated = complete(self.config)
+            classes = stated.get("num_classes")
+            if type(classes) is not int or classes < 1:
+                raise VtzooError(f"{file} describes a model of {classes!r} classes, which tells none from another")
+            names = _by_index(stated.get("label_names"), classes)
+            described = stated.get("label_descriptions")
+            if isinstance(described, dict):
+                described = [described.get(name, name) for name in names]
+            labels = _by_index(described, classes) if described else names
+        except (AttributeError, TypeError, ValueError) as error:
+            raise VtzooError(f"{file} has no list of class names: {error}") from error
+        for given in (names, labels):
+            if len(given) != classes:
+                raise VtzooError(f"{file} names {len(given)} classes, and its model has {classes}")
+        return distinct(labels, names)
 
     @cached_property
     def preprocess(self) -> Preprocess:
@@ -64,7 +84,9 @@ class Entry:
         return Preprocess.from_config(self.config.get("pretrained_cfg", {}))
 
     def sha256(self, file: str) -> str | None:
-        """The hash that result.json names for one of the weight files; None where it names none."""
+        """The hash of one of the weight files, as its commit or else result.json says; None where neither does."""
+        if file in self.pinned:
+            return self.pinned[file]
         if not (self.folder / "result.json").exists():
             return None
         hashes = self.result.get("weights")
@@ -94,8 +116,8 @@ def entries() -> list[Entry]:
     return [Entry(file.parent.name, file.parent) for file in found]
 
 
-def find(name: str | Path) -> Entry:
-    """The model of that name: an embedded one first, else the model folder at that path."""
+def local(name: str | Path) -> Entry | None:
+    """The model of that name as far as it is here: an embedded one first, else the model folder at that path."""
     embedded = {entry.name: entry for entry in entries()}
     if str(name) in embedded:
         return embedded[str(name)]
@@ -105,7 +127,15 @@ def find(name: str | Path) -> Entry:
         return Entry(folder.resolve().name, folder)
     if os.path.isdir(folder):  # noqa: PTH112
         raise VtzooError(f"{str(name)!r} is not a model folder: it has no config.json", "vtzoo list names the models")
-    raise unknown("model", str(name), embedded, "vtzoo list names the models; a model folder's path works too")
+    return None
+
+
+def find(name: str | Path) -> Entry:
+    """The model of that name, embedded or a folder; what is neither is a VtzooError."""
+    if entry := local(name):
+        return entry
+    names = [entry.name for entry in entries()]
+    raise unknown("model", str(name), names, "vtzoo list names the models; a model folder's path works too")
 
 
 def summary(entry: Entry) -> dict[str, Any]:
@@ -133,3 +163,23 @@ def _stated(entry: Entry, *keys: str) -> dict[str, Any]:
     """Those of the keys that result.json has; none where there is no such file."""
     result = entry.result if (entry.folder / "result.json").exists() else {}
     return {key: result[key] for key in keys if key in result}
+
+
+def distinct(labels: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """The labels; one that several classes share has its class's name added, as the two cranes of ImageNet do."""
+    count = Counter(labels)
+    pairs = zip(labels, names, strict=True)
+    return tuple(label if count[label] == 1 or label == name else f"{label} ({name})" for label, name in pairs)
+
+
+def _by_index(names: Any, classes: int) -> list[str]:
+    """The names out of a list, or of an object whose keys are indices; indices where there are none."""
+    if isinstance(names, dict):
+        given = {int(index): name for index, name in names.items()}
+        if not all(0 <= index < classes for index in given):
+            raise ValueError(f"it names class {max(given)}, and its model has {classes}")
+        names = [given.get(index, str(index)) for index in range(classes)]
+    names = names or [str(index) for index in range(classes)]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"a name must be text, and a list of them is not {type(names).__name__}")
+    return names
