@@ -26,7 +26,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from . import checked, files, zoo
+from . import checked, files, hub
 from .errors import VtzooError
 from .inference.onnx import CPU, open_session
 from .inference.torch import TorchClassifier, fill
@@ -108,9 +108,9 @@ def package(model: nn.Module, config: dict[str, Any], folder: Path, *, images: n
     return certificate
 
 
-def export_model(name: str | Path, out: Path) -> Certificate:
-    """Write the model of that name, or in that model folder, to `out` as `export` does."""
-    entry = zoo.find(name)
+def export_model(name: str | Path, out: Path, *, revision: str | None = None) -> Certificate:
+    """Write the model of that name, in that model folder or on the Hub, to `out` as `export` does."""
+    entry = hub.find(name, revision=revision, backend="torch")
     model = TorchClassifier.from_folder(entry, "cpu").model
     source = f"{entry.name} {_hash(checked.read_bytes(entry.folder / 'model.safetensors'))}"
     return export(model, entry.config | {"label_names": list(entry.labels)}, out, source=source)

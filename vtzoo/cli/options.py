@@ -9,10 +9,19 @@ import typer
 DEFAULT_MODEL = "swin_t-drloc-cifar100"
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", metavar="MODEL", help="Name of a model (see `vtzoo list`), or its folder.")
+    str,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="Name of a model (see `vtzoo list`), its folder, or ORG/NAME on the Hub."
+    ),
+]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit of a model on the Hub.")
 ]
 BackendOption = Annotated[
-    Literal["onnx", "torch"], typer.Option(help="What runs the model. ONNX Runtime starts faster and needs no torch.")
+    Literal["auto", "onnx", "torch"],
+    typer.Option(
+        help="What runs the model. auto: ONNX Runtime, without torch, for a model that has a graph."
+    ),
 ]
 DeviceOption = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes CUDA where it works; cuda fails where it does not.")

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vtzoo import datasets, zoo
+from vtzoo import datasets, hub, zoo
 from vtzoo.errors import VtzooError
 from vtzoo.inference import Classifier, load
 from vtzoo.preprocess import Preprocess, prepare
 from vtzoo.splits import Split, read
 
+TIES = 5e-4  # of the images: those whose two best classes all but tie fall either way on another kind of CPU or GPU
 HINT = "evaluate on the data set that the model was trained on: vtzoo show MODEL names it"
 
 
@@ -85,15 +86,40 @@ def require_same_classes(model: tuple[str, ...], data: tuple[str, ...]) -> None:
 
 
 def evaluate_model(
-    name: str, data: Path | None = None, *, backend: str = "onnx", device: str = "auto",
+    name: str, data: Path | None = None, *, revision: str | None = None, backend: str = "auto", device: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> Metrics:  # fmt: skip
     """The accuracy of a model on the test split of the data set that it was trained on, as its result.json names it.
 
-    `name` is a model of the zoo or a model folder; `data` is where the data set is read from, None for the Hub.
+    `name` is a model of the zoo, a model folder or a model on the Hub, at `revision` where one is given; `data` is where
+    the data set is read from, None for the Hub.
     """
-    classifier = load(name, backend=backend, device=device)
-    trained_on = zoo.find(name).result.get("dataset")
+    entry = hub.find(name, revision=revision, backend=backend)
+    return _measure(entry, data, backend=backend, device=device, progress=progress)
+
+
+def reproduce(
+    name: str, data: Path | None = None, *, backend: str = "auto", device: str = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, float | int | str | bool]:  # fmt: skip
+    """A model's accuracy measured again: `top1`, `stated` (what its card says), `reproduced` (whether they are one).
+
+    They are where the images are the same ones, by the manifest, and the fractions differ by TIES at most. Arguments as
+    in `evaluate_model`.
+    """
+    entry = hub.find(name, backend=backend)
+    if "top1" not in entry.result:
+        raise VtzooError(f"the result.json of {name} states no accuracy to reproduce", "vtzoo evaluate measures one")
+    metrics, stated = _measure(entry, data, backend=backend, device=device, progress=progress), entry.result["top1"]
+    same = metrics.manifest == entry.result.get("manifest") and abs(metrics.top1 - stated) <= TIES
+    return {**metrics.as_json(), "stated": stated, "reproduced": same}
+
+
+def _measure(
+    entry: zoo.Entry, data: Path | None, *, backend: str, device: str, progress: Callable[[int], None] | None
+) -> Metrics:
+    trained_on = entry.result.get("dataset")
     if trained_on is None:
-        raise VtzooError(f"the result.json of {name} names no data set to evaluate on", "train it with vtzoo train")
+        raise VtzooError(f"the result.json of {entry.name} names no data set to evaluate on", "train it with vtzoo train")
+    classifier = load(entry, backend=backend, device=device)
     return evaluate(classifier, read(datasets.find(trained_on), "test", data), progress=progress)

@@ -1,0 +1,138 @@
+"""The commands that speak with the Hugging Face Hub: publish, pull and verify."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import BackendOption, DataOption, DeviceOption, JsonOption, RevisionOption, print_json
+
+
+def publish(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Folder of a finished run, or an embedded model.", show_default=False)
+    ],
+    org: Annotated[str, typer.Option("--org", metavar="ORG", help="User or organization.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Make a repository that only ORG can see.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published, and send nothing.")] = False,
+    tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="Name of this version.")] = "v1.0",
+    index: Annotated[
+        Path | None, typer.Option("--index", metavar="FILE", help="Index to enter it in; index.toml beside the run.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a model on the Hugging Face Hub as ORG/NAME: one commit with weights, ONNX, recipe, metrics and card.
+
+    Nothing is published without its metrics, with weights that are not finite, or with another recipe than the run's.
+    Stopped at any moment, the same command goes on; what is published already is not sent again. The card is rendered
+    from result.json, whatever README.md says: `vtzoo card RUN` shows it.
+
+    Log in first: hf auth login; or set HF_TOKEN.
+    """
+    from vtzoo.publish import prepare
+    from vtzoo.publish import publish as send
+
+    publication = prepare(run, org, index)
+    rows = {path: content.size for path, content in publication.contents.items()}
+    if dry_run:
+        _dry(publication.repo, rows, publication.files["README.md"].decode(), as_json)
+        return
+    pin = send(publication, tag=tag, private=private)
+    if as_json:
+        index_file = str(publication.index)
+        print_json({"repo": pin.repo, "revision": pin.revision, "tag": tag, "files": rows, "index": index_file})
+        return
+    typer.echo(f"{pin.repo}: {len(rows)} files, {_size(sum(rows.values()))}, commit {pin.revision}, tag {tag}")
+    typer.echo(f"entered in {publication.index}")
+    typer.echo(f"next: vtzoo predict --model {pin.repo} photo.jpg")
+
+
+def _dry(repo: str, sizes: dict[str, int], card: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"repo": repo, "files": sizes, "card": card})
+        return
+    typer.echo(f"{repo}: {len(sizes)} files, {_size(sum(sizes.values()))}; nothing was sent")
+    for path, size in sizes.items():
+        typer.echo(f"  {_size(size):>10}  {path}")
+    typer.echo(f"\nREADME.md:\n\n{card}", nl=False)
+
+
+def pull(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="NAME, ORG/NAME or ORG/NAME@REVISION.", show_default=False)
+    ],
+    revision: RevisionOption = None,
+    local_dir: Annotated[
+        Path | None, typer.Option("--local-dir", metavar="FOLDER", help="Copy the model folder here, too.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download a model from the Hub, all its files, checked by their hashes; then it works without a network.
+
+    They are kept in the Hub's own cache (in $HF_HOME). Other commands download what they need by themselves.
+    """
+    from vtzoo import hub
+
+    entry = hub.pull(model, revision=revision, folder=local_dir)
+    files = {path: (entry.folder / path).stat().st_size for path in hub.FILES if (entry.folder / path).exists()}
+    if as_json:
+        print_json({"name": entry.name, "folder": str(entry.folder), "files": files})
+        return
+    typer.echo(f"{entry.name}: {len(files)} files, {_size(sum(files.values()))}, verified, in {entry.folder}")
+    typer.echo(f"next: vtzoo predict --model {local_dir or model} photo.jpg")
+
+
+def verify(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="One model; without, all that are here.", show_default=False)
+    ] = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="Measure the accuracy on its card again.")] = False,
+    data: DataOption = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Hash the files of a model, or of all models here, again; with --metrics, measure its accuracy again too.
+
+    Exit code 1 where a file is not what it should be, or where the accuracy is not the one on the card.
+    """
+    from vtzoo import hub
+    from vtzoo.errors import VtzooError
+
+    verdicts = hub.verify(model)
+    rows = [{**vars(verdict), "damaged": list(verdict.damaged)} for verdict in verdicts]
+    if metrics:
+        if model is None or rows[0]["damaged"]:
+            raise VtzooError("--metrics measures one model, whose files are sound", "vtzoo verify MODEL --metrics")
+        rows[0] |= _measure(model, data, backend, device)
+    if as_json:
+        print_json(rows)
+    else:
+        for row in rows:
+            _tell(row)
+    if any(row["damaged"] or not row.get("reproduced", True) for row in rows):
+        raise typer.Exit(1)
+
+
+def _measure(model: str, data: Path | None, backend: str, device: str) -> dict[str, Any]:
+    """What a new measurement gives, and whether it is what the card says."""
+    from vtzoo.evaluation.metrics import reproduce
+    from vtzoo.progress import counting
+
+    with counting("evaluating") as count:
+        return reproduce(model, data, backend=backend, device=device, progress=count)
+
+
+def _tell(row: dict[str, Any]) -> None:
+    name = row["name"] + (f"@{row['revision'][:12]}" if row["revision"] else "")
+    state = f"DAMAGED: {', '.join(row['damaged'])}" if row["damaged"] else f"{row['files']} files as they should be"
+    typer.echo(f"{name}: {state}")
+    if row["damaged"]:
+        typer.echo(f"Hint: vtzoo pull {row['name']} downloads them again", err=True)
+    if "top1" in row:
+        same = "as" if row["reproduced"] else "NOT as"
+        typer.echo(f"top-1 {row['top1']:.2%} on {row['images']:,} images, {same} on its card: {row['stated']:.2%}")
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
