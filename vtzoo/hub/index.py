@@ -114,4 +114,3 @@ def _table(name: str, pin: Pin) -> str:
 
 def _quoted(text: str) -> str:
     return json.dumps(text)
-
