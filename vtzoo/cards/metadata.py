@@ -1,0 +1,85 @@
+"""A card's metadata, the YAML block that the Hub reads: written, and read again to be checked."""
+
+from typing import Any
+
+from vtzoo import datasets
+from vtzoo.errors import VtzooError
+from vtzoo.recipe import Recipe
+
+REQUIRED = ("library_name", "pipeline_tag", "license", "datasets", "model-index")
+METRICS = {"top-1": "top1", "top-5": "top5"}  # a metric's name on the Hub, and its key in result.json
+ANEW = "vtzoo card FOLDER --write renders the card anew"
+
+
+def render(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], repo: str | None) -> str:
+    """The YAML between the two lines of dashes: huggingface_hub's ModelCardData, each accuracy as an EvalResult."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    dataset = datasets.find(recipe.dataset)
+    # `verified` stays out: it is the Hub's to set, for what its own service measured.
+    url = f"https://huggingface.co/{repo}/blob/main/result.json"
+    source: dict[str, Any] = {"source_name": "result.json", "source_url": url} if repo else {}
+    accuracies = [
+        EvalResult(
+            task_type="image-classification", dataset_type=dataset.hub_id, dataset_name=dataset.name,
+            dataset_config=dataset.config, dataset_split="+".join(dataset.test_splits),
+            dataset_revision=dataset.revision, metric_type="accuracy", metric_name=name,
+            metric_value=_rounded(result[key]), **source,
+        )
+        for name, key in METRICS.items()
+    ]  # fmt: skip
+    tags = ["image-classification", "timm", "vtzoo", "onnx", *(["drloc"] if recipe.drloc else [])]
+    return ModelCardData(
+        model_name=recipe.name, library_name="timm", pipeline_tag="image-classification",
+        license=config["pretrained_cfg"].get("license"), datasets=[dataset.hub_id], metrics=["accuracy"], tags=tags,
+        eval_results=accuracies,
+    ).to_yaml()  # fmt: skip
+
+
+def check(card: str, result: dict[str, Any]) -> None:
+    """Refuse, by a VtzooError, a card whose metadata the Hub would not read, or whose numbers are not the result's."""
+    stated = _read(card)
+    missing = [key for key in REQUIRED if not stated.get(key)]
+    if missing == ["license"]:
+        hint = 'add "license": "apache-2.0", or another of the Hub\'s, to pretrained_cfg in config.json'
+        raise VtzooError("the card states no license", hint)
+    if missing:
+        raise VtzooError(f"the card's metadata has no {missing[0]}", ANEW)
+    said = _accuracies(stated["model-index"])
+    for name, key in METRICS.items():
+        measured = _rounded(result[key])
+        if said.get(name) != measured:
+            raise VtzooError(f"the card's {name} is {said.get(name, 'absent')}, and result.json's {measured}", ANEW)
+
+
+def _read(card: str) -> dict[str, Any]:
+    """The metadata as a dictionary."""
+    import yaml
+
+    before, _, rest = card.partition("---\n")
+    block, end, _ = rest.partition("\n---\n")
+    if before or not end:
+        raise VtzooError("the card has no metadata: it does not begin with a block between two lines of ---", ANEW)
+    try:
+        stated = yaml.safe_load(block)
+    except yaml.YAMLError as error:
+        raise VtzooError(f"the card's metadata is not YAML: {str(error).splitlines()[0]}", ANEW) from error
+    if not isinstance(stated, dict):
+        raise VtzooError("the card's metadata is not a YAML mapping", ANEW)
+    return stated
+
+
+def _accuracies(model_index: Any) -> dict[str | None, Any]:
+    """The accuracies in a model-index, by the names of their metrics."""
+    from huggingface_hub.repocard_data import model_index_to_eval_results
+
+    try:
+        _, results = model_index_to_eval_results(model_index)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise VtzooError(f"the card's model-index is not one that the Hub reads: {error!r}", ANEW) from error
+    return {one.metric_name: one.metric_value for one in results if one.metric_type == "accuracy"}
+
+
+def _rounded(fraction: float) -> float:
+    """An accuracy as the card has it: to a hundredth of a percent."""
+    return round(fraction, 4)

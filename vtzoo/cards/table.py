@@ -1,0 +1,31 @@
+"""The README's table of the embedded models, and how a table is put into a text."""
+
+from pathlib import Path
+
+from vtzoo import zoo
+
+
+def models_table() -> str:
+    """The Markdown table of the embedded models: how good each is, and what it took to train it."""
+    head = "| model | data set | top-1 | top-5 | test images | steps x batch | trained in, on |"
+    row = (
+        "| {name} | {dataset} | {top1:.2%} | {top5:.2%} | {images:,} | {steps:,} x {batch} "
+        "| {minutes:.0f} min, {hardware} |"
+    )
+    results = [entry.result for entry in zoo.entries()]
+    rows = [row.format(**result, minutes=result["train_seconds"] / 60) for result in results]
+    return "\n".join([head, "| --- " * (head.count("|") - 1) + "|", *rows]) + "\n"
+
+
+def stale_table(readme: Path) -> dict[str, str]:
+    """The README with its table of models rendered anew, by path; nothing where it is current, or has no such table."""
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    wanted = put(text, "models", models_table())
+    return {str(readme): wanted} if text != wanted else {}
+
+
+def put(text: str, mark: str, table: str) -> str:
+    """The text with `table` between the comments that mark its place; as it is where there are none."""
+    before, begin, rest = text.partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition(f"<!-- /{mark} -->")
+    return f"{before}{begin}{table}{end}{after}" if end else text
