@@ -54,7 +54,7 @@ def create_repo(api: Api, request: Request) -> Answer:
         if api.store.exists(repo):
             return say({"error": "You already created this model repo"} | named, 409)
         api.store.create(repo)
-        if wanted.get("visibility") == "private" or wanted.get("private"):  # from 1.0 on; before it
+        if wanted.get("visibility") == "private" or wanted.get("private"):  # as older clients say it
             api.store.mark(repo, "private")
     return say(named)
 
@@ -255,6 +255,7 @@ REPO, PART, HASH = r"([\w.-]+/[\w.-]+)", "([^/]+)", "([0-9a-f]{64})"
 MODEL = f"/api/models/{REPO}"
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Answer]]] = [
     (("GET",), "/api/whoami-v2", whoami),
+    (("GET",), "/api/agent-harnesses", lambda api, request: say({"standardEnvVars": [], "harnesses": {}})),
     (("POST",), "/api/validate-yaml", validate_yaml),
     (("POST",), "/api/repos/create", create_repo),
     (("GET",), MODEL, info),

@@ -10,28 +10,18 @@ Clients run in processes of their own, as huggingface_hub reads HF_ENDPOINT when
 """
 
 import argparse
-import io
 import os
 import re
-import socket
-import struct
 import threading
-import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import TCPServer, ThreadingMixIn
-from typing import Any, BinaryIO
-from urllib.parse import parse_qs, unquote, urlsplit
 
-import routes
-from answers import Account, Answer, Api, Request
+from answers import Account, Api
+from connections import STATUSES, Handler, Server
 from store import Commit, Store
 
-PIECE = 1024**2  # bytes read at a time
-STATUSES = {"500": 500, "502": 502, "503": 503, "504": 504, "429": 429}
 KINDS = (*STATUSES, "reset", "lost", "cut", "flip", "stall")
 TOKENS = {
     "hf_write": Account(user="ada", organizations=("zoo",)),
@@ -51,135 +41,6 @@ class Fault:
     seconds: float
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Reads requests off a connection and writes the answers, or does what a fault says."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # a small body right after its headers would wait for 40 ms
-    server: "Server"
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections.add(self.connection)
-
-    def finish(self) -> None:
-        self.server.connections.discard(self.connection)
-        super().finish()
-
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002, its name in the base class
-        """Say nothing: `Hub.requests` has it all."""
-
-    def serve(self) -> None:
-        """Answer one request."""
-        hub, self.route = self.server.hub, unquote(urlsplit(self.path).path)
-        self.remaining = int(self.headers.get("Content-Length") or 0)  # bytes of the body
-        if stall := self.take("stall"):
-            hub.closing.wait(stall.seconds)
-        instead = self.take("reset", *STATUSES)
-        answer = self.answer() if instead is None else Answer(status=STATUSES.get(instead.kind, 0))
-        if (instead and instead.kind == "reset") or (instead is None and self.take("lost")):
-            hub.requests.append((self.command, self.route, 0))
-            self.reset()
-            return
-        for _ in self.pieces():  # what the answer did not need
-            pass
-        self.send(answer)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = serve  # noqa: N815, their names in the base class
-
-    def take(self, *kinds: str) -> Fault | None:
-        return self.server.hub.take(kinds, f"{self.command} {self.route}")
-
-    def answer(self) -> Answer:
-        """The Hub's answer; 500 where this server has a defect, which `Hub.failures` then shows."""
-        url = urlsplit(self.path)
-        bearer = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
-        request = Request(
-            method=self.command, path=url.path, query=parse_qs(url.query), token=bearer, pieces=self.pieces
-        )  # fmt: skip
-        try:
-            return routes.answer(self.server.hub.api, request)
-        except ConnectionError:
-            raise
-        except Exception:
-            self.server.hub.failures.append(traceback.format_exc())
-            return Answer(status=500)
-
-    def pieces(self) -> Iterator[bytes]:
-        """The rest of the request's body."""
-        while self.remaining:
-            piece = self.rfile.read(min(PIECE, self.remaining))
-            if not piece:
-                raise ConnectionResetError("the client hung up in the middle of a body")
-            self.remaining -= len(piece)
-            yield piece
-
-    def reset(self) -> None:
-        """Close the connection as a crashed peer does."""
-        self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.rfile.close()  # it holds the connection open
-        self.connection.close()
-
-    def send(self, answer: Answer) -> None:
-        """Write an answer, or the part of a file that was asked for."""
-        size = len(answer.body) if isinstance(answer.body, bytes) else answer.body.stat().st_size
-        status, start, stop, headers = answer.status, 0, size, answer.headers
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if wanted and status == 200:
-            start, stop = int(wanted[1]), min(int(wanted[2] or size - 1) + 1, size)
-            status, part = (206, f"{start}-{stop - 1}") if start < stop else (416, "*")
-            headers = headers | {"Content-Range": f"bytes {part}/{size}"}
-        self.server.hub.requests.append((self.command, self.route, status))
-        self.send_response(status)
-        for name, value in (headers | {"Content-Length": str(max(stop - start, 0))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "HEAD" or start >= stop:
-            return
-        with io.BytesIO(answer.body) if isinstance(answer.body, bytes) else answer.body.open("rb") as file:
-            self.send_content(file, start, stop, self.take("cut", "flip") if status in (200, 206) else None)
-
-    def send_content(self, file: BinaryIO, start: int, stop: int, fault: Fault | None) -> None:
-        middle = (start + stop) // 2
-        if middle > start:
-            self.connection.sendfile(file, start, middle - start)
-        if fault and fault.kind == "cut":
-            self.close_connection = True
-            return
-        if fault:
-            file.seek(middle)
-            self.connection.sendall(bytes([file.read(1)[0] ^ 1]))
-            middle += 1
-        if stop > middle:
-            self.connection.sendfile(file, middle, stop - middle)
-
-
-class Server(ThreadingMixIn, TCPServer):
-    """One of the two origins of a Hub."""
-
-    allow_reuse_address = True
-    request_queue_size = 64
-
-    def __init__(self, hub: "Hub", port: int) -> None:
-        self.hub, self.connections = hub, set[socket.socket]()
-        super().__init__(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Forget clients that hang up; remember our own defects."""
-        error = traceback.format_exc()
-        if "ConnectionResetError" not in error and "BrokenPipeError" not in error:
-            self.hub.failures.append(error)
-
-    def close(self) -> None:
-        self.shutdown()
-        for connection in list(self.connections):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self.server_close()
-
-
 class Hub:
     """A Hub on this machine, with what is in a folder, while it is open as a context."""
 
@@ -188,6 +49,7 @@ class Hub:
         self.requests: list[tuple[str, str, int]] = []  # method, path and status, or 0 where no answer was sent
         self.failures: list[str] = []  # defects of this server, as tracebacks
         self.faults: list[Fault] = []  # what is still to go wrong
+        self.serving: set[Handler] = set()  # connections whose request is not yet answered
         self.closing, self.lock = threading.Event(), threading.Lock()
         # Content is sent from another origin than the Hub's, as it really is: clients must not send it their token.
         self.servers = [Server(self, port), Server(self, 0)]
@@ -258,10 +120,10 @@ class Hub:
 
     def environment(self, home: Path, token: str | None = "hf_write") -> dict[str, str]:
         """The variables of a process that knows this Hub alone, as the owner of a token, and keeps all in `home`."""
-        alien = ("HF_", "HUGGING", "VTZOO_")
-        found = {name: value for name, value in os.environ.items() if not name.startswith(alien)}
+        alien = re.compile("HF_|HUGGING|VTZOO_|.*_proxy$", re.IGNORECASE)
+        found = {name: value for name, value in os.environ.items() if not alien.match(name)}
         found |= {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "VTZOO_CACHE": str(home / "vtzoo")}
-        found |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
+        found |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         return found | ({"HF_TOKEN": token} if token else {})
 
     def take(self, kinds: tuple[str, ...], request: str) -> Fault | None:
