@@ -71,6 +71,7 @@ def publish(publication: Publication, *, tag: str, private: bool = False) -> Pin
     if not re.fullmatch(r"[\w.-]+", tag, re.ASCII):
         raise VtzooError(f"{tag!r} is not the name of a tag", "letters, digits, dots and dashes, as in --tag v1.0")
     api, repo = client.api(), publication.repo
+    client.require_token(repo)
     client.call(partial(api.create_repo, repo, private=private, exist_ok=True), repo)
     if private and not client.call(partial(api.model_info, repo), repo).private:
         raise VtzooError(f"{repo} exists and is public", "leave out --private, or make it private on the Hub first")

@@ -1,9 +1,11 @@
 """A Hub of a test's own, and processes that know no other."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +39,40 @@ def run(hub: Hub, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[s
         return subprocess.run(command, capture_output=True, text=True, env=known, timeout=120)
 
     return run
+
+
+@pytest.fixture
+def vt(run: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command `vtzoo` in a process of its own: it must end well, unless `check` is False, and in sentences."""
+
+    def vt(*arguments: object, check: bool = True, **settings: Any) -> subprocess.CompletedProcess[str]:
+        done = run("-m", "vtzoo", *arguments, **settings)
+        told = done.stdout + done.stderr
+        assert "Traceback" not in told, told
+        assert str(settings.get("token", "hf_write")) not in told, "a token was printed"
+        assert done.returncode == 0 or not check, told
+        return done
+
+    return vt
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run; tests that change it take `folder`."""
+    from folders import NAME, make_run
+
+    return make_run(tmp_path_factory.mktemp("runs") / NAME)
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return shutil.copytree(finished, tmp_path / "runs" / finished.name)
+
+
+@pytest.fixture(scope="session")
+def files(finished: Path) -> dict[str, bytes]:
+    """What is published of the finished run, by path."""
+    from vtzoo.publish import prepare
+
+    return prepare(finished, "zoo").files

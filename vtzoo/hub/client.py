@@ -32,7 +32,6 @@ BY_KIND = {
         "check the name; for a private one: hf auth login",
     ),
     "HFValidationError": ("{repo!r} is not the name of a repository", "a repository is named ORG/NAME"),
-    "LocalTokenNotFoundError": ("the Hub does not know who asks", "log in: hf auth login; or set HF_TOKEN"),
     "TransportError": UNREACHABLE,
 }
 BY_STATUS = {
@@ -71,10 +70,18 @@ def api() -> Any:
     return HfApi(library_name="vtzoo", library_version=__version__)
 
 
+def require_token(repo: str) -> None:
+    """A VtzooError where nobody is logged in; the Hub would say that there is no such repository."""
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise VtzooError(f"the Hub does not know who publishes {repo}", "log in: hf auth login; or set HF_TOKEN")
+
+
 def call(action: Callable[[], Result], repo: str, waits: tuple[float, ...] = WAITS) -> Result:
     """What `action` returns, tried again after each of the waits while the trouble may pass by itself.
 
-    What the Hub answers in the end is a VtzooError about the repository `repo`; UnreachableError where it answers nothing.
+    What the Hub answers in the end is a VtzooError about the repository `repo`; an UnreachableError where it is nothing.
     """
     for wait in (*waits, None):
         try:
@@ -90,9 +97,11 @@ def call(action: Callable[[], Result], repo: str, waits: tuple[float, ...] = WAI
 
 
 def passing(error: BaseException) -> bool:
-    """Whether the trouble may pass by itself: a broken connection, a server's own failure, a request too many."""
+    """Whether the trouble may pass by itself: a broken connection, a failure of the server's, a request too many."""
     status = _status(error)
-    return _kind(error, "TransportError") or status in (408, 429) or status >= 500 or "Consistency check" in str(error)
+    cut = "Consistency check failed" in str(error)  # the client's OSError for fewer bytes than were promised
+    garbled = _kind(error, "JSONDecodeError")  # of a server that fails before it can say so
+    return _kind(error, "TransportError") or status in (408, 429) or status >= 500 or cut or garbled
 
 
 def explain(error: BaseException, repo: str) -> BaseException:

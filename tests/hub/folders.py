@@ -1,0 +1,52 @@
+"""A model folder as a finished run leaves it, of a Swin so small that publishing it takes no time."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vtzoo import datasets, export, files, models, recipe, resources
+from vtzoo.training import run
+
+NAME = "swin_t-drloc-cifar10"
+ARGUMENTS = {"embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "patch_size": 2, "window_size": 4}
+SIZE = 16  # pixels
+
+
+def make_run(folder: Path, seed: int = 0) -> Path:
+    """A run folder of random weights; its metrics are made up, its hashes are not."""
+    path = resources.recipes_folder() / f"{NAME}.toml"
+    said, dataset = recipe.load_recipe(path), datasets.find("cifar10")
+    said = replace(said, model=replace(said.model, image_size=SIZE, arguments=ARGUMENTS))
+    torch.manual_seed(seed)
+    model = models.build("swin_t", num_classes=10, image_size=SIZE, **ARGUMENTS).eval()
+    (folder / "onnx").mkdir(parents=True)
+    (folder / "recipe.toml").write_bytes(path.read_bytes())
+    config = run.describe(model, said, dataset, datasets.labels("cifar10") or ())
+    run.write_json(folder / "config.json", config)
+    run.write_weights(model.state_dict(), folder / "model.safetensors")
+    run.write_weights({"head.weight": torch.rand(2, 3)}, folder / "localizer.safetensors")
+    certificate = export.package(model, config, folder)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "curves.png")
+    facts = {
+        "name": NAME, "dataset": "cifar10", "seed": 0, "steps": 12, "batch": 8, "train_seconds": 3, "train_images": 24,
+        "hardware": "2 CPU cores (x86_64)", "versions": {"torch": "2.14.1"}, "certificate": vars(certificate),
+        "recipe_sha256": recipe.identity(path), "top1": 0.25, "top5": 0.75, "images": 20, "manifest": "ab" * 32,
+    }  # fmt: skip
+    sign(folder, facts)
+    return folder
+
+
+def sign(folder: Path, facts: dict | None = None) -> None:
+    """Let result.json, with other facts where they are given, name the weights' hashes as they are."""
+    facts = facts or json.loads((folder / "result.json").read_text())
+    weights = {name: files.sha256(folder / name) for name in run.WEIGHTS if (folder / name).exists()}
+    run.write_json(folder / "result.json", facts | {"weights": weights})
+
+
+def pixels(seed: int) -> Image.Image:
+    """A picture of noise."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8))
