@@ -5,40 +5,69 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import JsonOption, print_json
+from .options import JsonOption, RevisionOption, print_json
 
+# How a row is told, by a key that only rows of its kind have.
+LINES = {
+    "epochs": "{name:<36}{steps:>8,} steps of {batch:>5,} images, {image_size:>3} px",
+    "top1": "{name}  {top1:.2%} top-1 on {images:,} test images of {dataset}",
+    "repo": "{name}  on the Hub: {repo}, {tag}",
+    "name": "{name}",
+}
 
 def list_models(
     recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes that `vtzoo train` takes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models that predict here, with the accuracy measured on their test images."""
-    from vtzoo import recipe, zoo
+    """List the models: embedded ones with the accuracy measured on their test images, then those on the Hub.
+
+    Weights whose recipe was edited since they were trained are marked.
+    """
+    from vtzoo import cards, recipe
 
     if recipes:
         rows = [recipe.facts(path) for path in recipe.shipped().values()]
-        line = "{name:<36}{steps:>8,} steps of {batch:>5,} images, {image_size:>3} px"
     else:
-        rows = [zoo.summary(entry) for entry in zoo.entries()]
-        line = "{name}  {top1:.2%} top-1 on {images:,} test images of {dataset}"
+        stale = cards.stale_weights()
+        rows = [row | ({"stale": stale[row["name"]]} if row["name"] in stale else {}) for row in _known()]
     if as_json:
         print_json(rows)
         return
     for row in rows:
-        typer.echo(line.format(**row) if recipes or "top1" in row else row["name"])
+        typer.echo(next(line for key, line in LINES.items() if key in row).format(**row))
+        if "stale" in row:
+            typer.echo(f"Warning: {row['stale']}", err=True)
+
+
+def _known() -> list[dict[str, Any]]:
+    """What is known of each model, the embedded ones first."""
+    from vtzoo import zoo
+    from vtzoo.hub import index
+
+    embedded = [zoo.summary(entry) for entry in zoo.entries()]
+    names = {row["name"] for row in embedded}
+    published = [
+        {"name": name, "repo": pin.repo, "revision": pin.revision, "tag": pin.tag}
+        for name, pin in sorted(index.known().items())
+        if name not in names
+    ]
+    return embedded + published
 
 
 def show(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Name of a model (see `vtzoo list`), or its folder.", show_default=False),
+        typer.Argument(
+            metavar="MODEL", help="Name of a model (see `vtzoo list`), its folder, or ORG/NAME.", show_default=False
+        ),
     ],
+    revision: RevisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what is known of a model: what it is, how it was trained, how good it is, and its classes."""
-    from vtzoo import zoo
+    from vtzoo import hub, zoo
 
-    facts = zoo.facts(zoo.find(model))
+    facts = zoo.facts(hub.find(model, revision=revision, backend="auto"))
     if as_json:
         print_json(facts)
         return

@@ -91,8 +91,8 @@ def evaluate_model(
 ) -> Metrics:  # fmt: skip
     """The accuracy of a model on the test split of the data set that it was trained on, as its result.json names it.
 
-    `name` is a model of the zoo, a model folder or a model on the Hub, at `revision` where one is given; `data` is where
-    the data set is read from, None for the Hub.
+    `name` is a model of the zoo, a model folder or a model on the Hub, at `revision` where one is given; `data` is
+    where the data set is read from, None for the Hub.
     """
     entry = hub.find(name, revision=revision, backend=backend)
     return _measure(entry, data, backend=backend, device=device, progress=progress)
@@ -120,6 +120,7 @@ def _measure(
 ) -> Metrics:
     trained_on = entry.result.get("dataset")
     if trained_on is None:
-        raise VtzooError(f"the result.json of {entry.name} names no data set to evaluate on", "train it with vtzoo train")
+        where = f"the result.json of {entry.name}"
+        raise VtzooError(f"{where} names no data set to evaluate on", "train it with vtzoo train")
     classifier = load(entry, backend=backend, device=device)
     return evaluate(classifier, read(datasets.find(trained_on), "test", data), progress=progress)

@@ -60,14 +60,12 @@ def api() -> Any:
     from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as its
 
-    from vtzoo import __version__
-
     watched = sys.stderr is not None and sys.stderr.isatty()
     if not watched and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:  # a set variable has the last word
         disable_progress_bars()
     if "HF_HUB_VERBOSITY" not in os.environ:
         its.set_verbosity_error()  # what it warns of is said here in sentences, without addresses that hold signatures
-    return HfApi(library_name="vtzoo", library_version=__version__)
+    return HfApi(library_name="vtzoo")
 
 
 def require_token(repo: str) -> None:
@@ -81,7 +79,7 @@ def require_token(repo: str) -> None:
 def call(action: Callable[[], Result], repo: str, waits: tuple[float, ...] = WAITS) -> Result:
     """What `action` returns, tried again after each of the waits while the trouble may pass by itself.
 
-    What the Hub answers in the end is a VtzooError about the repository `repo`; an UnreachableError where it is nothing.
+    What the Hub answers in the end is a VtzooError about the repository `repo`; UnreachableError where that is nothing.
     """
     for wait in (*waits, None):
         try:
