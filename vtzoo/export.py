@@ -110,7 +110,7 @@ def package(model: nn.Module, config: dict[str, Any], folder: Path, *, images: n
 
 def export_model(name: str | Path, out: Path, *, revision: str | None = None) -> Certificate:
     """Write the model of that name, in that model folder or on the Hub, to `out` as `export` does."""
-    entry = hub.find(name, revision=revision, backend="torch")
+    entry = hub.find(name, revision=revision, use="torch")
     model = TorchClassifier.from_folder(entry, "cpu").model
     source = f"{entry.name} {_hash(checked.read_bytes(entry.folder / 'model.safetensors'))}"
     return export(model, entry.config | {"label_names": list(entry.labels)}, out, source=source)

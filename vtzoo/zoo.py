@@ -23,7 +23,8 @@ class Entry:
 
     name: str
     folder: Path
-    pinned: dict[str, str] = field(default_factory=dict, compare=False)  # sha256 by file, of a model from the Hub
+    source: str | None = None  # ORG/NAME@COMMIT, of a model from the Hub
+    pinned: dict[str, str] = field(default_factory=dict, compare=False)  # sha256 by file, as that commit says
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -22,5 +22,5 @@ def card(
     """
     from vtzoo import cards, hub
 
-    entry = hub.find(model)
+    entry = hub.find(model, use="card")
     typer.echo(f"{cards.write(entry, repo)}: written" if write else cards.of(entry, repo), nl=write)

@@ -67,7 +67,7 @@ def show(
     """Show what is known of a model: what it is, how it was trained, how good it is, and its classes."""
     from vtzoo import hub, zoo
 
-    facts = zoo.facts(hub.find(model, revision=revision, backend="auto"))
+    facts = zoo.facts(hub.find(model, revision=revision, use="card"))
     if as_json:
         print_json(facts)
         return

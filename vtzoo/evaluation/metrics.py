@@ -94,7 +94,7 @@ def evaluate_model(
     `name` is a model of the zoo, a model folder or a model on the Hub, at `revision` where one is given; `data` is
     where the data set is read from, None for the Hub.
     """
-    entry = hub.find(name, revision=revision, backend=backend)
+    entry = hub.find(name, revision=revision, use=backend)
     return _measure(entry, data, backend=backend, device=device, progress=progress)
 
 
@@ -107,7 +107,7 @@ def reproduce(
     They are where the images are the same ones, by the manifest, and the fractions differ by TIES at most. Arguments as
     in `evaluate_model`.
     """
-    entry = hub.find(name, backend=backend)
+    entry = hub.find(name, use=backend)
     if "top1" not in entry.result:
         raise VtzooError(f"the result.json of {name} states no accuracy to reproduce", "vtzoo evaluate measures one")
     metrics, stated = _measure(entry, data, backend=backend, device=device, progress=progress), entry.result["top1"]

@@ -21,8 +21,8 @@ __all__ = ["FILES", "PREFIX", "Content", "Pin", "Verdict", "find", "listing", "p
 
 PREFIX = "hf-hub:"  # timm's own, for a model that is certainly on the Hub
 FACTS = ("config.json", "recipe.toml", "result.json")
-RUNS = {"onnx": "onnx/model.onnx", "torch": "model.safetensors"}  # what a backend reads besides
-FILES = (*FACTS, *RUNS.values(), "localizer.safetensors", "curves.png", "README.md")  # a model folder; no pickle in it
+USES = {"onnx": "onnx/model.onnx", "torch": "model.safetensors", "card": "README.md"}  # what each reads besides
+FILES = (*FACTS, *USES.values(), "localizer.safetensors", "curves.png")  # a model folder; no pickle in it
 DAMAGED = "what the Hub sends is not what the commit says: try again, or tell the model's authors"
 
 
@@ -45,16 +45,16 @@ class Verdict:
     damaged: tuple[str, ...]
 
 
-def find(name: str | Path, *, revision: str | None = None, backend: str | None = None) -> zoo.Entry:
+def find(name: str | Path, *, revision: str | None = None, use: str | None = None) -> zoo.Entry:
     """The model of that name: embedded, a folder, or else on the Hub, whose files are then here and verified.
 
     `name` is a name of the index, ORG/NAME or hf-hub:ORG/NAME, with @REVISION or not; `revision` says the same. Of a
-    model on the Hub come the files that `backend` ("onnx", "torch", or "auto" for the one that the model is made for)
-    reads, or all. What is not there, not complete or not what it should be is a VtzooError.
+    model on the Hub come the files that a `use` reads ("onnx", "torch", "auto" for the one of them that the model is
+    made for, "card"), or all. What is not there, not complete or not what it should be is a VtzooError.
     """
     entry = None if str(name).startswith(PREFIX) else zoo.local(name)
     if entry is None:
-        return _entry(_locate(str(name), revision), backend)
+        return _entry(_locate(str(name), revision), use)
     if revision is not None:
         raise VtzooError(
             f"{name} is here, in {entry.folder}: it has no revision {revision!r}",
@@ -103,13 +103,14 @@ def _locate(name: str, revision: str | None) -> Reference:
     raise unknown("model", name, names, "vtzoo list names the models; a model folder's path and ORG/NAME work too")
 
 
-def _entry(reference: Reference, backend: str | None) -> zoo.Entry:
-    """The model folder in the cache, complete for the backend and verified."""
+def _entry(reference: Reference, use: str | None) -> zoo.Entry:
+    """The model folder in the cache, complete for the use and verified."""
     pin = reference.pin or _resolve(reference)
-    wanted = _wanted(pin, backend)
+    wanted = _wanted(pin, use)
     _complete(pin, wanted)
     hashes = {path: content.sha256 for path in wanted if (content := pin.files[path]).sha256}
-    return zoo.Entry(pin.repo.partition("/")[2], cache.snapshot(pin), pinned=hashes)
+    name, source = pin.repo.partition("/")[2], f"{pin.repo}@{pin.revision}"
+    return zoo.Entry(name, cache.snapshot(pin), source=source, pinned=hashes)
 
 
 def _resolve(reference: Reference) -> Pin:
@@ -147,15 +148,15 @@ def listing(repo: str, commit: str) -> dict[str, Content]:
     return contents
 
 
-def _wanted(pin: Pin, backend: str | None) -> list[str]:
-    """The files of the commit that the backend reads; all that a model folder has for None."""
+def _wanted(pin: Pin, use: str | None) -> list[str]:
+    """The files of the commit that a use reads; all that a model folder has for None."""
     if "config.json" not in pin.files:
         raise VtzooError(f"{pin.repo} has no config.json: it is no classifier of the zoo's or timm's")
-    if backend == "auto":  # a graph that comes without result.json is another's, made for other inputs
-        backend = "onnx" if {RUNS["onnx"], "result.json"} <= pin.files.keys() else "torch"
-    if backend == "torch" and RUNS["torch"] not in pin.files:
+    if use == "auto":  # a graph that comes without result.json is another's, made for other inputs
+        use = "onnx" if {USES["onnx"], "result.json"} <= pin.files.keys() else "torch"
+    if use == "torch" and USES["torch"] not in pin.files:
         raise VtzooError(f"{pin.repo} has no model.safetensors", "a pickle may run code: none is ever read")
-    wanted = FILES if backend is None else (*FACTS, RUNS[backend])
+    wanted = FILES if use is None else (*FACTS, USES[use])
     return [path for path in wanted if path in pin.files]
 
 
