@@ -231,7 +231,7 @@ def test_a_commit_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, mon
 
 def test_content_with_another_hash_is_not_kept(hub: Hub) -> None:
     sha256 = hashlib.sha256(b"content").hexdigest()
-    assert ask(f"{hub.api.cdn}/upload/{sha256}", "PUT", body=b"other")[0] == 400
+    assert ask(f"{hub.api.cdn}/upload/{sha256}", "PUT", body=b"CONTENT")[0] == 400
     assert hub.store.lfs(sha256, len(b"content")) is None
 
 
