@@ -175,10 +175,26 @@ def test_a_config_that_asks_for_other_than_rgb_is_refused(change: dict[str, Any]
 
 @pytest.mark.parametrize(
     "change",
-    [{"input_size": 64}, {"input_size": [3, 64]}, {"interpolation": ["bicubic"]}, {"crop_mode": "border", "mean": 0.5}],
+    [
+        {"input_size": 64},
+        {"input_size": [3, 64]},
+        {"pretrained_cfg": [1]},
+        {"pretrained_cfg": "x"},
+        {"model_args": [1]},
+        {"mean": 0.5},
+        {"mean": [0.5, 0.5]},
+        {"mean": [1e400] * 3},
+        {"std": "abc"},
+    ],
 )
-def test_a_config_that_cannot_be_understood_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(VtzooError, match="does not say how to prepare an image"):
+def test_a_config_of_another_layout_than_timms_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(VtzooError, match=r"config\.json cannot be read as timm's: "):
+        Preprocess.from_config(CONFIG | change)
+
+
+@pytest.mark.parametrize("change", [{"interpolation": ["bicubic"]}, {"crop_mode": "border", "mean": [1e307] * 3}])
+def test_a_config_whose_values_make_no_transform_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(VtzooError, match="does not say how to prepare an image: "):
         Preprocess.from_config(CONFIG | change)
 
 

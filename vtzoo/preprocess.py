@@ -82,7 +82,7 @@ class Preprocess:
                 size=height, width=None if width == height else width, interpolation=asked["interpolation"],
                 crop=asked["crop_pct"], mode=asked["crop_mode"], fill=fill,
             )  # fmt: skip
-        except (AttributeError, TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise VtzooError(f"the model's config.json does not say how to prepare an image: {error}") from error
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,19 +94,31 @@ class Preprocess:
 def complete(config: dict[str, Any]) -> dict[str, Any]:
     """The `pretrained_cfg` of a config.json as timm reads it: amended by what else the file says, and complete.
 
-    timm's first files had no such table, and were one themselves. Errors are those of what is no table.
+    timm's first files had no such table, and were one themselves, with `labels` for `label_names`. What cannot be
+    read so is a VtzooError.
     """
-    asked, arguments = dict(config.get("pretrained_cfg") or config), config.get("model_args") or {}
-    asked |= {key: value for key, value in UNSAID.items() if not asked.get(key)}
-    if "num_classes" in config:
-        asked["num_classes"] = config["num_classes"]
-    if arguments.get("dynamic_img_size") or arguments.get("use_naflex") or arguments.get("strict_img_size") is False:
-        asked["fixed_input_size"] = False
-    channels, *sides = asked["input_size"]
-    if asked.get("fixed_input_size") and arguments.get("img_size"):
-        sides = arguments["img_size"]
-    sides = [sides, sides] if isinstance(sides, int) else sides
-    return asked | {"input_size": [arguments.get("in_chans") or channels, *sides]}
+    try:
+        asked, arguments = dict(config.get("pretrained_cfg") or config), config.get("model_args") or {}
+        asked |= {key: value for key, value in UNSAID.items() if not asked.get(key)}
+        asked["label_names"] = asked.get("label_names", asked.get("labels"))
+        asked |= {key: config[key] for key in ("num_classes", "label_names", "label_descriptions") if key in config}
+        asked["num_classes"] = arguments.get("num_classes", asked.get("num_classes"))
+        for key in ("mean", "std"):  # one for all channels, or one each
+            if len(asked[key]) not in (1, 3) or not all(math.isfinite(value) for value in asked[key]):
+                raise ValueError(f"its {key} is {asked[key]!r}")
+        return asked | _input(asked, arguments)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise VtzooError(f"the model's config.json cannot be read as timm's: {error}") from error
+
+
+def _input(asked: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """`input_size` and `fixed_input_size` for a model that is built with these arguments."""
+    channels, height, width = asked["input_size"]
+    flexible = arguments.get("dynamic_img_size") or arguments.get("use_naflex")
+    fixed = asked.get("fixed_input_size") and not flexible and arguments.get("strict_img_size") is not False
+    if fixed and (size := arguments.get("img_size")):
+        height, width = (size, size) if isinstance(size, int) else size
+    return {"input_size": [arguments.get("in_chans") or channels, height, width], "fixed_input_size": bool(fixed)}
 
 
 def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:

@@ -1,6 +1,8 @@
 """What goes into a classifier and what comes out, whatever runs it; and the door to the backends."""
 
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,41 @@ def test_an_unknown_backend_or_device_is_refused_with_the_known(option: str, val
 def test_torch_cannot_run_an_onnx_file() -> None:
     with pytest.raises(VtzooError, match=r"x\.onnx is an ONNX file, which the torch backend cannot run"):
         load("x.onnx", backend="torch")
+
+
+def test_a_model_with_a_graph_runs_on_onnx_runtime_unless_told_otherwise(swin: Path) -> None:
+    assert [type(load(swin, **options)).__name__ for options in ({}, {"backend": "auto"}, {"backend": "onnx"})] == (
+        ["OnnxClassifier"] * 3
+    )
+    assert type(load(swin, backend="torch")).__name__ == "TorchClassifier"
+
+
+def test_a_bare_onnx_file_runs_on_onnx_runtime(bare: Callable[..., Path]) -> None:
+    assert type(load(bare(), backend="auto")).__name__ == "OnnxClassifier"
+
+
+def test_a_model_without_a_graph_runs_on_torch(swin: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(swin, tmp_path / "copy", ignore=shutil.ignore_patterns("onnx"))
+    np.testing.assert_array_equal(load(copy)(RED), load(swin, backend="torch")(RED))
+
+
+def test_a_model_without_a_graph_is_refused_for_onnx_runtime(handmade: Path) -> None:
+    shutil.rmtree(handmade / "onnx")
+    with pytest.raises(VtzooError, match=r"handmade has no onnx/model\.onnx, and ONNX Runtime needs it") as caught:
+        load(handmade, backend="onnx")
+    assert "--backend torch" in str(caught.value.hint)
+    assert "vtzoo export" in str(caught.value.hint)
+
+
+def test_a_model_without_a_graph_says_what_to_install_where_there_is_no_torch(
+    handmade: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(handmade / "onnx")
+    monkeypatch.delitem(sys.modules, "vtzoo.inference.torch", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(VtzooError, match=r"has no onnx/model\.onnx and needs torch, which is not installed") as caught:
+        load(handmade)
+    assert caught.value.hint == 'install it: pip install "vtzoo[train]"'
 
 
 def test_the_torch_backend_without_torch_says_what_to_install(handmade: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vtzoo import zoo
+from vtzoo import hub, zoo
 from vtzoo.errors import VtzooError, unknown
 
 from .classifier import Classifier
 
-BACKENDS = ("onnx", "torch")
+BACKENDS = ("auto", "onnx", "torch")
 DEVICES = ("auto", "cpu", "cuda")
 
 __all__ = ["BACKENDS", "DEVICES", "Classifier", "Prediction", "load", "top"]
@@ -24,40 +24,52 @@ class Prediction:
     probability: float  # 0 to 1
 
 
-def load(name: str | Path, *, backend: str = "onnx", device: str = "auto") -> Classifier:
-    """The classifier of a model: its name, the path of a model folder, or the path of a bare .onnx file.
+def load(
+    name: str | Path | zoo.Entry, *, revision: str | None = None, backend: str = "auto", device: str = "auto"
+) -> Classifier:
+    """The classifier of a model: its name, a model folder, a bare .onnx file, or ORG/NAME on the Hub.
 
-    `backend` is "onnx" (ONNX Runtime; torch is never imported) or "torch"; `device` is "cpu", "cuda" or "auto", which
+    What of a model on the Hub is not cached is downloaded, at `revision` (a branch, a tag or a commit) where one is
+    given, and verified. `backend` is "onnx" (ONNX Runtime; torch is never imported), "torch", or "auto", which is ONNX
+    Runtime where the model has a graph and torch where it has weights alone; `device` is "cpu", "cuda" or "auto", which
     is CUDA where it works. Weights that are damaged, or are not what their folder says, are a VtzooError.
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
-    if Path(name).suffix == ".onnx":
+    if isinstance(name, str | Path) and Path(name).suffix == ".onnx":
         return _load_file(Path(name), backend, device)
-    entry = zoo.find(name)
-    if backend == "onnx":
-        from .onnx import OnnxClassifier
+    entry = name if isinstance(name, zoo.Entry) else hub.find(name, revision=revision, use=backend)
+    has_graph = (entry.folder / "onnx" / "model.onnx").exists()
+    if backend == "torch":
+        return _load_torch(entry, device, "the torch backend")
+    if backend == "auto" and not has_graph:
+        return _load_torch(entry, device, f"{entry.folder} has no onnx/model.onnx and")
+    if not has_graph:
+        raise VtzooError(
+            f"{entry.folder} has no onnx/model.onnx, and ONNX Runtime needs it",
+            "run it with --backend torch, or make a file of it: vtzoo export",
+        )
+    from .onnx import OnnxClassifier
 
-        return OnnxClassifier.from_folder(entry, device)
-    return _load_torch(entry, device)
+    return OnnxClassifier.from_folder(entry, device)
 
 
 def _load_file(path: Path, backend: str, device: str) -> Classifier:
-    if backend != "onnx":
-        raise VtzooError(f"{path} is an ONNX file, which the {backend} backend cannot run", "leave out --backend")
+    if backend == "torch":
+        raise VtzooError(f"{path} is an ONNX file, which the torch backend cannot run", "leave out --backend")
     from .onnx import OnnxClassifier
 
     return OnnxClassifier.from_file(path, device)
 
 
-def _load_torch(entry: zoo.Entry, device: str) -> Classifier:
+def _load_torch(entry: zoo.Entry, device: str, needing: str) -> Classifier:
     try:
         from .torch import TorchClassifier
     except ModuleNotFoundError as error:
         raise VtzooError(
-            f"the torch backend needs {error.name}, which is not installed", 'install it: pip install "vtzoo[train]"'
+            f"{needing} needs {error.name}, which is not installed", 'install it: pip install "vtzoo[train]"'
         ) from error
     return TorchClassifier.from_folder(entry, device)
 

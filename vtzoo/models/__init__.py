@@ -4,14 +4,17 @@
 relative localization works on.
 """
 
+import dataclasses
 from typing import Any
 
 import timm
 import torch
 from jaxtyping import Float
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from vtzoo.errors import VtzooError, unknown
+from vtzoo.preprocess import complete
 
 from . import cvt, t2t  # importing them registers vtzoo_cvt_13 and vtzoo_t2t_vit_14 with timm
 
@@ -23,6 +26,9 @@ MODELS = {
     "vit_b_16": "vit_base_patch16_224",
     "resnet_50": "resnet50",
 }
+# What timm may know of a model's `pretrained_cfg`: all but the places to load from.
+ELSEWHERE = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}
+DESCRIBING = {field.name for field in dataclasses.fields(PretrainedCfg)} - ELSEWHERE
 
 
 def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> nn.Module:
@@ -55,9 +61,21 @@ def sized(name: str, image_size: int) -> dict[str, int]:
     return {"img_size": image_size}
 
 
-def create(config: dict[str, Any]) -> nn.Module:
-    """The model that a config.json describes, in timm's Hub format, with fresh weights."""
-    return timm.create_model(config["architecture"], num_classes=config["num_classes"], **config.get("model_args", {}))
+def create(config: dict[str, Any], weights: dict[str, Tensor] | None = None) -> nn.Module:
+    """The model that a config.json describes, in timm's Hub format, built as timm builds it from there.
+
+    Its weights are fresh, or those given, which timm's own filter for the architecture may then rename, reshape and
+    resample, as it does for files older than its code; timm raises what it likes where they do not fit exactly.
+    """
+    described = {key: value for key, value in complete(config).items() if key in DESCRIBING}
+    arguments = dict(config.get("model_args") or {})
+    if weights is None:
+        return timm.create_model(config["architecture"], pretrained_cfg=described, **arguments)
+    described["state_dict"] = weights
+    arguments |= {"pretrained": True, "pretrained_strict": True, "pretrained_model_args": dict(arguments)}
+    model: Any = timm.create_model(config["architecture"], pretrained_cfg=described, **arguments)
+    del model.pretrained_cfg["state_dict"]  # a copy
+    return model
 
 
 def grids(model: nn.Module, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:
