@@ -94,7 +94,7 @@ def test_a_model_without_class_names_is_labelled_by_index(tmp_path: Path) -> Non
     assert zoo.find(make(tmp_path / "mine", label_names=..., num_classes=3)).labels == ("0", "1", "2")
 
 
-@pytest.mark.parametrize("names", [{"0": "cat"}, "cat", [1, 2]])
+@pytest.mark.parametrize("names", [{"cat": "0"}, "cat", [1, 2]])
 def test_class_names_that_are_no_list_of_names_are_refused(names: Any, tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match=r"config\.json has no list of class names"):
         _ = zoo.find(make(tmp_path / "mine", label_names=names)).labels

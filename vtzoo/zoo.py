@@ -82,7 +82,7 @@ class Entry:
     @cached_property
     def preprocess(self) -> Preprocess:
         """How the model wants its images."""
-        return Preprocess.from_config(self.config.get("pretrained_cfg", {}))
+        return Preprocess.from_config(self.config)
 
     def sha256(self, file: str) -> str | None:
         """The hash of one of the weight files, as its commit or else result.json says; None where neither does."""

@@ -363,9 +363,6 @@ def assert_transformers_agrees(folder: Path) -> None:
 
 def test_transformers_gives_the_probabilities_of_the_embedded_model(tmp_path: Path) -> None:
     shutil.copytree(EMBEDDED, tmp_path / "copy", ignore=shutil.ignore_patterns("README.md"))
-    rewrite(
-        tmp_path / "copy", dtype="float32"
-    )  # or transformers computes in the 16 bits that the weights are stored in
     assert_transformers_agrees(tmp_path / "copy")
 
 

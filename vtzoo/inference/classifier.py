@@ -51,7 +51,7 @@ def batches(images: Images, preprocess: Preprocess) -> Iterator[np.ndarray]:
 
 
 def _ready(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    expected = (3, preprocess.size, preprocess.size)
+    expected = preprocess.shape
     if images.dtype != np.uint8 or images.shape[1:] != expected:
         raise VtzooError(
             f"a batch of {images.dtype} {images.shape} cannot be classified",

@@ -187,8 +187,13 @@ def sinusoid_table(positions: int, width: int) -> Float[Tensor, "positions width
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: T2TViT) -> dict[str, Tensor]:
-    """The weights with the positions of `model`, so that weights of one image size load into a model of another."""
-    return {**state_dict, "pos_embed": model.pos_embed}
+    """The weights, with the positions of `model` where theirs are of another image size: these are never trained.
+
+    Their own are kept where they are the same but for rounding, so that a model is what it was published as.
+    """
+    stored = state_dict.get("pos_embed", torch.empty(0)).float()
+    same = stored.shape == model.pos_embed.shape and torch.allclose(stored, model.pos_embed, atol=1e-3)
+    return state_dict if same else {**state_dict, "pos_embed": model.pos_embed}
 
 
 default_cfgs = generate_default_cfgs(

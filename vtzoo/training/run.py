@@ -118,6 +118,7 @@ def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ..
         "architecture": models.MODELS.get(recipe.model.name, recipe.model.name),
         "num_classes": dataset.classes,
         "num_features": model.num_features,
+        "dtype": "float32",  # of the computation, to transformers: the weights' own would be fp16
         "model_args": sized | arguments,
         "label_names": list(labels),
         "pretrained_cfg": {
