@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -10,30 +11,55 @@ Item = TypeVar("Item")
 MANY = 32  # images; fewer are done before anybody looks
 
 
-def counted(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
-    """The same items; a bar counts them where there are many."""
-    if total <= MANY:
+def counted(
+    items: Iterable[Item],
+    title: str,
+    total: int | Callable[[], int | None],
+    size: Callable[[Item], int] = lambda item: 1,
+    *,
+    done: int = 0,
+) -> Iterator[Item]:
+    """The same items; where there are many, a bar counts the images in them, their `size`.
+
+    `total` is how many images there are, or what says it where a bar is to be drawn, None where nobody knows before
+    the end. `done` of them are done before the first item.
+    """
+    known = (total() if callable(total) else total) if _watched() else 0
+    if known is not None and known <= MANY:
         yield from items
         return
-    with counting(title, total) as count:
+    with counting(title, known, done=done) as count:
         for item in items:
+            count(size(item))
             yield item
-            count(1)
 
 
 @contextmanager
-def counting(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar that counts images, out of `total` where that is known; call what it gives with every further number."""
+def counting(title: str, total: int | None = None, *, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A bar that counts images and images/s, out of `total` where that is known; call what it gives with every further
+    number. `done` images are no work of this bar's.
+    """
     if not _watched():
         yield lambda images: None
         return
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn() if total is None else TimeRemainingColumn(),
+    )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda images: bar.advance(task, images)
+        task = bar.add_task(title, total=total, completed=done, speed="")
+        began, counted = time.monotonic(), 0
+
+        def count(images: int) -> None:
+            nonlocal counted
+            counted += images
+            speed = counted / max(time.monotonic() - began, 1e-9)
+            bar.update(task, advance=images, speed=f"{speed:,.0f} images/s")
+
+        yield count
 
 
 @contextmanager

@@ -1,5 +1,7 @@
-"""Many files: the right answer for each, in order, whatever is wrong with one of them."""
+"""Many images: the right answer for each, in order, whatever is wrong with one of them."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,16 +14,15 @@ from PIL import Image
 
 from vtzoo.errors import VtzooError
 from vtzoo.inference import bulk, load
-from vtzoo.inference.bulk import Answer, expand, predict_files
+from vtzoo.inference.bulk import Answer, predict
+from vtzoo.inference.sources import Source
 
 PHOTOS = Path(__file__).parents[1] / "photos"
 
 
-def write(folder: Path, *names: str) -> list[str]:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
-    return [str(folder / name) for name in names]
+def answers(classifier: Any, files: list[str], *arguments: int) -> list[Answer]:
+    sources = [Source(file, file) for file in files]
+    return [answer for batch in predict(classifier, sources, *arguments) for answer in batch.answers]
 
 
 def test_500_files_with_one_bad_among_them_get_499_right_answers(handmade: Path, tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def test_500_files_with_one_bad_among_them_get_499_right_answers(handmade: Path,
     Path(files[217]).write_bytes(b"no image")
 
     classifier = load(handmade)
-    found = list(predict_files(classifier, files, top_k=1, batch_size=16))
+    found = answers(classifier, files, 1, 16)
 
     assert [answer.image for answer in found] == files
     assert [index for index, answer in enumerate(found) if answer.error] == [217]
@@ -45,15 +46,35 @@ def test_500_files_with_one_bad_among_them_get_499_right_answers(handmade: Path,
             assert answer.predictions[0].probability == pytest.approx(expected[index].max(), abs=1e-6)
 
 
+def test_features_are_those_of_the_images_that_can_be_read(handmade: Path) -> None:
+    files = [str(PHOTOS / "rocket.jpg"), "gone.jpg", str(PHOTOS / "coffee.jpg")]
+    classifier = load(handmade)
+    (batch,) = predict(classifier, [Source(file, file) for file in files])
+    assert batch.failed == [batch.answers[1]]
+    assert batch.features == pytest.approx(classifier.embed([files[0], files[2]]), abs=1e-4)
+
+
+def test_encoded_bytes_and_errors_are_answered_under_their_names(handmade: Path) -> None:
+    content = (PHOTOS / "rocket.jpg").read_bytes()
+    sources = [Source("a#0", content), Source("a#1", VtzooError("there is no image in a#1")), Source("a#2", b"no")]
+    (batch,) = predict(load(handmade), sources, 4)
+    assert [answer.image for answer in batch.answers] == ["a#0", "a#1", "a#2"]
+    assert batch.answers[0].predictions == answers(load(handmade), [str(PHOTOS / "rocket.jpg")], 4)[0].predictions
+    assert [answer.error for answer in batch.failed] == [
+        "there is no image in a#1",
+        "the image of 2 bytes is not an image, or of a kind that cannot be read",
+    ]
+
+
 def test_a_batch_of_bad_files_alone_is_answered(handmade: Path, tmp_path: Path) -> None:
-    files = write(tmp_path, "a.jpg", "b.jpg")
-    found = list(predict_files(load(handmade), [*files, "gone.jpg"], batch_size=2))
+    (tmp_path / "a.jpg").touch()
+    found = answers(load(handmade), [str(tmp_path / "a.jpg"), str(tmp_path), "gone.jpg"], 5, 2)
     assert [answer.predictions for answer in found] == [[], [], []]
     assert found[2] == Answer(image="gone.jpg", error="there is no file 'gone.jpg'")
 
 
 def test_no_files_get_no_answers(handmade: Path) -> None:
-    assert list(predict_files(load(handmade), [])) == []
+    assert answers(load(handmade), []) == []
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
@@ -61,80 +82,102 @@ def test_the_batch_size_changes_no_answer(batch_size: int, handmade: Path) -> No
     files = [str(file) for file in sorted(PHOTOS.glob("*.jpg"))]
     classifier = load(handmade)
     expected = classifier([*files])
-    for answer, probabilities in zip(predict_files(classifier, files, 4, batch_size), expected, strict=True):
-        assert [one.label for one in answer.predictions] == [classifier.labels[i] for i in np.argsort(-probabilities)]
+    for answer, probabilities in zip(answers(classifier, files, 9, batch_size), expected, strict=True):
+        order = np.argsort(-probabilities)
+        assert [one.label for one in answer.predictions] == [classifier.labels[index] for index in order]
+        assert [one.probability for one in answer.predictions] == pytest.approx(probabilities[order].tolist(), abs=1e-6)
 
 
-def test_a_batch_size_below_one_is_refused(handmade: Path) -> None:
-    with pytest.raises(VtzooError, match="batch size must be at least 1, not 0"):
-        list(predict_files(load(handmade), ["a.jpg"], batch_size=0))
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [((5, 0), "the batch size must be at least 1, not 0"), ((0, 5), "the number of classes to show must be at least")],
+)
+def test_a_number_below_one_is_refused(arguments: tuple[int, int], told: str, handmade: Path) -> None:
+    with pytest.raises(VtzooError, match=told):
+        answers(load(handmade), ["a.jpg"], *arguments)
 
 
 def test_answers_keep_the_order_where_decoding_does_not(handmade: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow_if_even(name: str, *_: Any) -> str:
-        time.sleep(0.01 if int(name) % 2 == 0 else 0)
-        return name
+    def slow_if_even(source: Source, *_: Any) -> str:
+        time.sleep(0.01 if int(source.name) % 2 == 0 else 0)
+        return source.name
 
     monkeypatch.setattr(bulk, "_prepare", slow_if_even)
-    monkeypatch.setattr(bulk, "THREADS", 4)
+    monkeypatch.setattr(bulk, "cores", lambda: 4)
     names = [str(index) for index in range(40)]
-    assert [answer.image for answer in predict_files(load(handmade), names, batch_size=8)] == names
+    assert [answer.image for answer in answers(load(handmade), names, 5, 1)] == names
 
 
-def test_only_two_batches_are_decoded_ahead(handmade: Path) -> None:
+def test_no_more_than_a_few_batches_are_decoded_ahead(handmade: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "cores", lambda: 2)
     taken = 0
 
-    def endless() -> Iterator[str]:
+    def endless() -> Iterator[Source]:
         nonlocal taken
         while True:
             taken += 1
-            yield str(PHOTOS / "rocket.jpg")
+            yield Source("rocket", str(PHOTOS / "rocket.jpg"))
 
-    found = predict_files(load(handmade), endless(), batch_size=4)
-    assert next(found).error is None
-    assert taken <= 4 + 2 * 4
+    found = predict(load(handmade), endless(), batch_size=4)
+    assert next(found).failed == []
+    assert taken <= 4 * (3 * 2 + 1)
     threads = threading.active_count()
     found.close()  # type: ignore[attr-defined]
     assert threading.active_count() < threads
 
 
-# --- which files -------------------------------------------------------------------------------------------------
+def test_no_more_than_two_batches_are_in_the_model_at_once(handmade: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "cores", lambda: 6)
+    classifier, inside, most = load(handmade), 0, 0
+    run, lock = classifier.run, threading.Lock()
+
+    def watched(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.01)
+        with lock:
+            inside -= 1
+        return run(pixels)
+
+    monkeypatch.setattr(classifier, "run", watched)
+    answers(classifier, [str(PHOTOS / "rocket.jpg")] * 12, 5, 1)
+    assert most == 2
 
 
-def test_a_folder_stands_for_its_images_sorted_and_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, "photos/b.jpg", "photos/a.PNG", "photos/c/d/e.webp", "photos/c.jpeg", "photos/a/z.tiff")
-    write(tmp_path, "photos/notes.txt", "photos/.hidden.jpg", "photos/.cache/x.jpg", "photos/jpg")
-    monkeypatch.chdir(tmp_path)
-    expected = ["a/z.tiff", "a.PNG", "b.jpg", "c/d/e.webp", "c.jpeg"]
-    assert expand(["photos"]) == [f"photos/{name}" for name in expected]
-    assert expand(["photos/"]) == [f"photos/{name}" for name in expected]
-    assert expand(["./photos"]) == [f"./photos/{name}" for name in expected]
+def test_a_model_that_fails_is_an_error_and_no_answer(handmade: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = load(handmade)
+
+    def failing(_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise VtzooError("ONNX Runtime could not run the model: no memory")
+
+    monkeypatch.setattr(classifier, "run", failing)
+    with pytest.raises(VtzooError, match="no memory"):
+        answers(classifier, [str(PHOTOS / "rocket.jpg")] * 3, 5, 1)
 
 
-def test_files_stay_as_given_and_in_order(tmp_path: Path) -> None:
-    files = write(tmp_path, "b.txt", ".a.jpg")
-    assert expand([*files, files[0], "gone.jpg"]) == [*files, files[0], "gone.jpg"]
+# Peak memory, as Linux counts it for the process, while answers to so many images go by.
+MEMORY = """
+import sys
+from itertools import repeat
+from pathlib import Path
+from vtzoo.inference import load
+from vtzoo.inference.bulk import predict
+from vtzoo.inference.sources import Source
+source = Source(sys.argv[2], sys.argv[2])
+assert sum(len(batch.answers) for batch in predict(load(sys.argv[1]), repeat(source, int(sys.argv[3])))) > 0
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(int(status["VmHWM"].split()[0]))
+"""
 
 
-def test_a_pattern_stands_for_what_it_matches_sorted(tmp_path: Path) -> None:
-    names = write(tmp_path, "a1.jpg", "a2.jpg", "b.jpg", "deep/er/a3.jpg")
-    assert expand([f"{tmp_path}/a*.jpg"]) == names[:2]
-    assert expand([f"{tmp_path}/**/a*.jpg"]) == [names[0], names[1], names[3]]
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_ten_times_the_images_need_no_more_memory(handmade: Path, tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 50).save(tmp_path / "noise.png")
 
+    def peak(images: int) -> int:
+        command = [sys.executable, "-c", MEMORY, str(handmade), str(tmp_path / "noise.png"), str(images)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
 
-def test_a_pattern_that_matches_a_folder_and_its_files_names_each_once(tmp_path: Path) -> None:
-    names = write(tmp_path, "deep/a.jpg", "deep/er/b.jpg")
-    assert sorted(expand([f"{tmp_path}/**"])) == sorted(names)
-
-
-def test_a_file_with_brackets_in_its_name_is_no_pattern(tmp_path: Path) -> None:
-    names = write(tmp_path, "a[1].jpg", "a1.jpg")
-    assert expand([names[0]]) == [names[0]]
-
-
-@pytest.mark.parametrize("name", ["none*.jpg", "gone.jpg", "empty"])
-def test_what_stands_for_no_image_stays_to_be_answered_by_its_error(name: str, handmade: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (found,) = predict_files(load(handmade), expand([str(tmp_path / name)]))
-    assert found.image == str(tmp_path / name)
-    assert f"{name}'" in str(found.error)
+    assert peak(10_000) < 1.1 * peak(1000)

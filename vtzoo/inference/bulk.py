@@ -1,109 +1,107 @@
-"""Many images: decoded ahead on threads, classified in batches, answered in the order they came in."""
+"""Many images: decoded and classified on all cores, a batch a thread, and answered in the order they came in."""
 
-import glob
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from threading import Semaphore
 
 import numpy as np
 
+from vtzoo.decoding import cores
 from vtzoo.errors import VtzooError
-from vtzoo.preprocess import SUFFIXES, Preprocess, prepare, read_image
+from vtzoo.preprocess import Preprocess, prepare, read_image
 
-from . import Prediction, top
-from .classifier import Classifier
+from . import Prediction
+from .classifier import Classifier, softmax
+from .sources import Source
 
-THREADS = min(8, os.cpu_count() or 1)  # that decode; Pillow's decoders leave Python free
+BATCH = 32  # images
+# Two runs of the model at once fill each other's gaps: where one waits for its slowest thread, or Python prepares
+# the next images. A third would add nothing but memory.
+RUNS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What the model says about one image, or why it cannot."""
 
-    image: str  # the path as given, joined with the name inside a folder
+    image: str  # as its Source calls it
     predictions: list[Prediction] = field(default_factory=list)  # best first; none where there is an error
     error: str | None = None
 
 
-def predict_files(
-    classifier: Classifier, sources: Iterable[str], top_k: int = 5, batch_size: int = 32
-) -> Iterator[Answer]:
-    """An Answer for each image file, in order; one that cannot be read is answered by its error, the others normally.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Images that were answered together, in order."""
 
-    At most two batches are decoded ahead, so that memory does not grow with the number of files.
+    answers: list[Answer]
+    features: np.ndarray  # float32 (m, width), pooled, of those m images alone that could be read
+
+    @property
+    def failed(self) -> list[Answer]:
+        """The answers to images that could not be read."""
+        return [answer for answer in self.answers if answer.error is not None]
+
+
+def predict(
+    classifier: Classifier, sources: Iterable[Source], top_k: int = 5, batch_size: int = BATCH
+) -> Iterator[Batch]:
+    """An Answer for each image, in order and a batch at a time; one that cannot be read is answered by its error.
+
+    At most three batches a core, and one more, are in the making or wait to be taken, so that memory does not grow
+    with the number of images. The same images in the same batches give the same answers to the last bit.
     """
-    if batch_size < 1:
-        raise VtzooError(f"the batch size must be at least 1, not {batch_size}")
-    decoded = _decode(sources, classifier.preprocess, 2 * batch_size)
-    while batch := list(islice(decoded, batch_size)):
-        yield from _answer(classifier, batch, top_k)
-
-
-def _answer(classifier: Classifier, batch: list[tuple[str, np.ndarray | str]], top_k: int) -> Iterator[Answer]:
-    good = [pixels for _, pixels in batch if not isinstance(pixels, str)]
-    probabilities = iter(classifier(np.stack(good)) if good else ())
-    for name, pixels in batch:
-        if isinstance(pixels, str):
-            yield Answer(image=name, error=pixels)
-        else:
-            yield Answer(image=name, predictions=top(next(probabilities), classifier.labels, top_k))
-
-
-def _decode(sources: Iterable[str], preprocess: Preprocess, ahead: int) -> Iterator[tuple[str, np.ndarray | str]]:
-    """Each file's name with its prepared pixels, or with its error; `ahead` files are in the making at once."""
-    names, waiting = iter(sources), deque[tuple[str, Future[np.ndarray | str]]]()
-    pool = ThreadPoolExecutor(THREADS)
+    for name, number in (("batch size", batch_size), ("number of classes to show", top_k)):
+        if number < 1:
+            raise VtzooError(f"the {name} must be at least 1, not {number}")
+    images, turns = iter(sources), Semaphore(RUNS)
+    waiting = deque[Future[Batch]]()
+    pool = ThreadPoolExecutor(cores())
     try:
-        while True:
-            for name in islice(names, ahead - len(waiting)):
-                waiting.append((name, pool.submit(_prepare, name, preprocess)))
-            if not waiting:
-                return
-            name, pixels = waiting.popleft()
-            yield name, pixels.result()
+        while group := list(islice(images, batch_size)):
+            waiting.append(pool.submit(_answer, classifier, group, top_k, turns))
+            while waiting and (len(waiting) > 3 * cores() or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:  # also where nobody wants the rest
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(name: str, preprocess: Preprocess) -> np.ndarray | str:
+def _answer(classifier: Classifier, group: list[Source], top_k: int, turns: Semaphore) -> Batch:
+    decoded = [_prepare(source, classifier.preprocess) for source in group]
+    good = [pixels for pixels in decoded if not isinstance(pixels, str)]
+    features, found = np.zeros((0, 0), np.float32), iter(())
+    if good:
+        with turns:
+            logits, features = classifier.run(np.stack(good))
+        found = iter(_top(softmax(logits), classifier.labels, top_k))
+    answers = [
+        Answer(image=source.name, error=pixels)
+        if isinstance(pixels, str)
+        else Answer(image=source.name, predictions=next(found))
+        for source, pixels in zip(group, decoded, strict=True)
+    ]
+    return Batch(answers=answers, features=features)
+
+
+def _prepare(source: Source, preprocess: Preprocess) -> np.ndarray | str:
+    """The image's pixels as the model takes them, or what is wrong with it."""
+    if isinstance(source.content, VtzooError):
+        return source.content.message
     try:
-        return prepare(read_image(name), preprocess)
+        return prepare(read_image(source.content), preprocess)
     except VtzooError as error:
         return error.message
 
 
-def expand(paths: Iterable[str]) -> list[str]:
-    """The files that paths, folders and glob patterns stand for, in order; nothing is opened.
-
-    A folder stands for the image files in it and below it, sorted, those of known suffixes and not hidden. What does
-    not exist, and a folder without images, stays in the list as it is, to be answered by its error.
-    """
-    return [file for path in paths for file in _files(path)]
-
-
-def _files(path: str) -> list[str]:
-    # Each file once: `**` matches a folder and what is in it.
-    return list(dict.fromkeys(file for match in _matches(path) for file in _walk(match) or [match]))
-
-
-def _matches(path: str) -> list[str]:
-    if os.path.lexists(path) or not glob.has_magic(path):
-        return [path]
-    return sorted(glob.glob(path, recursive=True)) or [path]  # noqa: PTH207 (Path.glob takes no absolute pattern)
-
-
-def _walk(folder: str) -> list[str]:
-    files = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        # os.path, because Path would drop the "./" of what was given.
-        files += [os.path.join(parent, name) for name in names if _is_image(name)]  # noqa: PTH118
-    return sorted(files, key=lambda file: Path(file).parts)
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+def _top(probabilities: np.ndarray, labels: tuple[str, ...], k: int) -> list[list[Prediction]]:
+    """The k most probable classes of each image, (n, classes), best first; all of them where there are fewer."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    values = np.take_along_axis(probabilities, order, axis=1).tolist()
+    return [
+        [Prediction(label=labels[index], probability=value) for index, value in zip(indices, row, strict=True)]
+        for indices, row in zip(order.tolist(), values, strict=True)
+    ]
