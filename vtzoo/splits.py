@@ -74,7 +74,7 @@ def load_hub(dataset: Dataset, parts: tuple[str, ...]) -> tuple[Any, Rows]:
     require_columns(table.column_names, dataset, dataset.hub_id)
     positions = np.flatnonzero(in_domain(table, dataset.domain))
     named = partial("{}#{}".format, f"{dataset.hub_id}:{'+'.join(parts)}")
-    return table, Rows(encoded=image_column(table, dataset), positions=positions, origin=named)
+    return table, Rows(encoded=image_column(table, dataset.image_column), positions=positions, origin=named)
 
 
 def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tuple[Any, Rows]:
@@ -97,7 +97,9 @@ def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tupl
         origins += [f"{file.name}#{row}" for row in np.flatnonzero(kept)]
     table = hub.Dataset(pyarrow.concat_tables(tables), fingerprint=folder.name)
     positions = np.arange(len(table))
-    return table, Rows(encoded=image_column(table, dataset), positions=positions, origin=origins.__getitem__)
+    return table, Rows(
+        encoded=image_column(table, dataset.image_column), positions=positions, origin=origins.__getitem__
+    )
 
 
 def parquet_files(folder: Path, parts: tuple[str, ...]) -> list[Path]:
@@ -141,7 +143,7 @@ def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, Rows]
     columns = {dataset.image_column: paths, dataset.label_column: labels}
     table = hub.Dataset.from_dict(columns, features=hub.Features(features))
     positions = np.arange(len(table))
-    return table, Rows(encoded=image_column(table, dataset), positions=positions, origin=paths.__getitem__)
+    return table, Rows(encoded=image_column(table, dataset.image_column), positions=positions, origin=paths.__getitem__)
 
 
 def split_folder(folder: Path, part: str, split: str, dataset: Dataset) -> Path:
@@ -187,11 +189,10 @@ def in_domain(table: Any, domain: str | None) -> np.ndarray:
     return np.array([value == wanted for value in table.data.column("domain").to_pylist()], dtype=bool)
 
 
-def image_column(table: Any, dataset: Dataset) -> "pyarrow.ChunkedArray":
+def image_column(table: Any, column: str) -> "pyarrow.ChunkedArray":
     """The encoded images as {bytes, path}; plain bytes, or a column that lost its metadata, are taken for images."""
     import pyarrow
 
-    column = dataset.image_column
     stored = table.data.column(column).type
     if not (pyarrow.types.is_struct(stored) or pyarrow.types.is_binary(stored)):
         raise VtzooError(f"column {column!r} holds {stored}, not images", ANOTHER)

@@ -1,0 +1,72 @@
+"""What a source of people's images holds, before anything is checked or split; and names as notes say them."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from unicodedata import normalize
+
+import numpy as np
+
+from vtzoo import splits
+from vtzoo.decoding import Rows
+
+TRAIN, HELD, TEST = 0, 1, 2
+PART_NAMES = {"train": TRAIN, "training": TRAIN, "val": HELD, "valid": HELD, "validation": HELD, "test": TEST}
+SHOWN = 3  # names in a sentence
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """Images and what is known of them."""
+
+    classes: tuple[str, ...]
+    rows: Rows
+    targets: np.ndarray  # as in Labelled
+    parts: np.ndarray  # int8 (n,): TRAIN, HELD or TEST
+    notes: tuple[str, ...] = ()
+
+    @property
+    def multi(self) -> bool:
+        """Whether an image may have several classes."""
+        return self.targets.ndim == 2
+
+    def select(self, indices: np.ndarray, *notes: str) -> "Found":
+        """The images at `indices`, in that order, with further notes."""
+        return Found(
+            classes=self.classes,
+            rows=self.rows.select(indices),
+            targets=self.targets[indices],
+            parts=self.parts[indices],
+            notes=(*self.notes, *notes),
+        )
+
+
+def of_files(paths: list[str]) -> Rows:
+    """The rows of image files, which are read when they are asked for."""
+    hub = splits.library()
+    table = hub.Dataset.from_dict({"image": paths}, features=hub.Features({"image": hub.Image()}))
+    encoded = splits.image_column(table, "image")
+    return Rows(encoded=encoded, positions=np.arange(len(paths)), origin=paths.__getitem__)
+
+
+def class_name(text: str) -> str:
+    """A class's name without space around it, its accents composed (NFC), as macOS's file names have them not."""
+    return normalize("NFC", text.strip())
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """The different names, sorted, with numbers in them by their value: 2 before 10."""
+    return tuple(
+        sorted(set(names), key=lambda name: (re.sub("[0-9]+", lambda digits: digits[0].zfill(20), name), name))
+    )
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """A number and what it counts: 1 image, 2 images."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
