@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
+from .bench import bench
 from .card import card
+from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
 from .hub import publish, pull, verify
@@ -66,6 +68,8 @@ app.command(short_help="Measure a model on its test images.")(evaluate)
 app.command(short_help="Train a recipe into a model folder.")(train)
 app.add_typer(recipe_app, name="recipe", short_help="Show a recipe, or copy one to edit.")
 app.command(short_help="Write a model as one verified ONNX file.")(export)
+app.command(short_help="Measure a model on each runtime and precision here.")(bench)
+app.command(short_help="Say what is installed, what of it works, what to do.")(doctor)
 app.command(short_help="Download a model from the Hub, verified.")(pull)
 app.command(short_help="Check the files of the models here, and their accuracy.")(verify)
 app.command(short_help="Publish a model on the Hugging Face Hub.")(publish)
