@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 Result = TypeVar("Result")
+HEAD = 16  # bytes, of which Pillow tells an image's kind
 TOGETHER = (
     16  # images that a thread takes at a time: handing each over alone would cost as much as a small one's decoding
 )
@@ -62,6 +63,17 @@ class Rows:
             return source.read_bytes() if isinstance(source, Path) else source
         except OSError:
             return None
+
+    def glance(self, index: int) -> tuple[int, bytes]:
+        """An image's size in bytes, encoded, and the first of them, which tell its kind; nothing of a file is kept."""
+        source = self._source(index)
+        try:
+            if isinstance(source, Path):
+                with source.open("rb") as file:
+                    return os.fstat(file.fileno()).st_size, file.read(HEAD)
+        except OSError:
+            return 0, b""
+        return len(source or b""), (source or b"")[:HEAD]
 
     def shape(self, index: int) -> tuple[int, int] | None:
         """An image's height and width as its header says, before any rotation; None where it has no such header."""

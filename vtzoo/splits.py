@@ -7,8 +7,9 @@ become in-memory tables of encoded images, and only the Hub uses the library's o
 """
 
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -62,19 +63,24 @@ def library() -> ModuleType:
 
 def load_hub(dataset: Dataset, parts: tuple[str, ...]) -> tuple[Any, Rows]:
     """The table (datasets.Dataset) on the Hub at the pinned revision, and its rows that count."""
-    hub = library()
-    from huggingface_hub.errors import HTTPError  # the HTTP client's own: a failed connection is no OSError
-
-    try:
-        table = hub.load_dataset(dataset.hub_id, dataset.config, revision=dataset.revision, split="+".join(parts))
-    except (OSError, ValueError, HTTPError, hub.exceptions.DatasetsError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        hint = f"check the connection, or read {dataset.name} from a folder: --data PATH"
-        raise VtzooError(f"cannot read {dataset.hub_id} from the Hub: {reason}", hint) from error
+    hint = f"check the connection, or read {dataset.name} from a folder: --data PATH"
+    table = ask_hub(dataset.hub_id, hint, dataset.config, revision=dataset.revision, split="+".join(parts))
     require_columns(table.column_names, dataset, dataset.hub_id)
     positions = np.flatnonzero(in_domain(table, dataset.domain))
     named = partial("{}#{}".format, f"{dataset.hub_id}:{'+'.join(parts)}")
     return table, Rows(encoded=image_column(table, dataset.image_column), positions=positions, origin=named)
+
+
+def ask_hub(hub_id: str, hint: str, config: str | None = None, **choice: str | None) -> Any:
+    """What `datasets.load_dataset` gives of a data set on the Hub; a failure is a sentence with the hint."""
+    hub = library()
+    from huggingface_hub.errors import HTTPError  # the HTTP client's own: a failed connection is no OSError
+
+    try:
+        return hub.load_dataset(hub_id, config, **choice)
+    except (OSError, ValueError, HTTPError, hub.exceptions.DatasetsError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise VtzooError(f"cannot read {hub_id} from the Hub: {reason}", hint) from error
 
 
 def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tuple[Any, Rows]:
@@ -87,7 +93,7 @@ def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tupl
 
     tables, origins, features = [], [], None
     for file in parquet_files(folder, parts):
-        stored = read_parquet(file, dataset)
+        stored = read_parquet(file, partial(needed_columns, dataset=dataset, where=file))
         # A fingerprint that is given is not computed: hashing 100 MB takes longer than reading it.
         table = hub.Dataset(stored, fingerprint=file.name)
         if table.features != (features := features or table.features):
@@ -96,10 +102,8 @@ def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tupl
         tables.append(stored.filter(pyarrow.array(kept)) if dataset.domain else stored)
         origins += [f"{file.name}#{row}" for row in np.flatnonzero(kept)]
     table = hub.Dataset(pyarrow.concat_tables(tables), fingerprint=folder.name)
-    positions = np.arange(len(table))
-    return table, Rows(
-        encoded=image_column(table, dataset.image_column), positions=positions, origin=origins.__getitem__
-    )
+    encoded = image_column(table, dataset.image_column)
+    return table, Rows(encoded=encoded, positions=np.arange(len(table)), origin=origins.__getitem__)
 
 
 def parquet_files(folder: Path, parts: tuple[str, ...]) -> list[Path]:
@@ -111,15 +115,20 @@ def parquet_files(folder: Path, parts: tuple[str, ...]) -> list[Path]:
     return [file for files in found for file in files]
 
 
-def read_parquet(file: Path, dataset: Dataset) -> "pyarrow.Table":
-    """The columns that count of one Parquet file."""
+def needed_columns(schema: "pyarrow.Schema", dataset: Dataset, where: Path) -> list[str]:
+    """The columns that count of a data set's Parquet file."""
+    require_columns(schema.names, dataset, where)
+    return list(dataset.columns)
+
+
+def read_parquet(file: Path, choose: Callable[["pyarrow.Schema"], list[str]]) -> "pyarrow.Table":
+    """The columns that `choose` names of one Parquet file."""
     import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(file) as opened:  # read_table would take folders called a=b for columns
-            require_columns(opened.schema_arrow.names, dataset, file)
-            return opened.read(list(dataset.columns))
+            return opened.read(choose(opened.schema_arrow))
     except (OSError, pyarrow.ArrowException) as error:
         raise VtzooError(f"cannot read {file}: {str(error).partition(chr(10))[0]}", "fetch the file again") from error
 
@@ -142,8 +151,8 @@ def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, Rows]
     features = {dataset.image_column: hub.Image(), dataset.label_column: hub.ClassLabel(names=list(names))}
     columns = {dataset.image_column: paths, dataset.label_column: labels}
     table = hub.Dataset.from_dict(columns, features=hub.Features(features))
-    positions = np.arange(len(table))
-    return table, Rows(encoded=image_column(table, dataset.image_column), positions=positions, origin=paths.__getitem__)
+    encoded = image_column(table, dataset.image_column)
+    return table, Rows(encoded=encoded, positions=np.arange(len(table)), origin=paths.__getitem__)
 
 
 def split_folder(folder: Path, part: str, split: str, dataset: Dataset) -> Path:
@@ -163,8 +172,27 @@ def visible(paths: Iterable[Path]) -> list[Path]:
 
 def image_files(folder: Path) -> list[Path]:
     """The image files under a folder, recursively, in order; hidden ones and other suffixes are skipped."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    return [file for file in files_below(folder) if file.suffix.lower() in SUFFIXES]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files under a folder, recursively, in order; hidden ones are skipped.
+
+    Links are followed, but to no folder twice, and not back to one above: loops end, and a class has its own images.
+    """
+    found, seen = [], {str(above) for above in Path(os.path.realpath(folder)).parents}
+    for here, below, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [Path(here, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise VtzooError(f"cannot read the folder {str(error.filename)!r}: {error.strerror}", "make it readable") from error
 
 
 def names_in(folder: Path, pattern: str) -> str:
@@ -194,7 +222,8 @@ def image_column(table: Any, column: str) -> "pyarrow.ChunkedArray":
     import pyarrow
 
     stored = table.data.column(column).type
-    if not (pyarrow.types.is_struct(stored) or pyarrow.types.is_binary(stored)):
+    types = pyarrow.types
+    if not (types.is_struct(stored) or types.is_binary(stored) or types.is_large_binary(stored)):
         raise VtzooError(f"column {column!r} holds {stored}, not images", ANOTHER)
     return table.cast_column(column, library().Image()).data.column(column)
 

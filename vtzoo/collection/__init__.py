@@ -1,5 +1,6 @@
 """People's own images, out of folders, a CSV, Parquet or the Hub, split for training. No torch."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,9 +10,20 @@ from unicodedata import normalize
 
 import numpy as np
 
-from vtzoo.collection import folders, slices
-from vtzoo.collection.found import HELD, TEST, TRAIN, Found
+from vtzoo.collection import checks, folders, slices, stored, table
+from vtzoo.collection.found import HELD, PART_NAMES, TEST, TRAIN, Found, counted, few
 from vtzoo.decoding import Rows, in_threads
+from vtzoo.errors import VtzooError
+
+OTHER = {  # what may be given by mistake: what to do with it
+    ".zip": "unpack it, and give the folder",
+    ".tar": "unpack it, and give the folder",
+    ".gz": "unpack it, and give the folder",
+    ".tsv": "save it as CSV, with commas",
+    ".xlsx": "save it as CSV",
+    ".json": "make a CSV of it: path,label",
+    ".jsonl": "make a CSV of it: path,label",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +63,27 @@ class Collection:
     test: Labelled | None
     notes: tuple[str, ...]  # sentences to be read before the training
 
+    @cached_property
+    def manifest(self) -> str:
+        """The sha256 of the classes and of every part's manifest: which data a run saw, and how they were split."""
+        parts = [part.manifest if part else "" for part in (self.train, self.held, self.test)]
+        return sha256("\n".join([*self.classes, *parts]).encode()).hexdigest()
+
+    def summary(self) -> list[str]:
+        """Lines that say what was found and how it was split; each note is one."""
+        counts = checks.images_a_class(self.train.targets, len(self.classes))
+        least, most = int(counts.argmin()), int(counts.argmax())
+        origin = "a slice of the training images, drawn with every class in proportion" if self.drawn else "as given"
+        unknown = f", {np.isnan(self.train.targets).mean():.0%} not known" if self.multi else ""
+        return [
+            f"{self.name}: {len(self.classes):,} classes, {'several' if self.multi else 'one'} an image{unknown}",
+            f"train {len(self.train):,} images, {self.classes[least]} the fewest with {counts[least]:,}, "
+            f"{self.classes[most]} the most with {counts[most]:,}",
+            f"validation {counted(len(self.held), 'image')}, {origin}",
+            f"test {counted(len(self.test), 'image')}, not looked at" if self.test else "test none given",
+            *(f"note: {note}" for note in self.notes),
+        ]
+
 
 def read(
     source: str | Path,
@@ -61,26 +94,67 @@ def read(
 ) -> Collection:
     """The images of a folder, a CSV, Parquet or a Hub data set (ORG/NAME or ORG/NAME@REVISION), split for training.
 
-    A folder has a folder a class, or train/, val/ and test/ with a folder a class each. Where validation images are
-    not given, `seed` draws a stratified slice of the training images. The columns are named where they cannot be told.
+    - A folder has a folder a class, or train/, val/ and test/ with a folder a class each; or Parquet files.
+    - A CSV has a column `path` and a column `label`: one class or, with `;` between them, several. Or each class has a
+      column: 1, 0, or nothing where it is not known. An empty label is unknown.
+    - Parquet and the Hub have a column of images, and one of names, numbers or lists of them.
+    - A column `split` says train, val or test. Where an image may have several classes, a column `mask` names those that
+      were looked for: all others are unknown.
+
+    The two columns are given where they go by no usual name. `seed` draws the validation images where none are given:
+    `slices.draw` says which. What is odd and can be gone on with is a note, and everything else an error.
     """
-    path = Path(source)
-    found = folders.find(path)
-    training = np.flatnonzero(found.parts == TRAIN)
-    drawn = not np.any(found.parts == HELD)
-    if drawn:
-        found.parts[training[slices.draw(found.targets[training], seed)]] = HELD
+    found = _find(str(source), {"image_column": image_column, "label_column": label_column})
+    found, sizes = checks.usable(found, source)
+    copies = checks.find_copies(found.rows, sizes)
+    notes = checks.mislabelled(found, copies)
+    found, copies = checks.separate(found, copies)
+    notes = (*found.notes, *notes, *checks.classes(found, source))
+    given = bool(np.any(found.parts == HELD))
+    if not given:
+        found, copied = _hold_out(found, copies, seed, source)
+        notes += copied
     train, held, test = (_labelled(found, part) for part in (TRAIN, HELD, TEST))
     return Collection(
-        name=_name(path),
+        name=_name(source),
         classes=found.classes,
         multi=found.multi,
         train=train,
         held=held,
-        drawn=drawn,
+        drawn=not given,
         test=test if len(test) else None,
-        notes=found.notes,
+        notes=notes,
     )
+
+
+def _find(source: str, columns: dict[str, str | None]) -> Found:
+    """What a source holds, by its kind."""
+    path = Path(source)
+    if path.is_dir():
+        return stored.find_files(path, **columns) if stored.parquet_files(path) else folders.find(path)
+    if not path.exists():
+        return stored.find_hub(source, **columns)
+    readers = {".csv": table.find, ".parquet": stored.find_files}
+    if path.suffix.lower() not in readers:
+        raise VtzooError(
+            f"cannot read {path}: it is no folder, CSV or Parquet file", OTHER.get(path.suffix.lower(), "")
+        )
+    return readers[path.suffix.lower()](path, **columns)
+
+
+def _hold_out(found: Found, copies: np.ndarray, seed: int, source: str | Path) -> tuple[Found, tuple[str, ...]]:
+    """The same with a slice of the training images for validation; what has copies in train stays there, and a note."""
+    training = np.flatnonzero(found.parts == TRAIN)
+    free = copies[training] < 0
+    held = training[slices.draw(found.targets[training], free, seed)]
+    if not len(held):
+        told = f"no class in {source} has two images that differ: one would be needed to validate on"
+        raise VtzooError(told, "add images, or give validation images of your own")
+    parts = found.parts.copy()
+    parts[held] = HELD
+    copied = [found.rows.name(int(index)) for index in training[~free]]
+    told = f"{counted(len(copied), 'training image')} are the same as others, {few(copied)}: none of them validates"
+    return dataclasses.replace(found, parts=parts), (told,) if copied else ()
 
 
 def _labelled(found: Found, part: int) -> Labelled:
@@ -88,7 +162,13 @@ def _labelled(found: Found, part: int) -> Labelled:
     return Labelled(rows=found.rows.select(indices), targets=found.targets[indices])
 
 
-def _name(path: Path) -> str:
-    """A path's stem in the letters that a model's name may have."""
-    plain = normalize("NFKD", path.resolve().stem).encode("ascii", "ignore").decode().lower()
+def _name(source: str | Path) -> str:
+    """A source's stem in the letters that a model's name may have."""
+    path = Path(str(source).partition("@")[0] if not Path(source).exists() else source)
+    resolved = path.resolve()
+    stem = resolved.name if resolved.is_dir() else resolved.stem
+    words = re.split("[-_.]", stem)
+    if not resolved.is_dir() and words[0].lower() in (*PART_NAMES, "labels", "metadata", "annotations"):
+        stem = resolved.parent.name
+    plain = normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     return re.sub("[^a-z0-9]+", "_", plain).strip("_") or "images"

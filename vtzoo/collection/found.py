@@ -1,7 +1,7 @@
 """What a source of people's images holds, before anything is checked or split; and names as notes say them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from unicodedata import normalize
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from vtzoo import splits
 from vtzoo.decoding import Rows
+from vtzoo.errors import unknown
 
 TRAIN, HELD, TEST = 0, 1, 2
 PART_NAMES = {"train": TRAIN, "training": TRAIN, "val": HELD, "valid": HELD, "validation": HELD, "test": TEST}
@@ -21,7 +22,7 @@ class Found:
 
     classes: tuple[str, ...]
     rows: Rows
-    targets: np.ndarray  # as in Labelled
+    targets: np.ndarray  # as in Labelled; -1 where the one class is not known
     parts: np.ndarray  # int8 (n,): TRAIN, HELD or TEST
     notes: tuple[str, ...] = ()
 
@@ -49,6 +50,14 @@ def of_files(paths: list[str]) -> Rows:
     return Rows(encoded=encoded, positions=np.arange(len(paths)), origin=paths.__getitem__)
 
 
+def parts_of(cells: Sequence[str | None], where: Callable[[int], str]) -> np.ndarray:
+    """The parts that cells name, int8 (n,): training where one is empty. `where` says of an index where its cell is."""
+    for index, cell in enumerate(cells):
+        if (cell or "train").lower() not in PART_NAMES:
+            raise unknown("split", str(cell), PART_NAMES, f"{where(index)} says it")
+    return np.array([PART_NAMES[(cell or "train").lower()] for cell in cells], dtype=np.int8)
+
+
 def class_name(text: str) -> str:
     """A class's name without space around it, its accents composed (NFC), as macOS's file names have them not."""
     return normalize("NFC", text.strip())
@@ -56,9 +65,7 @@ def class_name(text: str) -> str:
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """The different names, sorted, with numbers in them by their value: 2 before 10."""
-    return tuple(
-        sorted(set(names), key=lambda name: (re.sub("[0-9]+", lambda digits: digits[0].zfill(20), name), name))
-    )
+    return tuple(sorted(set(names), key=lambda name: (re.sub("[0-9]+", lambda found: found[0].zfill(20), name), name)))
 
 
 def few(names: Sequence[str]) -> str:
