@@ -26,6 +26,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from typer.testing import Result
 
+from vtzoo import progress
 from vtzoo.inference import outputs, recording
 
 Command = Callable[..., Result]
@@ -243,12 +244,40 @@ def test_a_file_that_exists_is_never_overwritten(name: str, predict: Command, ph
     for options in ([], ["--resume"]):
         result = predict(photos, "--out", tmp_path / name, *options)
         assert result.exit_code == 1
-        assert re_start(result) in (f"{tmp_path / name} exists already", f"{tmp_path / name} is no interrupted run")
+        assert told_of(result) in (f"{tmp_path / name} exists already", f"{tmp_path / name} is no interrupted run")
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def re_start(result: Result) -> str:
+def told_of(result: Result) -> str:
     return result.stderr.removeprefix("Error: ").partition(",")[0].partition(":")[0]
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    """A terminal that remembers what was shown on it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("total", "shown"), [(100, "100/100"), (lambda: 110, "110/110"), (lambda: None, "110/?")])
+def test_a_bar_shows_images_and_their_speed_out_of_the_total_where_it_is_known(
+    total: Any, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    done = 0 if total == 100 else 10
+    assert len(list(progress.counted(["x" * 20] * 5, "predicting", total, len, done=done))) == 5
+    told = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert shown in told
+    assert "images/s" in told
+
+
+def test_nobody_counts_the_images_where_no_bar_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert list(progress.counted([1, 2], "predicting", lambda: pytest.fail("counted"))) == [1, 2]
 
 
 # Interrupted runs
