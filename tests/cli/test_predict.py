@@ -237,6 +237,12 @@ def test_what_cannot_be_done_is_a_sentence_and_nothing_is_left_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_formats_do_not_parse(predict: Command, photos: Path) -> None:
+    result = predict(photos, "--json", "--format", "csv")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--json and --format csv ask for two formats" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
 def test_a_file_that_exists_is_never_overwritten(name: str, predict: Command, photos: Path, tmp_path: Path) -> None:
     assert predict(photos / "000.png", "--out", tmp_path / name).exit_code == 0

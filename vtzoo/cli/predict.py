@@ -63,6 +63,8 @@ def predict(
     from vtzoo.inference.sources import count
     from vtzoo.progress import counted
 
+    if as_json and as_format not in (None, "json"):
+        raise typer.BadParameter(f"--json and --format {as_format} ask for two formats")
     job = Job(
         images=tuple(images), model=model, revision=revision, backend=backend, device=device, top_k=top_k,
         batch_size=batch_size, format="json" if as_json else as_format, out=out, embeddings=embeddings, null=null,
