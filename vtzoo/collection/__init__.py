@@ -15,6 +15,11 @@ from vtzoo.collection.found import HELD, PART_NAMES, TEST, TRAIN, Found, counted
 from vtzoo.decoding import Rows, in_threads
 from vtzoo.errors import VtzooError
 
+PLAIN_STEMS = (
+    "labels",
+    "metadata",
+    "annotations",
+)  # of files that are called after what is in them: the folder names them
 OTHER = {  # what may be given by mistake: what to do with it
     ".zip": "unpack it, and give the folder",
     ".tar": "unpack it, and give the folder",
@@ -73,14 +78,14 @@ class Collection:
         """Lines that say what was found and how it was split; each note is one."""
         counts = checks.images_a_class(self.train.targets, len(self.classes))
         least, most = int(counts.argmin()), int(counts.argmax())
-        origin = "a slice of the training images, drawn with every class in proportion" if self.drawn else "as given"
-        unknown = f", {np.isnan(self.train.targets).mean():.0%} not known" if self.multi else ""
+        origin = "drawn from the training images, every class in proportion" if self.drawn else "as given"
+        unknown = f", {np.isnan(self.train.targets).mean():.0%} of the training labels not known" if self.multi else ""
         return [
             f"{self.name}: {len(self.classes):,} classes, {'several' if self.multi else 'one'} an image{unknown}",
-            f"train {len(self.train):,} images, {self.classes[least]} the fewest with {counts[least]:,}, "
-            f"{self.classes[most]} the most with {counts[most]:,}",
+            f"train {counted(len(self.train), 'image')}; the fewest are of {self.classes[least]}, {counts[least]:,}; "
+            f"the most of {self.classes[most]}, {counts[most]:,}",
             f"validation {counted(len(self.held), 'image')}, {origin}",
-            f"test {counted(len(self.test), 'image')}, not looked at" if self.test else "test none given",
+            f"test {counted(len(self.test), 'image')}, not looked at" if self.test else "test images: none given",
             *(f"note: {note}" for note in self.notes),
         ]
 
@@ -98,8 +103,8 @@ def read(
     - A CSV has a column `path` and a column `label`: one class or, with `;` between them, several. Or each class has a
       column: 1, 0, or nothing where it is not known. An empty label is unknown.
     - Parquet and the Hub have a column of images, and one of names, numbers or lists of them.
-    - A column `split` says train, val or test. Where an image may have several classes, a column `mask` names those that
-      were looked for: all others are unknown.
+    - A column `split` says train, val or test. Where an image may have several classes, a column `mask` names those
+      that were looked for: all others are unknown.
 
     The two columns are given where they go by no usual name. `seed` draws the validation images where none are given:
     `slices.draw` says which. What is odd and can be gone on with is a note, and everything else an error.
@@ -137,7 +142,8 @@ def _find(source: str, columns: dict[str, str | None]) -> Found:
     readers = {".csv": table.find, ".parquet": stored.find_files}
     if path.suffix.lower() not in readers:
         raise VtzooError(
-            f"cannot read {path}: it is no folder, CSV or Parquet file", OTHER.get(path.suffix.lower(), "")
+            f"cannot read {path}: it is no folder, CSV or Parquet file",
+            OTHER.get(path.suffix.lower(), "give a folder with a folder a class"),
         )
     return readers[path.suffix.lower()](path, **columns)
 
@@ -166,9 +172,8 @@ def _name(source: str | Path) -> str:
     """A source's stem in the letters that a model's name may have."""
     path = Path(str(source).partition("@")[0] if not Path(source).exists() else source)
     resolved = path.resolve()
-    stem = resolved.name if resolved.is_dir() else resolved.stem
-    words = re.split("[-_.]", stem)
-    if not resolved.is_dir() and words[0].lower() in (*PART_NAMES, "labels", "metadata", "annotations"):
+    stem = resolved.stem if resolved.is_file() else resolved.name
+    if resolved.is_file() and re.split("[-_.]", stem)[0].lower() in (*PART_NAMES, *PLAIN_STEMS):
         stem = resolved.parent.name
     plain = normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     return re.sub("[^a-z0-9]+", "_", plain).strip("_") or "images"

@@ -52,14 +52,14 @@ def separate(found: Found, copies: np.ndarray) -> tuple[Found, np.ndarray]:
     twice = copies >= 0
     twice[twice] = found.parts[twice] < last[copies[twice]]
     notes = []
-    for part in (TRAIN, HELD):
+    for part, others in ((TRAIN, "validation or test"), (HELD, "test")):
         lost = np.flatnonzero(twice & (found.parts == part))
         if len(lost):
-            where = last[copies[lost[0]]]
-            other = np.flatnonzero((copies == copies[lost[0]]) & (found.parts == where))[0]
+            group = copies[lost[0]]
+            other = np.flatnonzero((copies == group) & (found.parts == last[group]))[0]
             pair = f"{found.rows.name(int(lost[0]))} is {found.rows.name(int(other))}"
             told = f"{counted(len(lost), 'image')} of {PARTS[part]} {'is' if len(lost) == 1 else 'are'}"
-            notes.append(f"{told} in {PARTS[int(where)]} too, as {pair}: left out of {PARTS[part]}")
+            notes.append(f"{told} in {others} too, as {pair}: left out of {PARTS[part]}")
     if not np.any(found.parts[~twice] == TRAIN) and notes:
         raise VtzooError("every training image is in validation or test too", notes[0])
     return found.select(np.flatnonzero(~twice), *notes), copies[~twice]
@@ -101,7 +101,8 @@ def classes(found: Found, where: object) -> tuple[str, ...]:
         told = f"{counted(len(single), 'class has', 'classes have')} one training image, and none to validate on"
         notes.append(f"{told}: {few(single)}; add images of them")
     if empty := _names(found, training == 0):
-        notes.append(f"{counted(len(empty), 'class has', 'classes have')} no images, and is never learnt: {few(empty)}")
+        told = f"{counted(len(empty), 'class has', 'classes have')} no training images"
+        notes.append(f"{told}, and {'is' if len(empty) == 1 else 'are'} never learnt: {few(empty)}")
     return tuple(notes)
 
 

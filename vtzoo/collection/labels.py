@@ -60,7 +60,8 @@ def a_column_each(columns: dict[str, list[str]], where: object) -> tuple[tuple[s
 
 def known(targets: np.ndarray) -> np.ndarray:
     """Of which images anything is known, bool (n,)."""
-    return np.not_equal(targets, UNKNOWN) if targets.ndim == 1 else ~np.isnan(targets).all(axis=1)
+    nothing = targets == UNKNOWN if targets.ndim == 1 else np.isnan(targets).all(axis=1)
+    return np.logical_not(nothing)
 
 
 def _unknown(images: int, classes: int) -> np.ndarray:

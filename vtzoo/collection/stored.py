@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,7 +43,7 @@ def find_files(path: Path, *, image_column: str | None = None, label_column: str
     for file, part in zip(inside, parts, strict=True):
 
         def choose(schema: "pyarrow.Schema", file: Path = file) -> list[str]:
-            return recognise(features_of(schema, file), file, image_column, label_column).needed
+            return recognise(features_of(schema), file, image_column, label_column).needed
 
         stored = _plain(splits.read_parquet(file, choose))
         name, data = str(file.relative_to(above)), hub.Dataset(stored, fingerprint=file.name)
@@ -84,15 +85,17 @@ def recognise(features: Any, where: object, image: str | None, label: str | None
     return columns.recognise(list(features), where, image=image, label=label)
 
 
-def features_of(schema: "pyarrow.Schema", where: object) -> Any:
-    """The datasets.Features of a Parquet file's columns."""
+def features_of(schema: "pyarrow.Schema") -> Any:
+    """The datasets.Features of a Parquet file's columns, but for those of types that the library does not know."""
     import pyarrow
 
-    plain = [field.with_type(_decoded(field.type)) for field in schema]
-    try:
-        return splits.library().Features.from_arrow_schema(pyarrow.schema(plain, metadata=schema.metadata))
-    except (NotImplementedError, ValueError, TypeError) as error:
-        raise VtzooError(f"cannot read the column types of {where}: {error}", "store names or numbers") from error
+    known, features = [], splits.library().Features
+    for field in schema:
+        plain = field.with_type(_decoded(field.type))
+        with suppress(NotImplementedError, ValueError):
+            features.from_arrow_schema(pyarrow.schema([plain]))
+            known.append(plain)
+    return features.from_arrow_schema(pyarrow.schema(known, metadata=schema.metadata))
 
 
 def _plain(table: "pyarrow.Table") -> "pyarrow.Table":

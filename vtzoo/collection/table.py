@@ -109,7 +109,9 @@ def _once(
         seen.setdefault((path, parts[index]), index)
     kept = list(seen.values())
     repeated = len(paths) - len(kept)
-    return kept, (f"{counted(repeated, 'line')} of {file} repeat others, and count once",) if repeated else ()
+    verbs = ("repeats", "counts") if repeated == 1 else ("repeat", "count")
+    told = f"{counted(repeated, 'line')} of {file} {verbs[0]} others, and {verbs[1]} once"
+    return kept, (told,) if repeated else ()
 
 
 def _targets(file: Path, cells: dict[str, list[str]], named: Columns) -> tuple[tuple[str, ...], np.ndarray]:
