@@ -110,6 +110,19 @@ def test_the_stored_content_of_an_image_is_told_without_decoding(tmp_path: Path)
     assert [rows.content(index) for index in range(5)] == [b"broken", b"of a file", None, None, None]
 
 
+def test_a_glance_tells_the_size_of_what_is_stored_and_how_it_begins(tmp_path: Path) -> None:
+    file = tmp_path / "one.png"
+    file.write_bytes(b"0123456789abcdef and more")
+    stored = [
+        {"bytes": b"short", "path": None},
+        {"bytes": None, "path": str(file)},
+        {"bytes": None, "path": str(tmp_path / "nowhere.png")},
+        None,
+    ]
+    rows = Rows(encoded=pyarrow.chunked_array([pyarrow.array(stored)]), positions=np.arange(4), origin=str)
+    assert [rows.glance(index) for index in range(4)] == [(5, b"short"), (25, b"0123456789abcdef"), (0, b""), (0, b"")]
+
+
 def test_the_shape_of_an_image_is_read_from_its_header_alone() -> None:
     image = encode(np.zeros((5, 9, 3), np.uint8))
     rows = a_split([image, image[:45], b"broken", b"", None]).rows

@@ -217,14 +217,14 @@ def in_domain(table: Any, domain: str | None) -> np.ndarray:
     return np.array([value == wanted for value in table.data.column("domain").to_pylist()], dtype=bool)
 
 
-def image_column(table: Any, column: str) -> "pyarrow.ChunkedArray":
+def image_column(table: Any, column: str, hint: str = ANOTHER) -> "pyarrow.ChunkedArray":
     """The encoded images as {bytes, path}; plain bytes, or a column that lost its metadata, are taken for images."""
     import pyarrow
 
     stored = table.data.column(column).type
     types = pyarrow.types
     if not (types.is_struct(stored) or types.is_binary(stored) or types.is_large_binary(stored)):
-        raise VtzooError(f"column {column!r} holds {stored}, not images", ANOTHER)
+        raise VtzooError(f"column {column!r} holds {stored}, not images", hint)
     return table.cast_column(column, library().Image()).data.column(column)
 
 

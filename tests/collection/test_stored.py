@@ -171,7 +171,9 @@ def test_a_mask_of_another_length_is_named_by_its_row(table, tmp_path: Path) -> 
 
 def test_a_column_that_holds_no_images_is_refused(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"image": [1], "label": [1]}), tmp_path / "a.parquet")
-    assert failure(tmp_path).message == "column 'image' holds int64, not images"
+    error = failure(tmp_path)
+    assert error.message == "column 'image' holds int64, not images"
+    assert error.hint == "name the column of images: --image-column NAME"
 
 
 def test_a_column_of_a_type_that_the_library_does_not_know_is_no_trouble(table, tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ def _found(tables: list[Table], image: str | None, label: str | None, notes: tup
         if {one: data.features.get(one) for one in named.needed} != {one: features[one] for one in named.needed}:
             told = f"{name} has other column types or classes than {tables[0].name}"
             raise VtzooError(told, "make them one data set, or give one of them alone")
-    encoded = [chunk for table in tables for chunk in splits.image_column(table.data, named.image).chunks]
+    hint = "name the column of images: --image-column NAME"
+    encoded = [chunk for table in tables for chunk in splits.image_column(table.data, named.image, hint).chunks]
     origins = [f"{name}#{row}" for name, _, data in tables for row in range(len(data))]
     cells = {one: [cell for table in tables for cell in table.data.data.column(one).to_pylist()]
              for one in named.needed if one != named.image}  # fmt: skip
