@@ -1,4 +1,4 @@
-"""A graph without its weights, which it reads from the safetensors file beside it by offset; and with them again."""
+"""A graph without its weights, which it reads from the safetensors file beside it by offset."""
 
 import copy
 from typing import Any
@@ -41,18 +41,6 @@ def point_into(model: onnx.ModelProto, weights: checked.Weights, prefix: str) ->
     _replace(model.graph.node, [*casts, *model.graph.node])
     model.graph.initializer.extend(pointers)
     return strip(model)
-
-
-def inline(graph: bytes, weights: checked.Weights) -> bytes:
-    """The same graph with the values that it reads from the weights file inside it, in the types they have there."""
-    model = onnx.load_model_from_string(graph)
-    for initializer in model.graph.initializer:
-        if initializer.data_location == onnx.TensorProto.EXTERNAL:
-            tensor = weights.tensors[initializer.name]
-            initializer.raw_data = weights.content[tensor.offset : tensor.offset + tensor.length]
-            initializer.data_location = onnx.TensorProto.DEFAULT
-            del initializer.external_data[:]
-    return model.SerializeToString(deterministic=True)
 
 
 def _replace(field: Any, values: list[Any]) -> None:

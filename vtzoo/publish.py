@@ -7,20 +7,22 @@ it alone expects, and the card is rendered anew and says where the model is.
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from . import cards, checked, hub, packaging, zoo
+from . import cards, checked, hub, zoo
 from .errors import VtzooError
 from .hub import Content, Pin, client, index
-from .inference.graph import refuse_foreign
+from .inference.graph import inline, refuse_foreign
 from .recipe import parse_recipe
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")
 MEASURED = ("top1", "top5", "images", "manifest", "seed", "steps", "batch", "hardware", "versions", "certificate")
 COMPULSORY = ("model.safetensors", "onnx/model.onnx", "config.json", "recipe.toml", "result.json", "curves.png")
+PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins: https://www.w3.org/TR/png-3/#5PNG-file-signature
 SUPERSEDED = (409, 412)  # what the Hub answers where the parent of a commit is no longer the head
 
 
@@ -30,13 +32,19 @@ class Publication:
 
     name: str
     repo: str  # ORG/NAME
-    files: dict[str, bytes]  # by path in the repository
+    additions: list[Any]  # what the Hub's client takes for a file each; it has hashed them
     index: Path  # the file that the model's entry is written into
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """The content of every file, by its path in the repository."""
+        return {addition.path_in_repo: addition.path_or_fileobj for addition in self.additions}
 
     @cached_property
     def contents(self) -> dict[str, Content]:
         """Size and sha256 of every file."""
-        return {path: Content(size=len(data), sha256=_sha256(data)) for path, data in self.files.items()}
+        infos = {addition.path_in_repo: addition.upload_info for addition in self.additions}
+        return {path: Content(size=info.size, sha256=info.sha256.hex()) for path, info in infos.items()}
 
 
 def prepare(name: str | Path, org: str, index_file: Path | None = None) -> Publication:
@@ -51,14 +59,21 @@ def prepare(name: str | Path, org: str, index_file: Path | None = None) -> Publi
     repo = f"{org}/{result['name']}"
     if not index.REPO.fullmatch(repo):
         raise VtzooError(f"{repo!r} is not the name of a repository", "--org takes the name of a user or organization")
-    files = {path: _read(entry, path) for path in COMPULSORY}
-    if (entry.folder / "localizer.safetensors").exists():
-        files["localizer.safetensors"] = _read(entry, "localizer.safetensors")
-    files["onnx/model.onnx"] = _self_contained(entry, files["onnx/model.onnx"])
-    files["result.json"] = _signed(result, files)
-    files["README.md"] = _card(entry, repo)
     beside = Path() if entry in zoo.entries() else entry.folder.resolve().parent
-    return Publication(name=result["name"], repo=repo, files=files, index=index_file or beside / "index.toml")
+    place = index_file or beside / "index.toml"
+    if place.exists():
+        index.read(place)  # one that is damaged shall not be found out after the commit
+    optional = ["localizer.safetensors"] if (entry.folder / "localizer.safetensors").exists() else []
+    with ThreadPoolExecutor() as pool:  # hashing leaves Python free to do, and to import, what is needed next
+        pool.submit(client.api)
+        files = {path: _read(entry, path) for path in (*COMPULSORY, *optional)}
+        files["onnx/model.onnx"] = _self_contained(entry, files)
+        adding = {path: pool.submit(_addition, path, files[path]) for path in WEIGHTS if path in files}
+        files["README.md"] = _card(entry, repo)
+        weights = {path: added.result().upload_info.sha256.hex() for path, added in adding.items()}
+    files["result.json"] = _as_json(result | {"weights": weights})  # their hashes as they are published
+    additions = [adding[path].result() if path in adding else _addition(path, data) for path, data in files.items()]
+    return Publication(name=result["name"], repo=repo, additions=additions, index=place)
 
 
 def publish(publication: Publication, *, tag: str, private: bool = False) -> Pin:
@@ -77,8 +92,7 @@ def publish(publication: Publication, *, tag: str, private: bool = False) -> Pin
         raise VtzooError(f"{repo} exists and is public", "leave out --private, or make it private on the Hub first")
     _refuse_other_tag(api, publication, tag)
     commit = client.call(partial(_commit, api, publication), repo)
-    client.call(partial(api.create_tag, repo, tag=tag, revision=commit, exist_ok=True), repo)
-    _refuse_other_tag(api, publication, tag)  # somebody else may have been faster
+    client.call(partial(_tag, api, publication, tag, commit), repo)
     pin = Pin(repo=repo, revision=commit, tag=tag, files=publication.contents)
     index.write(publication.index, publication.name, pin)
     return pin
@@ -110,20 +124,29 @@ def _read(entry: zoo.Entry, path: str) -> bytes:
         raise VtzooError(f"{file} leads out of its model folder: refused", "put the file itself there")
     if path.endswith(".safetensors"):
         return checked.read(file, entry.sha256(path)).content
-    return checked.read_bytes(file, entry.sha256(path))
+    content = checked.read_bytes(file, entry.sha256(path))
+    if path.endswith(".png") and not content.startswith(PNG):
+        raise VtzooError(f"{file} is not a PNG image", "put back the one that the training drew")
+    return content
 
 
-def _self_contained(entry: zoo.Entry, graph: bytes) -> bytes:
+def _self_contained(entry: zoo.Entry, files: dict[str, bytes]) -> bytes:
     """The graph with the weights that it reads from model.safetensors inside it."""
-    weights = checked.read(entry.folder / "model.safetensors", entry.sha256("model.safetensors"))
+    path, content, graph = entry.folder / "model.safetensors", files["model.safetensors"], files["onnx/model.onnx"]
+    weights = checked.Weights(path=path, content=content, tensors=checked.parse_header(content, str(path)))
     refuse_foreign(graph, weights, str(entry.folder / "onnx" / "model.onnx"))
-    return packaging.inline(graph, weights)
+    return inline(graph, weights)
 
 
-def _signed(result: dict[str, Any], files: dict[str, bytes]) -> bytes:
-    """result.json with the hashes of the weights as they are published."""
-    weights = {path: _sha256(files[path]) for path in WEIGHTS if path in files}
-    return (json.dumps(result | {"weights": weights}, indent=2, ensure_ascii=False) + "\n").encode()
+def _addition(path: str, content: bytes) -> Any:
+    """What the Hub's client takes for a file; it hashes the content."""
+    from huggingface_hub import CommitOperationAdd
+
+    return CommitOperationAdd(path, content)
+
+
+def _as_json(result: dict[str, Any]) -> bytes:
+    return (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _card(entry: zoo.Entry, repo: str) -> bytes:
@@ -134,18 +157,18 @@ def _card(entry: zoo.Entry, repo: str) -> bytes:
 
 def _commit(api: Any, publication: Publication) -> str:
     """The head of the repository, which holds the publication: as it is, or after one commit on top of it."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub import CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
 
     head = api.model_info(publication.repo).sha
     there = hub.listing(publication.repo, head)
     if _holds(there, publication):
         return head
-    adds = [CommitOperationAdd(path, data) for path, data in publication.files.items()]
     drops = [CommitOperationDelete(path) for path in _leftover(there, publication)]
     try:
         message = f"Publish {publication.name}"
-        return api.create_commit(publication.repo, [*adds, *drops], commit_message=message, parent_commit=head).oid
+        operations = [*publication.additions, *drops]
+        return api.create_commit(publication.repo, operations, commit_message=message, parent_commit=head).oid
     except HfHubHTTPError as error:
         if error.response.status_code not in SUPERSEDED:
             raise
@@ -157,12 +180,29 @@ def _commit(api: Any, publication: Publication) -> str:
 
 def _holds(there: dict[str, Content], publication: Publication) -> bool:
     """Whether a commit has the publication's files, and no other file of a model folder."""
-    fits = all(path in there and there[path].fits(data) for path, data in publication.files.items())
+    fits = all(path in there and _same(there[path], publication, path) for path in publication.files)
     return fits and not _leftover(there, publication)
+
+
+def _same(there: Content, publication: Publication, path: str) -> bool:
+    """Whether the Hub has a file of the publication as it is; a large one is not hashed once more for that."""
+    return there == publication.contents[path] if there.sha256 else there.fits(publication.files[path])
 
 
 def _leftover(there: dict[str, Content], publication: Publication) -> list[str]:
     return [path for path in hub.FILES if path in there and path not in publication.files]
+
+
+def _tag(api: Any, publication: Publication, tag: str, commit: str) -> None:
+    """Tag the commit; somebody may have been faster, or the client's own first try: then the files must be the same."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        api.create_tag(publication.repo, tag=tag, revision=commit)
+    except HfHubHTTPError as error:
+        if error.response.status_code not in SUPERSEDED:
+            raise
+        _refuse_other_tag(api, publication, tag)
 
 
 def _refuse_other_tag(api: Any, publication: Publication, tag: str) -> None:

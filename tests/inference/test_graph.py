@@ -1,5 +1,7 @@
 """Our reading of external data against the onnx package's own."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
+from vtzoo import checked
 from vtzoo.errors import VtzooError
-from vtzoo.inference.graph import External, external, refuse_external
+from vtzoo.inference.graph import External, external, inline, refuse_external
 
 
 def tensor(name: str, location: str = "weights.bin", dims: tuple[int, ...] = (2, 300)) -> onnx.TensorProto:
@@ -130,3 +133,16 @@ def test_a_damaged_file_hides_no_external_data_from_us(position: int, byte: int)
     except VtzooError:
         return
     assert {item.name for item in theirs} <= {item.name for item in ours}
+
+
+def test_a_graph_with_its_weights_inside_is_the_one_that_onnx_writes_to_the_last_byte() -> None:
+    values = np.arange(600, dtype=np.float32).reshape(2, 300)
+    header = b'{"w":{"dtype":"F32","shape":[2,300],"data_offsets":[0,2400]}}'.ljust(4088)
+    content = len(header).to_bytes(8, "little") + header + values.tobytes()
+    weights = checked.Weights(path=Path("w"), content=content, tensors=checked.parse_header(content, "w"))
+    node = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array([-1, 2**40]), "v"))
+    graph = model([node], [tensor("w"), INSIDE])
+    wanted = onnx.load_model_from_string(graph)
+    wanted.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
+    assert inline(graph, weights) == wanted.SerializeToString(deterministic=True)
+    assert inline(model([node], [INSIDE]), weights) == model([node], [INSIDE])

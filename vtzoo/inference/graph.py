@@ -1,10 +1,10 @@
-"""Which tensors of an ONNX graph lie in other files, read without the onnx package.
+"""Which tensors of an ONNX graph lie in other files, and the graph with them inside, without the onnx package.
 
 An ONNX file is one Protocol Buffers message: fields of (number, wire type, value), a nested message being a field of
 bytes. Only the few fields that can lead to external data are followed; field numbers are from onnx.proto.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vtzoo.checked import Weights
@@ -62,6 +62,55 @@ def external(content: bytes, name: str) -> list[External]:
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise VtzooError(f"{name} is not an ONNX file, or a truncated one: {error}") from error
     return found
+
+
+def inline(content: bytes, weights: Weights) -> bytes:
+    """The same graph with the values that it reads from the weights file inside it, in the types they have there.
+
+    `refuse_foreign` must have let it pass. Only what changes is touched, and the weights are copied once.
+    """
+
+    def whole(tensor: memoryview) -> list[bytes | memoryview]:
+        found = _tensor(tensor)
+        if found is None:
+            return [tensor]
+        stored = weights.tensors[found.name]
+        kept = [_encoded(number, value) for number, value in _fields(tensor) if number not in (13, 14)]
+        values = memoryview(weights.content)[stored.offset : stored.offset + stored.length]
+        return [piece for pieces in (*kept, _encoded(9, values)) for piece in pieces]  # raw_data
+
+    def in_graph(graph: memoryview) -> list[bytes | memoryview]:
+        return _changed(graph, 5, whole)  # initializer
+
+    return b"".join(_changed(memoryview(content), 7, in_graph))
+
+
+def _changed(
+    content: memoryview, number: int, change: Callable[[memoryview], list[bytes | memoryview]]
+) -> list[bytes | memoryview]:
+    """A message, in pieces, whose fields of that number are changed messages."""
+    pieces = []
+    for found, value in _fields(content):
+        pieces += _encoded(found, *change(_message(value))) if found == number else _encoded(found, value)
+    return pieces
+
+
+def _encoded(number: int, *value: int | bytes | memoryview) -> list[bytes | memoryview]:
+    """A field, in pieces: of an integer, or of all the bytes of the others.
+
+    Fixed numbers of 4 or 8 bytes, which the reader gives as bytes too, do not occur in ONNX's models, graphs and
+    external tensors.
+    """
+    if isinstance(value[0], int):
+        return [_written(number << 3), _written(value[0])]
+    pieces = [piece for piece in value if not isinstance(piece, int)]
+    return [_written(number << 3 | 2), _written(sum(map(len, pieces))), *pieces]
+
+
+def _written(value: int) -> bytes:
+    """An integer in 7 bits a byte, least significant first."""
+    digits = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([digit | 0x80 for digit in digits[:-1]] + digits[-1:])
 
 
 def _in_graph(graph: memoryview, name: str) -> Iterator[External]:
