@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import resources
 from .errors import VtzooError, unknown
-from .preprocess import Preprocess, complete
+
+if TYPE_CHECKING:  # numpy and PIL take their time, and to find a model's files does without
+    from .preprocess import Preprocess
 
 # Arguments with which timm would read other files, or download: a model folder has no say in that.
 REACHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -52,7 +54,7 @@ class Entry:
     @property
     def named(self) -> bool:
         """Whether config.json names the classes."""
-        stated = complete(self.config)
+        stated = self._stated
         return bool(stated.get("label_names") or stated.get("label_descriptions"))
 
     @cached_property
@@ -63,7 +65,7 @@ class Entry:
         """
         file = self.folder / "config.json"
         try:
-            stated = complete(self.config)
+            stated = self._stated
             classes = stated.get("num_classes")
             if type(classes) is not int or classes < 1:
                 raise VtzooError(f"{file} describes a model of {classes!r} classes, which tells none from another")
@@ -80,8 +82,10 @@ class Entry:
         return distinct(labels, names)
 
     @cached_property
-    def preprocess(self) -> Preprocess:
+    def preprocess(self) -> "Preprocess":
         """How the model wants its images."""
+        from .preprocess import Preprocess
+
         return Preprocess.from_config(self.config)
 
     def sha256(self, file: str) -> str | None:
@@ -92,6 +96,13 @@ class Entry:
             return None
         hashes = self.result.get("weights")
         return hashes.get(file) if isinstance(hashes, dict) else None
+
+    @property
+    def _stated(self) -> dict[str, Any]:
+        """What config.json says, with what timm fills in."""
+        from .preprocess import complete
+
+        return complete(self.config)
 
     def _text(self, file: str) -> str:
         try:
