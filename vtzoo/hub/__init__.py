@@ -104,36 +104,50 @@ def _locate(name: str, revision: str | None) -> Reference:
 
 
 def _entry(reference: Reference, use: str | None) -> zoo.Entry:
-    """The model folder in the cache, complete for the use and verified."""
-    pin = reference.pin or _resolve(reference)
-    wanted = _wanted(pin, use)
-    _complete(pin, wanted)
+    """The model folder in the cache, complete for the use and verified.
+
+    A note is kept only of a commit whose files turned out as it says. One that does not go with the Hub any more is
+    dropped, and the Hub asked once more.
+    """
+    pin, asked = (reference.pin, False) if reference.pin else _resolve(reference)
+    try:
+        wanted = _wanted(pin, use)
+        _complete(pin, wanted, asked)
+    except client.UnreachableError:
+        raise
+    except VtzooError:
+        if asked or reference.pin or not cache.forget(reference.repo, reference.revision):
+            raise
+        return _entry(reference, use)
+    if asked:
+        cache.remember(pin, reference.revision)
     hashes = {path: content.sha256 for path in wanted if (content := pin.files[path]).sha256}
     name, source = pin.repo.partition("/")[2], f"{pin.repo}@{pin.revision}"
     return zoo.Entry(name, cache.snapshot(pin), source=source, pinned=hashes)
 
 
-def _resolve(reference: Reference) -> Pin:
-    """The commit that a revision is now, as the Hub says; as it was, where the Hub cannot be asked."""
+def _resolve(reference: Reference) -> tuple[Pin, bool]:
+    """The commit that a revision is now, as the Hub says; as it was, where the Hub cannot be asked. Whether it was."""
     repo, revision = reference.repo, reference.revision
-    recalled = cache.recall(repo, revision)
-    if recalled and index.COMMIT.fullmatch(revision):  # a commit is what it was
-        return recalled
+    noted = cache.noted(repo, revision)
+    if noted and index.COMMIT.fullmatch(revision):  # a commit is what it was
+        return noted, False
+    recalled = noted or cache.left_by_others(repo, revision)
     try:
-        pin = client.call(partial(_ask, repo, revision), repo, () if recalled else client.WAITS)
+        return client.call(partial(_ask, repo, revision), repo, () if recalled else client.WAITS), True
     except client.UnreachableError as error:
         if recalled is None:
             raise
         if not client.offline():
             client.log.warning("%s; %s is the cached one, of commit %s", error.message, repo, recalled.revision[:12])
-        return recalled
-    cache.remember(pin, revision)
-    return pin
+        return recalled, False
 
 
 def _ask(repo: str, revision: str) -> Pin:
     """The commit that a revision is, and what its files hold."""
     commit = client.api().model_info(repo, revision=revision).sha
+    if not isinstance(commit, str) or not index.COMMIT.fullmatch(commit):
+        raise client.GarbledError(f"no commit: {commit!r}")
     return Pin(repo=repo, revision=commit, files=listing(repo, commit))
 
 
@@ -144,7 +158,11 @@ def listing(repo: str, commit: str) -> dict[str, Content]:
         if hasattr(item, "size"):  # a folder has none
             index.refuse_escape(item.path, repo)
             hashes = {"sha256": item.lfs.sha256} if item.lfs else {"git_sha1": item.blob_id}
+            for name in hashes.values():
+                index.refuse_hash(name, repo)
             contents[item.path] = Content(size=item.size, **hashes)
+        elif item.path in FILES:
+            raise client.GarbledError(f"{item.path} is a folder")
     return contents
 
 
@@ -160,18 +178,20 @@ def _wanted(pin: Pin, use: str | None) -> list[str]:
     return [path for path in wanted if path in pin.files]
 
 
-def _complete(pin: Pin, wanted: Iterable[str]) -> None:
-    """Download what is missing or damaged, and once more what came damaged; refuse what then still is."""
+def _complete(pin: Pin, wanted: Iterable[str], asked: bool) -> None:
+    """Download what is missing or damaged, and once more what came damaged; refuse what then still is.
+
+    `asked` says whether the Hub has just answered for the commit.
+    """
     folder = cache.snapshot(pin)
     missing = _unfit(pin, wanted)
-    if missing and not client.offline():
+    if missing and not asked and not client.offline():
         # A quick answer to whether it may be had at all: a download would ask for half a minute.
         client.call(partial(client.api().model_info, pin.repo, revision=pin.revision), pin.repo)
     for _ in range(2):
         if not missing:
             return
-        _download(pin, missing)
-        missing = _unfit(pin, missing)
+        missing = _download(pin, missing)
     if missing:
         for path in missing:
             (folder / path).resolve().unlink(missing_ok=True)  # nobody shall take it for good
@@ -182,33 +202,44 @@ def _complete(pin: Pin, wanted: Iterable[str]) -> None:
 def _unfit(pin: Pin, paths: Iterable[str]) -> list[str]:
     """Those of the files that are missing in the cache, or hold something else; a link out of it is refused."""
     folder = cache.snapshot(pin)
-    for path in paths:
-        if (folder / path).exists():
-            cache.refuse_outside(folder / path, pin.repo)
+    for path in paths:  # one that is not there too: its folder may be such a link
+        cache.refuse_outside(folder / path, pin.repo)
     return [path for path in paths if not pin.files[path].fits(folder / path)]
 
 
-def _download(pin: Pin, paths: list[str]) -> None:
-    """Get files into the cache, several at once; those that are there already are replaced."""
+def _download(pin: Pin, paths: list[str]) -> list[str]:
+    """Get files into the cache, several at once; those that came damaged. What is there already is replaced."""
     from huggingface_hub import hf_hub_download
 
-    def download(path: str) -> None:
+    def download(path: str) -> list[str]:
         there = (cache.snapshot(pin) / path).exists()
         fetch = partial(hf_hub_download, pin.repo, path, revision=pin.revision, force_download=there)
         client.call(fetch, pin.repo)
+        return _unfit(pin, [path])  # here, where hashing one file leaves the others time to arrive
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(download, paths))
+        return [path for damaged in pool.map(download, paths) for path in damaged]
 
 
 def _copy(entry: zoo.Entry, folder: Path) -> zoo.Entry:
-    """A model's files in a folder of their own, none of them through a link that leads out of it."""
-    for path in (path for path in FILES if (entry.folder / path).is_file()):
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.parent.resolve().is_relative_to(folder.resolve()):
-            raise VtzooError(f"{target.parent} leads out of {folder}: refused", "choose another --local-dir")
+    """A model's files in a folder of their own, none of them through a link that leads out of it.
+
+    config.json makes it a model folder: it comes last, and an older one goes first, with the files of that model. So
+    nobody ever takes half of one model and half of another for one.
+    """
+    if folder.resolve() == entry.folder.resolve():
+        return entry
+    for parent in {(folder / path).parent for path in FILES}:
+        parent.mkdir(parents=True, exist_ok=True)
+        if not parent.resolve().is_relative_to(folder.resolve()):
+            raise VtzooError(f"{parent} leads out of {folder}: refused", "choose another --local-dir")
+    present = [path for path in reversed(FILES) if (entry.folder / path).is_file()]  # config.json is the last of them
+    if (folder / "config.json").exists():
+        for path in FILES:
+            (folder / path).unlink(missing_ok=True)
+    for target, path in ((folder / path, path) for path in present):
         partial_file = target.with_name(f".{target.name}.partial")
+        partial_file.unlink(missing_ok=True)  # it may be a link
         shutil.copyfile(entry.folder / path, partial_file)
         partial_file.replace(target)
     return zoo.Entry(entry.name, folder)
@@ -216,13 +247,22 @@ def _copy(entry: zoo.Entry, folder: Path) -> zoo.Entry:
 
 def _judge_pin(pin: Pin) -> Verdict:
     there = [path for path in FILES if path in pin.files and (cache.snapshot(pin) / path).exists()]
-    damaged = tuple(path for path in there if not pin.files[path].fits(cache.snapshot(pin) / path))
+    sound = [
+        path
+        for path in there
+        if cache.inside(cache.snapshot(pin) / path) and pin.files[path].fits(cache.snapshot(pin) / path)
+    ]
+    damaged = tuple(path for path in there if path not in sound)
     return Verdict(name=pin.repo, revision=pin.revision, files=len(there), damaged=damaged)
 
 
 def _judge_entry(entry: zoo.Entry) -> Verdict:
     """The verdict on a model folder by the hashes in its own result.json."""
-    hashes: dict[str, str] = entry.result.get("weights", {})
+    hashes = entry.result.get("weights", {})
+    if not isinstance(hashes, dict):
+        raise VtzooError(f"{entry.folder / 'result.json'} has no table of hashes, but {hashes!r:.100}", DAMAGED)
+    for path in hashes:
+        index.refuse_escape(path, str(entry.folder / "result.json"))
     paths = {path: entry.folder / path for path in hashes}
     damaged = [path for path, file in paths.items() if not file.is_file() or files.sha256(file) != hashes[path]]
     return Verdict(name=entry.name, revision=None, files=len(hashes), damaged=tuple(damaged))

@@ -4,7 +4,6 @@ The cache of a repository is `models--ORG--NAME` with refs/ (the commits that br
 and blobs/ (contents, named by the hash that the Hub gave). vtzoo/ beside them is ours: the pins as they were found.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +13,6 @@ from vtzoo.errors import VtzooError
 
 from . import index
 from .index import Content, Pin
-
-HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def storage(repo: str) -> Path:
@@ -32,17 +29,31 @@ def snapshot(pin: Pin) -> Path:
 
 def remember(pin: Pin, revision: str) -> None:
     """Note what `revision` was found to be, for when there is no network; a cache that is read-only forgets."""
+    if noted(pin.repo, revision) is None:
+        forget(pin.repo, revision)  # a damaged one could not be added to
     with suppress(OSError):
         index.write(_note(pin.repo, revision), pin.repo, pin)
 
 
+def forget(repo: str, revision: str) -> bool:
+    """Drop the note on a revision; whether there was one, and there is none now."""
+    with suppress(OSError):
+        _note(repo, revision).unlink()
+        return True
+    return False
+
+
 def recall(repo: str, revision: str) -> Pin | None:
     """What a revision was when it was last asked for, or what other programs left in the cache; None for neither."""
+    return noted(repo, revision) or left_by_others(repo, revision)
+
+
+def noted(repo: str, revision: str) -> Pin | None:
+    """What a revision was when it was last asked for; None where that was never."""
     note = _note(repo, revision)
-    if note.is_file():
-        with suppress(VtzooError, KeyError):  # a damaged note is none
-            return index.read(note)[repo]
-    return _left_by_others(repo, revision)
+    with suppress(VtzooError, KeyError):  # a damaged note is none
+        return index.read(note)[repo] if note.is_file() else None
+    return None
 
 
 def remembered() -> Iterator[Pin]:
@@ -59,28 +70,34 @@ def remembered() -> Iterator[Pin]:
 
 
 def refuse_outside(path: Path, repo: str) -> None:
-    """A VtzooError where a cached file is a link to somewhere else on the disk."""
+    """A VtzooError where a cached file, or where it would be, is a link to somewhere else on the disk."""
+    if not inside(path) or not inside(storage(repo) / "blobs"):
+        raise VtzooError(f"{path} leads out of the cache of {repo}: refused", f"remove it: {path}")
+
+
+def inside(path: Path) -> bool:
+    """Whether a path, all links followed, is in the cache."""
     from huggingface_hub import constants
 
-    if not path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve()):
-        raise VtzooError(f"{path} leads out of the cache of {repo}: refused", f"remove it: {path}")
+    return path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
 
 
 def _note(repo: str, revision: str) -> Path:
     return storage(repo) / "vtzoo" / f"{quote(revision, safe='')}.toml"
 
 
-def _left_by_others(repo: str, revision: str) -> Pin | None:
+def left_by_others(repo: str, revision: str) -> Pin | None:
     """A snapshot that `hf download` or timm made: each link in it leads to a blob that is named by its hash."""
     reference = storage(repo) / "refs" / revision
-    commit = reference.read_text(encoding="ascii").strip() if reference.is_file() else revision
+    known = inside(reference) and reference.is_file()  # a revision may be any text
+    commit = reference.read_text(encoding="ascii", errors="replace").strip() if known else revision
     folder = storage(repo) / "snapshots" / commit
     if not index.COMMIT.fullmatch(commit) or not folder.is_dir():
         return None
     contents = {}
     for link in (path for path in folder.rglob("*") if path.is_symlink() and path.is_file()):
         name = Path(link.readlink()).name
-        if HASH.fullmatch(name):
+        if index.HASH.fullmatch(name):
             kind = "sha256" if len(name) == 64 else "git_sha1"
             contents[link.relative_to(folder).as_posix()] = Content(size=link.stat().st_size, **{kind: name})
     return Pin(repo=repo, revision=commit, files=contents)

@@ -21,7 +21,9 @@ OFFLINE = (
     "unset HF_HUB_OFFLINE, or pull it where there is a network",
 )
 UNREACHABLE = ("the Hub at {hub} cannot be reached", "check the network; what is cached works without")
-PASSING = (OFFLINE, UNREACHABLE)
+GARBLED = ("the Hub at {hub} gives an answer that makes no sense", AGAIN)
+PASSING = (OFFLINE, UNREACHABLE, GARBLED)
+NONSENSE = ("GarbledError", "JSONDecodeError", "UnicodeDecodeError", "KeyError")  # the last is of an absent key
 BY_KIND = {
     "OfflineModeIsEnabled": OFFLINE,
     "GatedRepoError": ("{repo} is gated", "ask for access at {hub}/{repo}, then: hf auth login"),
@@ -33,7 +35,7 @@ BY_KIND = {
     ),
     "HFValidationError": ("{repo!r} is not the name of a repository", "a repository is named ORG/NAME"),
     "TransportError": UNREACHABLE,
-}
+} | dict.fromkeys(NONSENSE, GARBLED)
 BY_STATUS = {
     401: ("the Hub does not accept the token for {repo}", "log in again: hf auth login; or set HF_TOKEN"),
     403: ("the token does not allow this on {repo}", "take a token that may write there: hf auth login"),
@@ -45,6 +47,10 @@ log = logging.getLogger("vtzoo.hub")
 
 class UnreachableError(VtzooError):
     """The Hub gives no answer, or none but "not now": what is cached must do."""
+
+
+class GarbledError(Exception):
+    """An answer of the Hub's that is none."""
 
 
 def offline() -> bool:
@@ -98,7 +104,7 @@ def passing(error: BaseException) -> bool:
     """Whether the trouble may pass by itself: a broken connection, a failure of the server's, a request too many."""
     status = _status(error)
     cut = "Consistency check failed" in str(error)  # the client's OSError for fewer bytes than were promised
-    garbled = _kind(error, "JSONDecodeError")  # of a server that fails before it can say so
+    garbled = any(_kind(error, kind) for kind in NONSENSE)  # of a server that fails before it can say so
     return _kind(error, "TransportError") or status in (408, 429) or status >= 500 or cut or garbled
 
 

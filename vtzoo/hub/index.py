@@ -17,6 +17,7 @@ from vtzoo.errors import VtzooError
 
 HEAD = "# Written by `vtzoo publish`: the commit of each model on the Hub, and what its files hold. Not to be edited.\n"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -84,6 +85,12 @@ def refuse_escape(path: str, where: str) -> None:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path or not path.isprintable():
         raise VtzooError(f"{where} names a file {path!r}, which would lead out of its folder: refused")
+
+
+def refuse_hash(name: str, where: str) -> None:
+    """A VtzooError where a content's name, which becomes a file's name in the cache, is no hash."""
+    if not HASH.fullmatch(name):
+        raise VtzooError(f"{where} names a content {name!r}, which is no hash: refused")
 
 
 def _pin(table: Any, where: str) -> Pin:
