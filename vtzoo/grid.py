@@ -35,7 +35,7 @@ def render(grid: dict[str, Any]) -> Iterator[tuple[str, str]]:
             for objective in OBJECTIVES:
                 name = "-".join([model, objective, dataset, *protocol])
                 tables = [key for key in TABLES if key != "drloc" or objective == "drloc"]
-                yield name, header + _text({"name": name, "dataset": dataset, **table}, tables)
+                yield name, header + text({"name": name, "dataset": dataset, **table}, tables)
 
 
 def stale(folder: Path) -> list[str]:
@@ -73,17 +73,23 @@ def _merged(*tables: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _text(recipe: dict[str, Any], tables: list[str]) -> str:
+def text(recipe: dict[str, Any], tables: list[str]) -> str:
+    """The TOML of a recipe, some of its tables after its plain keys; what is None is left out."""
     plain = [f"{key} = {_value(recipe[key])}" for key in ("name", "dataset", "precision")]
-    blocks = [[f"[{table}]", *(f"{key} = {_value(value)}" for key, value in recipe[table].items())] for table in tables]
+    blocks = [[f"[{table}]", *(f"{key} = {_value(v)}" for key, v in _said(recipe[table]))] for table in tables]
     return "\n\n".join("\n".join(block) for block in [plain, *blocks]) + "\n"
 
 
 def _value(value: Any) -> str:
     """A TOML literal. JSON's are TOML's for strings, numbers, booleans and lists of them; a table goes on one line."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_value(v)}" for key, v in value.items()) + " }" if value else "{}"
+        return "{ " + ", ".join(f"{key} = {_value(v)}" for key, v in _said(value)) + " }" if value else "{}"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _said(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The keys of a table that have a value: TOML has no word for none."""
+    return ((key, value) for key, value in table.items() if value is not None)
 
 
 if __name__ == "__main__":

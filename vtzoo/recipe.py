@@ -100,17 +100,33 @@ class Drloc:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """How training goes on from the weights of another model, on people's own images."""
+
+    source: str  # the model's name
+    weights: str  # sha256 of its model.safetensors
+    images: int  # that it is trained on
+    multi_label: bool  # an image may have several classes: a sigmoid each, not one softmax
+    head_only: bool  # the features stay as they are, and the head is fitted to them by L-BFGS
+    head_epochs: int  # before the schedule's, in which the new head alone learns, at the peak rate
+    layer_decay: float  # of the learning rate, from each layer to the one below it
+    look_epochs: int  # from one look at the validation images to the next; the best weights seen are kept
+    patience: int  # looks without a better one after which the run ends
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A training run, but for its seed."""
 
     name: str  # <model>-<objective>-<dataset>, the stem of the file
-    dataset: str  # a key of vtzoo.datasets.DATASETS
+    dataset: str  # a key of vtzoo.datasets.DATASETS; of a fine-tuned model what the images are called
     precision: str  # one of PRECISIONS: of the forward pass, by autocast
     model: Model
     optimizer: Optimizer
     schedule: Schedule
     augmentation: Augmentation
     drloc: Drloc | None  # None is the baseline: no localization head is built
+    finetune: Finetune | None = None  # None starts from fresh weights
 
     @property
     def objective(self) -> str:
@@ -120,8 +136,13 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Of the optimizer, in the whole run: an epoch's images after its last whole batch wait for another epoch."""
-        images = DATASETS[self.dataset].train
-        return self.schedule.epochs * (images // min(self.optimizer.batch_size, images))
+        epochs = self.schedule.epochs + (self.finetune.head_epochs if self.finetune else 0)
+        return epochs * (self.images // min(self.optimizer.batch_size, self.images))
+
+    @property
+    def images(self) -> int:
+        """It is trained on, as vtzoo.datasets counts them, or as they were found."""
+        return self.finetune.images if self.finetune else DATASETS[self.dataset].train
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -163,7 +184,7 @@ def facts(path: Path) -> dict[str, Any]:
         "name": recipe.name,
         "file": str(path),
         "dataset": recipe.dataset,
-        "images": DATASETS[recipe.dataset].train,
+        "images": recipe.images,
         "image_size": recipe.model.image_size,  # pixels, the side of the square
         "epochs": recipe.schedule.epochs,
         "batch": recipe.optimizer.batch_size,
@@ -211,7 +232,7 @@ def identity(path: Path) -> str:
 
 def _validate(recipe: Recipe, source: str) -> None:
     """Refuse values that no run could mean."""
-    if recipe.dataset not in DATASETS:
+    if recipe.dataset not in DATASETS and not recipe.finetune:
         raise unknown("dataset", recipe.dataset, DATASETS)
     if recipe.drloc and recipe.drloc.loss not in (None, *LOSSES):
         raise unknown("loss", f"{recipe.drloc.loss}", LOSSES)
@@ -262,6 +283,14 @@ def _validate(recipe: Recipe, source: str) -> None:
             "drloc: pairs": recipe.drloc.pairs > 0,
             "drloc: warmup_epochs": recipe.drloc.warmup_epochs >= 0,
             "drloc: schedule_epochs": recipe.drloc.schedule_epochs > recipe.drloc.warmup_epochs,
+        }
+    if tuned := recipe.finetune:
+        checks |= {
+            "finetune: images": tuned.images > 0,
+            "finetune: head_epochs": tuned.head_epochs >= 0,
+            "finetune: layer_decay": 0 < tuned.layer_decay <= 1,
+            "finetune: look_epochs": tuned.look_epochs > 0,
+            "finetune: patience": tuned.patience > 0,
         }
     for key, holds in checks.items():
         if not holds:

@@ -15,7 +15,7 @@ from .rendering import render, twin_of
 NUMBER = (int, float)
 # What a card needs of a result.json, and what those of earlier versions leave out.
 KEYS: dict[str, Any] = {
-    "top1": NUMBER, "top5": NUMBER, "images": int, "manifest": str, "seed": int, "steps": int, "batch": int,
+    "images": int, "manifest": str, "seed": int, "steps": int, "batch": int,
     "train_images": int, "train_seconds": NUMBER, "train_skipped": int, "processes": int, "hardware": str,
     "versions": dict, "recipe_sha256": str, "certificate": dict,
 }  # fmt: skip
@@ -80,7 +80,9 @@ def _result(entry: Entry) -> dict[str, Any]:
 
 def _wrong(result: dict[str, Any]) -> str | None:
     """The first of the keys that is missing or mistyped; None where they are all there."""
-    wrong = [key for key, kind in KEYS.items() if not isinstance(result.get(key), kind)]
+    metrics = ("map",) if "map" in result else ("top1", "top5")
+    wanted = dict.fromkeys(metrics, NUMBER) | KEYS
+    wrong = [key for key, kind in wanted.items() if not isinstance(result.get(key), kind)]
     if "certificate" not in wrong:
         certificate = result["certificate"]
         wrong += [

@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from vtzoo import datasets
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import Recipe
 
+from . import subject
+from .subject import METRICS
+
 REQUIRED = ("library_name", "pipeline_tag", "license", "datasets", "model-index")
-METRICS = {"top-1": "top1", "top-5": "top5"}  # a metric's name on the Hub, and its key in result.json
+TYPES = {"mAP": "map"}  # of a metric on the Hub, where it is no accuracy
 ANEW = "vtzoo card FOLDER --write renders the card anew"
 
 
@@ -15,23 +17,22 @@ def render(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], repo:
     """The YAML between the two lines of dashes: huggingface_hub's ModelCardData, each accuracy as an EvalResult."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    dataset = datasets.find(recipe.dataset)
+    images = subject.of(recipe, result)
     # `verified` stays out: it is the Hub's to set, for what its own service measured.
     url = f"https://huggingface.co/{repo}/blob/main/result.json"
     source: dict[str, Any] = {"source_name": "result.json", "source_url": url} if repo else {}
     accuracies = [
         EvalResult(
-            task_type="image-classification", dataset_type=dataset.hub_id, dataset_name=dataset.name,
-            dataset_config=dataset.config, dataset_split="+".join(dataset.test_splits),
-            dataset_revision=dataset.revision, metric_type="accuracy", metric_name=name,
-            metric_value=_rounded(result[key]), **source,
+            task_type="image-classification", metric_type=TYPES.get(name, "accuracy"), metric_name=name,
+            metric_value=_rounded(result[key]), **images.where, **source,
         )
-        for name, key in METRICS.items()
+        for name, key in images.measured.items()
     ]  # fmt: skip
     tags = ["image-classification", "timm", "vtzoo", "onnx", *(["drloc"] if recipe.drloc else [])]
     return ModelCardData(
         model_name=recipe.name, library_name="timm", pipeline_tag="image-classification",
-        license=config["pretrained_cfg"].get("license"), datasets=[dataset.hub_id], metrics=["accuracy"], tags=tags,
+        license=config["pretrained_cfg"].get("license"), datasets=[images.hub_id] if images.hub_id else None,
+        base_model=images.base, metrics=sorted({TYPES.get(name, "accuracy") for name in images.measured}), tags=tags,
         eval_results=accuracies,
     ).to_yaml()  # fmt: skip
 
@@ -39,14 +40,15 @@ def render(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], repo:
 def check(card: str, result: dict[str, Any]) -> None:
     """Refuse, by a VtzooError, a card whose metadata the Hub would not read, or whose numbers are not the result's."""
     stated = _read(card)
-    missing = [key for key in REQUIRED if not stated.get(key)]
+    own = "split" in result  # people's own images, which are no data set of the Hub
+    missing = [key for key in REQUIRED if not stated.get(key) and not (own and key == "datasets")]
     if missing == ["license"]:
         hint = 'add "license": "apache-2.0", or another of the Hub\'s, to pretrained_cfg in config.json'
         raise VtzooError("the card states no license", hint)
     if missing:
         raise VtzooError(f"the card's metadata has no {missing[0]}", ANEW)
     said = _accuracies(stated["model-index"])
-    for name, key in METRICS.items():
+    for name, key in ((name, key) for name, key in METRICS.items() if key in result):
         measured = _rounded(result[key])
         if said.get(name) != measured:
             raise VtzooError(f"the card's {name} is {said.get(name, 'absent')}, and result.json's {measured}", ANEW)
@@ -77,7 +79,7 @@ def _accuracies(model_index: Any) -> dict[str | None, Any]:
         _, results = model_index_to_eval_results(model_index)
     except (KeyError, TypeError, AttributeError) as error:
         raise VtzooError(f"the card's model-index is not one that the Hub reads: {error!r}", ANEW) from error
-    return {one.metric_name: one.metric_value for one in results if one.metric_type == "accuracy"}
+    return {one.metric_name: one.metric_value for one in results if one.metric_type in ("accuracy", *TYPES.values())}
 
 
 def _rounded(fraction: float) -> float:

@@ -3,10 +3,9 @@
 import textwrap
 from typing import Any
 
-from vtzoo import datasets
 from vtzoo.recipe import Recipe
 
-from . import metadata
+from . import metadata, subject
 
 PAPER = """@inproceedings{liu2021efficient,
   title     = {Efficient Training of Visual Transformers with Small Datasets},
@@ -32,7 +31,7 @@ def render(
         _use(config, recipe, repo, name),
         _training(recipe, result),
         _onnx(result, repo),
-        _limits(config, recipe),
+        _limits(config, recipe, result),
         f"## Citation\n\n```bibtex\n{PAPER}\n```",
     )
     return "\n\n".join([f"---\n{metadata.render(config, recipe, result, repo)}\n---", *sections]) + "\n"
@@ -46,7 +45,7 @@ def twin_of(name: str) -> str:
 
 def _model(config: dict[str, Any], recipe: Recipe, result: dict[str, Any]) -> str:
     """What it is."""
-    dataset, size = datasets.find(recipe.dataset), recipe.model.image_size
+    images, size = subject.of(recipe, result), recipe.model.image_size
     how = "without dense relative localization: the baseline of its twin"
     if recipe.drloc:
         how = (
@@ -56,40 +55,59 @@ def _model(config: dict[str, Any], recipe: Recipe, result: dict[str, Any]) -> st
         )
     return f"# {recipe.name}\n\n" + _filled(
         f"An image classifier: `{recipe.model.name}` (`{config['architecture']}` in timm) at {size} px, "
-        f"trained {how}. From scratch, on {result['train_images']:,} images of "
-        f"[{dataset.name}](https://huggingface.co/datasets/{dataset.hub_id}) in {config['num_classes']} classes and no "
-        "other data."
+        f"trained {how}. {_from(recipe)}, on {result['train_images']:,} images of {images.linked} in "
+        f"{config['num_classes']} classes{'' if recipe.finetune else ' and no other data'}."
     )
+
+
+def _from(recipe: Recipe) -> str:
+    """Which weights the training began with."""
+    if recipe.finetune is None:
+        return "From scratch"
+    how = "The head alone was fitted to the features of" if recipe.finetune.head_only else "Fine-tuned from"
+    return f"{how} `{recipe.finetune.source}`"
 
 
 def _accuracy(recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | None, model: str) -> str:
     """How good it is, beside its twin."""
-    weights = "averaged weights" if recipe.schedule.ema_decay else "weights"
-    told = f"These are the {weights} of the last step: nothing was selected on the test images."
+    images = subject.of(recipe, result)
+    told = _selected(recipe, images.split)
     if twin and twin["manifest"] != result["manifest"]:
-        told += " The twin was measured on other test images: the two do not compare."
-    told += " This prints the top-1 and the top-5 again:"
-    return f"""| | top-1 | top-5 | test images | seeds | optimizer steps | batch |
-| --- | --- | --- | --- | --- | --- | --- |
-{_row(recipe.name, result)}
-{_row(f"{twin_of(recipe.name)}, its twin", twin)}
+        told += f" The twin was measured on other {images.split} images: the two do not compare."
+    told += f" This prints the {' and the '.join(images.measured)} again:"
+    of = "" if images.hub_id else " --data DATA"
+    return f"""| | {" | ".join(images.measured)} | {images.split} images | seeds | optimizer steps | batch |
+{"| --- " * (5 + len(images.measured))}|
+{_row(recipe.name, result, images.measured)}
+{_row(f"{twin_of(recipe.name)}, its twin", twin, images.measured)}
 
 {_filled(told)}
 
 ```bash
-vtzoo evaluate --model {model}
+vtzoo evaluate --model {model}{of}
 ```
 
-Test split (sha256 of pixels and labels): `{result["manifest"]}`."""
+{images.split.capitalize()} split (sha256 of pixels and labels): `{result["manifest"]}`."""
 
 
-def _row(name: str, result: dict[str, Any] | None) -> str:
+def _selected(recipe: Recipe, split: str) -> str:
+    """Which weights these are, and by which images they were chosen."""
+    weights = "averaged weights" if recipe.schedule.ema_decay else "weights"
+    if recipe.finetune is None:
+        return f"These are the {weights} of the last step: nothing was selected on the test images."
+    if split == "test":
+        return f"These are the best {weights} by the validation images: nothing was selected on the test images."
+    return f"These are the best {weights} by the very images that they are measured on: others may give less."
+
+
+def _row(name: str, result: dict[str, Any] | None, measured: dict[str, str]) -> str:
     """A line of the table: a model's numbers, or that nobody has trained it."""
     if result is None:
-        return f"| {name} | not trained yet | | | | | |"
+        return f"| {name} | not trained yet {'| ' * (3 + len(measured))}|"
+    numbers = " | ".join(f"{result[key]:.2%}" if key in result else "" for key in measured.values())
     return (
-        f"| {name} | {result['top1']:.2%} | {result['top5']:.2%} | {result['images']:,} "
-        f"| 1 (seed {result['seed']}) | {result['steps']:,} | {result['batch']} |"
+        f"| {name} | {numbers} | {result['images']:,} | 1 (seed {result['seed']}) | {result['steps']:,} "
+        f"| {result['batch']} |"
     )
 
 
@@ -132,7 +150,7 @@ model = timm.create_model({loaded}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 with torch.inference_mode():
     logits = model(transform(Image.open("photo.jpg").convert("RGB")).unsqueeze(0))
-probabilities = logits.softmax(dim=1)[0]
+probabilities = logits.{"sigmoid()" if config.get("multi_label") else "softmax(dim=1)"}[0]
 print(model.pretrained_cfg["label_names"][probabilities.argmax()], probabilities.max().item())
 ```"""
 
@@ -141,10 +159,7 @@ def _training(recipe: Recipe, result: dict[str, Any]) -> str:
     """What it took to train it, and what trains it again."""
     processes, skipped = result.get("processes", 1), result.get("train_skipped", 0)
     hardware = result["hardware"] if processes == 1 else f"{processes} processes, each on {result['hardware']}"
-    told = (
-        f"{result['steps']:,} optimizer steps of {result['batch']} images, {recipe.schedule.epochs} epochs, "
-        f"in {_duration(result['train_seconds'])} on {hardware}."
-    )
+    told = f"{_steps(recipe, result)}, in {_duration(result['train_seconds'])} on {hardware}."
     if skipped:
         told += f" {skipped:,} training images could not be read and were left out."
     if recipe.drloc:
@@ -155,13 +170,31 @@ def _training(recipe: Recipe, result: dict[str, Any]) -> str:
 {_filled(told)}
 
 ```bash
-vtzoo train recipe.toml --seed {result["seed"]}
+{_command(recipe)} --seed {result["seed"]}
 ```
 
 Recipe: recipe.toml, sha256 `{result["recipe_sha256"]}`.
 Versions: {versions}.
 
 ![Training curves](curves.png)"""
+
+
+def _steps(recipe: Recipe, result: dict[str, Any]) -> str:
+    """How many steps the training took, and of what."""
+    tuned, steps, batch = recipe.finetune, f"{result['steps']:,}", f"{result['batch']:,} images"
+    if tuned is None:
+        return f"{steps} optimizer steps of {batch}, {recipe.schedule.epochs} epochs"
+    if tuned.head_only:
+        return f"{steps} iterations of L-BFGS on the features of {batch}, with the best weight decay for other images"
+    return f"{steps} optimizer steps of {batch}, {tuned.head_epochs} epochs of the heads alone before those of all"
+
+
+def _command(recipe: Recipe) -> str:
+    """What trains it again, but for the seed."""
+    if recipe.finetune is None:
+        return "vtzoo train recipe.toml"
+    how = " --head-only" if recipe.finetune.head_only else "" if recipe.drloc else " --no-drloc"
+    return f"vtzoo finetune --model {recipe.finetune.source} --data DATA{how}"
 
 
 def _onnx(result: dict[str, Any], repo: str | None) -> str:
@@ -175,14 +208,15 @@ def _onnx(result: dict[str, Any], repo: str | None) -> str:
     )
 
 
-def _limits(config: dict[str, Any], recipe: Recipe) -> str:
+def _limits(config: dict[str, Any], recipe: Recipe, result: dict[str, Any]) -> str:
     """What not to expect of it."""
-    dataset, size, classes = datasets.find(recipe.dataset), recipe.model.image_size, config["num_classes"]
+    images, size, classes = subject.of(recipe, result), recipe.model.image_size, config["num_classes"]
+    answers = "answers for each of them" if config.get("multi_label") else "answers with one of them"
     return "## Limits\n\n" + _filled(
-        f"It knows the {classes} classes of {dataset.name} and answers with one of them whatever it sees; its "
+        f"It knows the {classes} classes of {images.name} and {answers} whatever it sees; its "
         f"probabilities are not calibrated. It looks at {size} x {size} pixels: small objects in large photographs "
         "are lost. One seed was trained: the accuracy of another would differ. Licence of the images: "
-        f"{dataset.licence}."
+        f"{images.licence}."
     )
 
 

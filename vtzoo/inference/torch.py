@@ -44,11 +44,8 @@ class TorchClassifier(Classifier):
         The weights are checked against what the folder says of them.
         """
         labels = entry.labels if entry.named else imagenet_labels(len(entry.labels)) or entry.labels
-        preprocess = entry.preprocess
-        _refuse_pickles(entry.folder)
-        weights = checked.read(entry.folder / "model.safetensors", entry.sha256("model.safetensors"))
-        described = complete(entry.config)
-        return cls(_load(entry, weights), labels, preprocess, described["mean"], described["std"], device)
+        preprocess, described = entry.preprocess, complete(entry.config)
+        return cls(read_model(entry), labels, preprocess, described["mean"], described["std"], device)
 
     @torch.inference_mode()
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +57,12 @@ class TorchClassifier(Classifier):
         except Exception as error:  # no memory; or whatever an architecture raises at images of a size it cannot take
             raise VtzooError(f"torch could not run the model: {error}") from error
         return logits.float().cpu().numpy(), features.float().cpu().numpy()
+
+
+def read_model(entry: Entry) -> nn.Module:
+    """The model of a folder, which need not classify, with its weights: checked, and out of no pickle."""
+    _refuse_pickles(entry.folder)
+    return _load(entry, checked.read(entry.folder / "model.safetensors", entry.sha256("model.safetensors")))
 
 
 def imagenet_labels(classes: int) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 from vtzoo.errors import VtzooError
 
 from .optim import Average
+from .selection import Selection
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 DIVERGED = "lower optimizer.learning_rate in the recipe, or set precision to float32; the last checkpoint is intact"
@@ -24,14 +25,14 @@ DIVERGED = "lower optimizer.learning_rate in the recipe, or set precision to flo
 
 def save(
     path: Path, *, step: int, run: str, model: nn.Module, head: nn.Module | None, average: Average | None,
-    optimizer: torch.optim.Optimizer, scaler: GradScaler,
+    optimizer: torch.optim.Optimizer, scaler: GradScaler, selection: Selection | None = None,
 ) -> None:  # fmt: skip
     """Write the state after `step` steps of the run whose identity is `run`.
 
     Weights that are not finite, and a disk that cannot take the file, are a VtzooError; the checkpoint that was there
     before stays as it is.
     """
-    tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, head, average).items()}
+    tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, head, average, selection).items()}
     for index, parameter in enumerate(_parameters(optimizer)):
         state = optimizer.state.get(parameter, {})  # none before the first step, nor for what no gradient reaches
         tensors |= {_moment(index, name): state[name] for name in MOMENTS if name in state}
@@ -39,7 +40,8 @@ def save(
             raise VtzooError(f"the weights are not finite after step {step}", DIVERGED)
     partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial, metadata={"step": str(step), "run": run} | _counts(optimizer, scaler))
+        counts = _counts(optimizer, scaler, selection)
+        save_file(tensors, partial, metadata={"step": str(step), "run": run} | counts)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -51,7 +53,7 @@ def save(
 
 def restore(
     path: Path, *, run: str, model: nn.Module, head: nn.Module | None, average: Average | None,
-    optimizer: torch.optim.Optimizer, scaler: GradScaler,
+    optimizer: torch.optim.Optimizer, scaler: GradScaler, selection: Selection | None = None,
 ) -> int:  # fmt: skip
     """Put a checkpoint's state back in place and return the number of steps already taken.
 
@@ -65,7 +67,7 @@ def restore(
         raise VtzooError(f"cannot read the checkpoint {path}: {error}", "delete it to start afresh") from error
     if metadata.get("run") != run:
         raise VtzooError(f"{path} belongs to another recipe, seed or data set", "train into another --out folder")
-    tensors, step = _tensors(model, head, average), int(metadata["step"])
+    tensors, step = _tensors(model, head, average, selection), int(metadata["step"])
     moved = {
         index: parameter
         for index, parameter in enumerate(_parameters(optimizer))
@@ -79,13 +81,19 @@ def restore(
         state = {"step": taken} | {name: stored[_moment(index, name)] for name in MOMENTS}
         optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in state.items()}
     scaler.load_state_dict(json.loads(metadata["scaler"]))
+    if selection:
+        selection.restore(json.loads(metadata["selection"]))
     return step
 
 
-def _counts(optimizer: torch.optim.Optimizer, scaler: GradScaler) -> dict[str, str]:
-    """The scale of fp16 losses, and AdamW's own count of its steps: it skips those whose scaled gradients overflow."""
+def _counts(optimizer: torch.optim.Optimizer, scaler: GradScaler, selection: Selection | None) -> dict[str, str]:
+    """What there is but tensors: the scale of fp16 losses, AdamW's own count of its steps, what a selection has seen.
+
+    AdamW skips steps whose scaled gradients overflow.
+    """
     updates = max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
-    return {"updates": str(updates), "scaler": json.dumps(scaler.state_dict())}
+    counts = {"updates": str(updates), "scaler": json.dumps(scaler.state_dict())}
+    return counts | ({"selection": json.dumps(selection.numbers())} if selection else {})
 
 
 def _moment(index: int, name: str) -> str:
@@ -104,13 +112,17 @@ def _refuse_misfit(stored: dict[str, Tensor], wanted: dict[str, Tensor], path: P
             raise VtzooError(f"{name} in {path} does not fit the model of this run", "delete it to start afresh")
 
 
-def _tensors(model: nn.Module, head: nn.Module | None, average: Average | None) -> dict[str, Tensor]:
+def _tensors(
+    model: nn.Module, head: nn.Module | None, average: Average | None, selection: Selection | None = None
+) -> dict[str, Tensor]:
     """Every tensor of the run but the optimizer's, by its name in the file; the tensors themselves, not copies."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if head is not None:
         tensors |= {f"localizer.{name}": tensor for name, tensor in head.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
+    if selection is not None:
+        tensors |= {f"best.{name}": tensor for name, tensor in selection.tensors.items()}
     return tensors
 
 

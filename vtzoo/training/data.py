@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Normalized images (b, 3, size, size) and soft targets (b, classes)."""
+    """Normalized images (b, 3, size, size) and targets (b, classes): soft, or of several classes, NaN where unknown."""
 
     images: Float[Tensor, "b 3 h w"]
     targets: Float[Tensor, "b k"]
@@ -78,8 +78,8 @@ class Order:
 class Batches:
     """The batch of every step, each a function of (seed, step) alone: a run can start at any step.
 
-    `source` gives the pixels of n images, `labels` is (n,). A process that takes `accumulate` parts of each batch in
-    turn says so: workers prepare what is next.
+    `source` gives the pixels of n images, `labels` is (n,), or (n, classes) where an image may have several classes.
+    A process that takes `accumulate` parts of each batch in turn says so: workers prepare what is next.
     """
 
     def __init__(
@@ -150,7 +150,9 @@ class Batches:
         images = augment.normalize(crops, self.mean, self.std)
         if how.erasing:
             images = augment.erase(images, uniform, how.erasing, how.erasing_noise)
-        targets = augment.smooth(self.labels[numbers], self.classes, how.label_smoothing)
+        targets = self.labels[numbers]
+        if targets.dim() == 1:
+            targets = augment.smooth(targets, self.classes, how.label_smoothing)
         if self._mixes:
             images, targets = augment.mix(
                 images, targets, augment.draws(self.seed, epoch, numbers, augment.MIX, 5),
@@ -171,13 +173,14 @@ class Facts:
 def open_batches(
     recipe: Recipe, dataset: datasets.Dataset, split: Split, *, seed: int, device: torch.device,
     workers: int | None = None, accumulate: int = 1, skip_bad: bool = False, folder: Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None, targets: np.ndarray | None = None,
 ) -> tuple[Batches, Facts]:  # fmt: skip
     """A recipe's batches of a training split, and facts about it: decoded once, and kept where there is room for that.
 
     On the device, or else on the disk, in `folder` or the user's cache; where neither has room, and with `workers`,
     that many processes decode in every epoch. Unreadable images are a VtzooError, but with `skip_bad` they are left
-    out. `progress` is called with every further number of images that are decoded now.
+    out. `progress` is called with every further number of images that are decoded now. `targets` (n, classes) take the
+    place of the labels where an image may have several classes.
     """
     if workers is not None and workers < 1:
         raise VtzooError(f"{workers} processes cannot decode images", "--workers takes 1 or more")
@@ -197,7 +200,7 @@ def open_batches(
     else:
         source = Pixels.fitting(stored.pixels, stored.extents[kept].long(), device, copy=stored.mapped)
     batches = Batches(
-        source, split.labels[kept], crops=crops, augmentation=recipe.augmentation,
+        source, (split.labels if targets is None else targets)[kept], crops=crops, augmentation=recipe.augmentation,
         batch_size=recipe.optimizer.batch_size, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=seed,
         device=device, accumulate=accumulate,
     )  # fmt: skip

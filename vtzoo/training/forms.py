@@ -31,6 +31,22 @@ class Square:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a model's own transform makes of an image."""
+
+    how: Preprocess
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Uint8 (3, height, width)."""
+        return prepare(image, self.how)
+
+    def extent(self, height: int, width: int) -> tuple[int, int]:
+        """The same for every image."""
+        _, rows, columns = self.how.shape
+        return rows, columns
+
+
+@dataclass(frozen=True, kw_only=True)
 class Whole:
     """The whole image, shrunk where its shorter side is longer than `side`; of a strip, the middle."""
 
@@ -62,7 +78,7 @@ class Whole:
 class Nothing:
     """No pixels at all: for a set that is decoded in every epoch, and only checked before."""
 
-    form: Square | Whole  # that each image is decoded into then: what cannot be, fails in the check
+    form: Square | Prepared | Whole  # that each image is decoded into then: what cannot be, fails in the check
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Uint8 (0, height, width): no channels."""
@@ -73,4 +89,4 @@ class Nothing:
         return 0, 0
 
 
-Form: TypeAlias = Square | Whole | Nothing
+Form: TypeAlias = Square | Prepared | Whole | Nothing

@@ -16,15 +16,17 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from vtzoo import models
-from vtzoo.drloc import weight_at
 from vtzoo.recipe import Recipe
 
 from . import augment, checkpoint
+from .criterion import ONE, Criterion
 from .data import DROPOUT, WEIGHTS, Batch, Batches, key
 from .distributed import World
+from .heads import head_epochs, hold, localization_weight
 from .joint import Joint, join
 from .log import Log
 from .optim import Average, adamw, learning_rate_at
+from .selection import Selection
 
 CHECKPOINT_SECONDS = 120  # the most work a kill can cost
 REPORT = 20  # steps between two looks at the device's losses, at which ranks also agree on whether to stop or to save
@@ -54,6 +56,8 @@ class Run:
     device: torch.device
     world: World = field(default_factory=World)
     accumulate: int = 1  # parts of a rank's batch, one after another
+    criterion: Criterion = ONE
+    selection: Selection | None = None  # of the best weights, where there are validation images
     step: int = 0  # taken so far
 
     @property
@@ -62,20 +66,35 @@ class Run:
         heads = self.joint.heads
         return None if not heads else heads[0] if len(heads) == 1 else heads
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights that the run would be published with now: the averaged ones, where they are kept."""
+        return self.average.tensors if self.average else self.model.state_dict()
+
+    @property
+    def best(self) -> dict[str, Tensor]:
+        """The weights to publish in the end: the best ones by the validation images, where there are any."""
+        return self.selection.tensors if self.selection else self.tensors
+
+    @property
+    def settled(self) -> bool:
+        """Whether further steps would be in vain."""
+        return self.selection is not None and self.selection.settled
+
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds."""
         return {
             "model": self.model, "head": self.localizer, "average": self.average, "optimizer": self.optimizer,
-            "scaler": self.scaler,
+            "scaler": self.scaler, "selection": self.selection,
         }  # fmt: skip
 
 
 def train_step(
     joint: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler,
     parts: Iterable[tuple[Batch, Tensor | None]], *, count: int, weight: float, clip_norm: float,
-    precision: torch.dtype,
+    precision: torch.dtype, criterion: Criterion = ONE,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """One step of gradient descent on the cross-entropy plus `weight` times the localization loss.
+    """One step of gradient descent on the criterion's cross-entropy plus `weight` times the localization loss.
 
     `parts` are the `count` equal parts of the batch, each with the points to localize: one after another they give the
     whole batch's step in less memory. Returns the mean losses and the number of images classified right, as tensors on
@@ -86,12 +105,12 @@ def train_step(
         with _gradients_shared(joint, now=number == count):
             with torch.autocast(batch.images.device.type, precision, enabled=precision != torch.float32):
                 logits, localization = joint(batch.images, points)
-            cross_entropy = nn.functional.cross_entropy(logits.float(), batch.targets)
+            cross_entropy = criterion.loss(logits.float(), batch.targets)
             loss = cross_entropy + weight * localization
             scaler.scale(loss / count).backward()
         means = {"loss": loss, "cross_entropy": cross_entropy, "localization": localization}
         found = {name: value.detach() / count for name, value in means.items()}
-        found["right"] = (logits.argmax(1) == batch.targets.argmax(1)).sum()
+        found["right"] = criterion.right(logits, batch.targets)
         totals = {name: value + totals.get(name, 0) for name, value in found.items()}
     if clip_norm:
         scaler.unscale_(optimizer)
@@ -123,7 +142,7 @@ def build(recipe: Recipe, classes: int, seed: int, device: torch.device) -> Join
 
 def set_up(
     recipe: Recipe, joint: Joint, batches: Batches, *, world: World | None = None, accumulate: int = 1,
-    compiled: bool = False,
+    compiled: bool = False, criterion: Criterion = ONE,
 ) -> Run:  # fmt: skip
     """The fresh state of a recipe's run, with what `build` made; two runs of one seed start alike."""
     world, model, device = world or World(), joint.model, batches.device
@@ -132,12 +151,13 @@ def set_up(
         joint.compile()
     optimizer = adamw(
         model, joint.heads, learning_rate=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay,
-        betas=recipe.optimizer.betas,
+        betas=recipe.optimizer.betas, layer_decay=recipe.finetune.layer_decay if recipe.finetune else None,
     )  # fmt: skip
     return Run(
         model=model, joint=joint, optimizer=optimizer, batches=batches, device=device, world=world,
         average=Average(model, recipe.schedule.ema_decay) if recipe.schedule.ema_decay else None,
         scaler=GradScaler(device.type, enabled=recipe.precision == "float16"), accumulate=accumulate,
+        criterion=criterion,
     )  # fmt: skip
 
 
@@ -147,20 +167,24 @@ def fit(
 ) -> float:  # fmt: skip
     """Train to the recipe's last epoch, with a checkpoint and lines of metrics.jsonl in `folder`; the seconds it took.
 
-    Ctrl-C ends the run after the step at hand, with a checkpoint, and raises KeyboardInterrupt.
+    A run with a selection ends sooner where that settles. Ctrl-C ends the run after the step at hand, with a
+    checkpoint, and raises KeyboardInterrupt.
     """
     _keep_memory()
     world, batches = run.world, run.batches
-    steps = recipe.schedule.epochs * batches.steps_per_epoch
+    steps = (head_epochs(recipe) + recipe.schedule.epochs) * batches.steps_per_epoch
     joint = run.joint if world.size == 1 else DistributedDataParallel(run.joint)
     began = saved = time.monotonic()
     first = run.step
     with Log(folder, run.step, batches.batch_size // world.size, world) as log, _interruptions() as interrupted:
         stop = world.any(bool(interrupted))
-        while run.step < steps and not stop:
+        while run.step < steps and not run.settled and not stop:
             log.add(run.step + 1, *_step(run, joint, recipe, seed))
             run.step += 1
-            last, epoch_ends = run.step == steps, run.step % batches.steps_per_epoch == 0
+            epoch_ends = run.step % batches.steps_per_epoch == 0
+            if epoch_ends:
+                _look(run, recipe, last=run.step == steps)
+            last = run.step == steps or run.settled
             reporting = last or run.step % REPORT == 0 or (epoch_ends and batches.steps_per_epoch > REPORT)
             if reporting:
                 speed = (run.step - first) * batches.batch_size / (time.monotonic() - began)
@@ -176,7 +200,7 @@ def fit(
                     _save(run, log, folder, identity)
                     saved = time.monotonic()
         if stop:
-            if run.step < steps:
+            if run.step < steps and not run.settled:
                 _save(run, log, folder, identity)
             raise KeyboardInterrupt
     return log.seconds
@@ -184,23 +208,32 @@ def fit(
 
 def _step(run: Run, joint: nn.Module, recipe: Recipe, seed: int) -> tuple[float, dict[str, Tensor]]:
     """Take the run's next step: its learning rate and losses. What is random in it depends on (seed, step) alone."""
-    epoch = run.step / run.batches.steps_per_epoch
-    schedule, drloc = recipe.schedule, recipe.drloc
-    rate = learning_rate_at(
-        epoch + 1 / run.batches.steps_per_epoch, peak=recipe.optimizer.learning_rate,
-        warmup_epochs=schedule.warmup_epochs, cosine_epochs=schedule.cosine_epochs, final=schedule.final_learning_rate,
+    epoch = run.step / run.batches.steps_per_epoch - head_epochs(recipe)
+    schedule, drloc, peak = recipe.schedule, recipe.drloc, recipe.optimizer.learning_rate
+    rate = peak if epoch < 0 else learning_rate_at(
+        epoch + 1 / run.batches.steps_per_epoch, peak=peak, warmup_epochs=schedule.warmup_epochs,
+        cosine_epochs=schedule.cosine_epochs, final=schedule.final_learning_rate,
     )  # fmt: skip
+    if recipe.finetune:
+        hold(run.optimizer, run.joint, epoch)
     for group in run.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
     torch.manual_seed(key(seed, run.step, DROPOUT) + run.world.rank)  # of drop path
     losses = train_step(
         joint, run.optimizer, run.scaler, _parts(run, drloc.pairs if drloc else 0, seed), count=run.accumulate,
-        weight=weight_at(epoch, drloc.weight, drloc.warmup_epochs, drloc.schedule_epochs) if drloc else 0.0,
-        clip_norm=recipe.optimizer.clip_norm, precision=getattr(torch, recipe.precision),
+        weight=localization_weight(drloc, epoch), clip_norm=recipe.optimizer.clip_norm,
+        precision=getattr(torch, recipe.precision), criterion=run.criterion,
     )  # fmt: skip
     if run.average:
         run.average.update(run.model, run.step + 1)
     return rate, losses
+
+
+def _look(run: Run, recipe: Recipe, *, last: bool) -> None:
+    """Look at the validation images after an epoch, where there are any and it is time."""
+    epoch = run.step // run.batches.steps_per_epoch
+    if run.selection and recipe.finetune and (last or epoch % recipe.finetune.look_epochs == 0):
+        run.selection.look(run.model, run.tensors, run.step)
 
 
 def _parts(run: Run, pairs: int, seed: int) -> Iterator[tuple[Batch, Tensor | None]]:

@@ -4,16 +4,24 @@ import math
 from collections.abc import Iterable
 
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
 
 def adamw(
-    model: nn.Module, heads: nn.Module | None, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
-) -> torch.optim.AdamW:
-    """AdamW over the model and the localization heads, if any; no decay on biases, norms and tables."""
+    model: nn.Module, heads: nn.Module | None, *, learning_rate: float, weight_decay: float,
+    betas: tuple[float, float], layer_decay: float | None = None,
+) -> torch.optim.AdamW:  # fmt: skip
+    """AdamW over the model and the localization heads, if any; no decay on biases, norms and tables.
+
+    With a `layer_decay` each group of parameters has an `lr_scale`: 1 for the classifier, and that much less for every
+    layer further from it, as BEiT's fine-tuning has it (Bao et al. 2022).
+    """
     spared = getattr(model, "no_weight_decay", tuple)()  # the names of timm's position tables, among others
-    groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)
+    if layer_decay is None:
+        groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)
+    else:
+        groups = param_groups_layer_decay(model, weight_decay, no_weight_decay_list=spared, layer_decay=layer_decay)
     if heads is not None:
         groups += param_groups_weight_decay(heads, weight_decay)
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas, fused=True)

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from vtzoo import __version__, cards, datasets, export, files, inference, models, splits
 from vtzoo.datasets import Dataset
 from vtzoo.errors import VtzooError
 from vtzoo.evaluation.metrics import evaluate
+from vtzoo.inference import Classifier
 from vtzoo.recipe import Recipe, identity, load_recipe
 from vtzoo.splits import Split
 
@@ -23,9 +25,10 @@ from . import checkpoint
 from .curves import draw_curves
 from .data import check_test_images, open_batches
 from .distributed import together
-from .loop import Progress, Run, build, fit, set_up
+from .loop import Progress, build, fit, set_up
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # what result.json keeps the hashes of
+PICTURES = 256  # that a graph is verified on
 VERSIONED = ("torch", "timm", "numpy", "pillow", "onnxruntime")
 
 
@@ -46,10 +49,13 @@ def train(
     starts again after a process died goes on by itself; machines must share the folder `out`.
     """
     recipe = load_recipe(path)
+    if recipe.finetune:
+        hint = f"vtzoo finetune --model {recipe.finetune.source} --data DATA, with the images that it was trained on"
+        raise VtzooError(f"{path} goes on from another model's weights, on images of its own", hint)
     dataset = datasets.find(recipe.dataset)
     where = models.pick_device(device)
     with together(where) as world:
-        _claim(out, resume or world.restarts > 0 or not world.leads)
+        claim(out, resume or world.restarts > 0 or not world.leads)
         joint = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
         training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)  # before the hours
         with world.first():  # decodes the images into the cache, where the others find them
@@ -74,36 +80,47 @@ def train(
             "seed": seed, "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
             "train_images": images.images, "train_manifest": images.manifest, "train_skipped": images.skipped,
             "processes": world.size, "hardware": hardware(where),
-            "versions": {"vtzoo": __version__} | {name: installed(name) for name in VERSIONED},
+            "versions": versions(),
             "recipe_sha256": recipe_sha256,
         }  # fmt: skip
-        return finish(run, recipe, dataset, training.label_names, held=held, out=out, facts=facts)
+        run.model.load_state_dict(run.tensors)
+        pictures = held.select(np.arange(min(PICTURES, len(held)))).array(recipe.model.image_size)
+        return finish(
+            run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.label_names), out=out,
+            facts=facts, steps_per_epoch=batches.steps_per_epoch, pictures=pictures, measure=partial(accuracy, held),
+        )  # fmt: skip
+
+
+def accuracy(held: Split, classifier: Classifier) -> dict[str, Any]:
+    """What result.json says of a classifier on the test split."""
+    metrics = evaluate(classifier, held)
+    return {"top1": metrics.top1, "top5": metrics.top5, "images": metrics.images, "manifest": metrics.manifest}
 
 
 def finish(
-    run: Run, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...], *, held: Split, out: Path,
-    facts: dict[str, Any],
+    model: nn.Module, localizer: nn.Module | None, recipe: Recipe, config: dict[str, Any], *, out: Path,
+    facts: dict[str, Any], steps_per_epoch: int, pictures: np.ndarray,
+    measure: Callable[[Classifier], dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the model folder of a fitted run, measure it on the test split `held` as anybody loads it, and card it."""
-    if run.average:
-        run.model.load_state_dict(run.average.tensors)
-    config = describe(run.model, recipe, dataset, labels)
+    """Write the model folder of a fitted model, measure it as anybody loads it, and card it; its result.json.
+
+    `config` is its config.json, `facts` are what is known of the training, `pictures` prepared images to verify the
+    graph on.
+    """
     (out / "onnx").mkdir(exist_ok=True)
-    write_weights(run.model.state_dict(), out / "model.safetensors")
-    if run.localizer:
-        write_weights(run.localizer.state_dict(), out / "localizer.safetensors")
+    write_weights(model.state_dict(), out / "model.safetensors")
+    if localizer:
+        write_weights(localizer.state_dict(), out / "localizer.safetensors")
     write_json(out / "config.json", config)
-    draw_curves(out / "metrics.jsonl", out / "curves.png", run.batches.steps_per_epoch, recipe.drloc)
-    pictures = held.select(np.arange(min(256, len(held)))).array(recipe.model.image_size)
-    certificate = export.package(run.model, config, out, images=pictures)
+    draw_curves(out / "metrics.jsonl", out / "curves.png", steps_per_epoch, recipe.drloc)
+    certificate = export.package(model, config, out, images=pictures)
     published = [name for name in WEIGHTS if (out / name).exists()]
     result = {
         "name": recipe.name, "dataset": recipe.dataset, **facts,
         "certificate": vars(certificate), "weights": {name: files.sha256(out / name) for name in published},
     }  # fmt: skip
     write_json(out / "result.json", result)
-    metrics = evaluate(inference.load(out.resolve()), held)  # never an embedded model of the same name
-    result |= {"top1": metrics.top1, "top5": metrics.top5, "images": metrics.images, "manifest": metrics.manifest}
+    result |= measure(inference.load(out.resolve()))  # never an embedded model of the same name
     write_json(out / "result.json", result)
     files.write(out / "README.md", cards.render(config, recipe, result).encode())
     return result
@@ -151,6 +168,11 @@ def hardware(device: torch.device) -> str:
     return f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
 
 
+def versions() -> dict[str, str | None]:
+    """Of what a result depends on."""
+    return {"vtzoo": __version__} | {name: installed(name) for name in VERSIONED}
+
+
 def installed(name: str) -> str | None:
     """The version of an installed distribution; ONNX Runtime goes by two names."""
     for candidate in (name, f"{name}-gpu"):
@@ -161,7 +183,7 @@ def installed(name: str) -> str | None:
     return None
 
 
-def _claim(out: Path, resume: bool) -> None:
+def claim(out: Path, resume: bool) -> None:
     """Make the folder; refuse to train over an earlier run, unless to go on with it, and over a model put there."""
     if out.exists() and not out.is_dir():
         raise VtzooError(f"{out} is not a folder", "choose another --out")

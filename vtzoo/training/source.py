@@ -1,0 +1,108 @@
+"""The model that fine-tuning goes on from: its weights, how it wants its images, and the recipe it was trained by."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vtzoo import checked, files, hub, models
+from vtzoo.errors import VtzooError
+from vtzoo.inference.torch import imagenet_labels, read_model, tensors
+from vtzoo.preprocess import Preprocess, complete
+from vtzoo.recipe import Recipe, parse_recipe
+from vtzoo.zoo import Entry
+
+from .joint import Joint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A model with its weights, and what its folder says of it."""
+
+    entry: Entry
+    model: Any  # timm's methods are no part of nn.Module
+    described: dict[str, Any]  # its `pretrained_cfg`, complete
+    preprocess: Preprocess
+    recipe: Recipe | None  # None where nobody knows how it was trained, as with timm's own weights
+    sha256: str  # of its weights
+
+    @property
+    def name(self) -> str:
+        """Its architecture, by our name where we have one."""
+        architecture: str = self.entry.config["architecture"]
+        return next((ours for ours, timm in models.MODELS.items() if timm == architecture), architecture)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its classes are called; nothing for a model of features alone."""
+        classes = self.described["num_classes"]
+        if not classes:
+            return ()
+        return self.entry.labels if self.entry.named else imagenet_labels(classes) or self.entry.labels
+
+    @property
+    def multi(self) -> bool:
+        """Whether an image may have several of its classes."""
+        return bool(self.entry.config.get("multi_label", False))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What its architecture is built with, but for the image size, the number of classes and path dropping."""
+        given = dict(self.entry.config.get("model_args") or {})
+        return {key: value for key, value in given.items() if key not in ("num_classes", "drop_path_rate")}
+
+
+def open_source(name: str | Path, revision: str | None = None) -> Source:
+    """The model of that name, folder or repository, its weights verified; what cannot be trained is a VtzooError."""
+    if Path(name).suffix == ".onnx":
+        raise VtzooError(f"{name} is a graph, whose weights cannot be trained", "give the model folder it is made of")
+    entry = hub.find(name, revision=revision, use="torch")
+    preprocess = entry.preprocess
+    if preprocess.width is not None:
+        _, height, width = preprocess.shape
+        raise VtzooError(f"{entry.name} takes images of {height} x {width} pixels, and training makes squares")
+    return Source(
+        entry=entry, model=read_model(entry), described=complete(entry.config), preprocess=preprocess,
+        recipe=_recipe(entry), sha256=files.sha256(entry.folder / "model.safetensors"),
+    )  # fmt: skip
+
+
+def _recipe(entry: Entry) -> Recipe | None:
+    if not (entry.folder / "recipe.toml").is_file():
+        return None
+    try:
+        return parse_recipe(entry.recipe_text, str(entry.folder / "recipe.toml"))
+    except VtzooError as error:  # of another version, or another program's: the weights are what counts
+        log.warning("%s; the model is fine-tuned without what its recipe says", error.message)
+        return None
+
+
+def with_classes(source: Source, classes: tuple[str, ...], *, drop_path: float, keep: bool) -> nn.Module:
+    """The source's model with its weights, path dropping on where it has any, and a fresh head unless it is kept."""
+    config = source.entry.config
+    try:
+        model = models.create(config | {"model_args": (config.get("model_args") or {}) | {"drop_path_rate": drop_path}})
+    except TypeError:  # an architecture that drops no paths
+        model = models.create(config)
+    model.load_state_dict(source.model.state_dict())
+    if not keep:
+        model.reset_classifier(len(classes))  # type: ignore[operator]
+    return model
+
+
+def reuse_localizer(source: Source, joint: Joint) -> bool:
+    """Put the weights of the source's localization heads into those of `joint`, where they fit; whether they did."""
+    path = source.entry.folder / "localizer.safetensors"
+    if not joint.heads or not path.is_file():
+        return False
+    heads = joint.heads[0] if len(joint.heads) == 1 else joint.heads
+    weights = checked.read(path, source.entry.sha256("localizer.safetensors"))
+    shapes = {name: tuple(tensor.shape) for name, tensor in heads.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in weights.tensors.items()}:
+        return False
+    heads.load_state_dict(tensors(weights))
+    return True
