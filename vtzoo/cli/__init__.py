@@ -8,7 +8,9 @@ from .bench import bench
 from .card import card
 from .doctor import doctor
 from .evaluate import evaluate
+from .explain import explain
 from .export import export
+from .finetune import finetune
 from .hub import publish, pull, verify
 from .models import list_models, show
 from .options import DEFAULT_MODEL as DEFAULT_MODEL
@@ -65,7 +67,9 @@ app.command("list", short_help="List the models with their accuracy, or the reci
 app.command(short_help="Show what is known of a model: training, accuracy, classes.")(show)
 app.command(short_help="Print a model's card.")(card)
 app.command(short_help="Measure a model on its test images.")(evaluate)
+app.command(short_help="Draw where a model looked in a photograph.")(explain)
 app.command(short_help="Train a recipe into a model folder.")(train)
+app.command(short_help="Teach a model the classes of your own images.")(finetune)
 app.add_typer(recipe_app, name="recipe", short_help="Show a recipe, or copy one to edit.")
 app.command(short_help="Write a model as one verified ONNX file.")(export)
 app.command(short_help="Measure a model on each runtime and precision here.")(bench)

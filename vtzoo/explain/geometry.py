@@ -1,0 +1,53 @@
+"""What of a photograph a model sees, in the photograph's own pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vtzoo.preprocess import Preprocess, _offset, _resized
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A rectangle in pixels of the photograph, from its upper left corner; with a border around it, it is larger."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def pixels(self, width: int, height: int) -> list[int]:
+        """Left, top, right and bottom of what lies within a photograph of that size."""
+        sides = ((self.left, width), (self.top, height), (self.right, width), (self.bottom, height))
+        return [round(min(max(value, 0), side)) for value, side in sides]
+
+    def scaled(self, factor: float) -> "Box":
+        """The rectangle in a photograph of `factor` times the size."""
+        left, top, right, bottom = (factor * side for side in (self.left, self.top, self.right, self.bottom))
+        return Box(left=left, top=top, right=right, bottom=bottom)
+
+
+def seen(width: int, height: int, preprocess: Preprocess) -> Box:
+    """The part of a photograph, of that size in pixels, that `vtzoo.preprocess.prepare` leaves."""
+    (wide, high), (_, rows, columns) = _resized(width, height, preprocess), preprocess.shape
+    left, top = -_offset(columns, wide), -_offset(rows, high)
+    across, down = width / wide, height / high
+    return Box(left=left * across, top=top * down, right=(left + columns) * across, bottom=(top + rows) * down)
+
+
+def spread(cells: np.ndarray, box: Box, width: int, height: int, *, smooth: bool) -> np.ndarray:
+    """The values of a grid over the box, float32 (height, width) of a photograph; NaN where the model saw nothing.
+
+    `smooth` goes from the centre of a cell to the next in between; else a cell has one value.
+    """
+    sides = round(box.left), round(box.top), round(box.right), round(box.bottom)
+    left, top, right, bottom = sides
+    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    size = max(right - left, 1), max(bottom - top, 1)
+    grown = np.asarray(Image.fromarray(cells.astype(np.float32)).resize(size, method))
+    grown = grown.clip(cells.min(), cells.max())  # bicubic overshoots
+    spread = np.full((height, width), np.nan, np.float32)
+    visible = grown[max(-top, 0) : height - top, max(-left, 0) : width - left]
+    spread[max(top, 0) : max(top, 0) + visible.shape[0], max(left, 0) : max(left, 0) + visible.shape[1]] = visible
+    return spread

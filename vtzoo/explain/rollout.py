@@ -1,0 +1,79 @@
+"""Attention rollout: how much of each token there is in what a plain vision transformer pools.
+
+Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020 (arXiv 2005.00928).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from timm.layers import Attention
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from vtzoo.drloc import SMALLEST_SIDE
+from vtzoo.models.t2t import T2TViT
+
+PLAIN = (VisionTransformer, T2TViT)  # exactly these: what is derived from them may attend in other ways
+POOLS = ("token", "avg")
+
+
+@torch.no_grad()
+def attentions(model: nn.Module, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b heads n n"]] | None:
+    """The attention weights of every block, first to last; None where the model is no plain vision transformer.
+
+    timm's fused attention never has the weights: it is switched off for this one pass.
+    """
+    plain: Any = model
+    if type(model) not in PLAIN or plain.global_pool not in POOLS or min(_grid(model, images)) < SMALLEST_SIDE:
+        return None
+    layers = [getattr(block, "attn", None) for block in plain.blocks]
+    if not all(type(layer) is Attention for layer in layers):
+        return None
+    return _record(model, layers, images)
+
+
+def _record(model: nn.Module, layers: list[Any], images: Tensor) -> list[Tensor]:
+    kept: list[Tensor] = []
+    fused = [layer.fused_attn for layer in layers]
+    # Dropout does nothing here, and what goes through it are the weights.
+    hooks = [layer.attn_drop.register_forward_hook(lambda _, __, weights: kept.append(weights)) for layer in layers]
+    try:
+        for layer in layers:
+            layer.fused_attn = False
+        model(images)
+    finally:
+        for layer, was, hook in zip(layers, fused, hooks, strict=True):
+            layer.fused_attn = was
+            hook.remove()
+    return kept
+
+
+def roll_out(model: nn.Module, weights: list[Tensor], images: Float[Tensor, "1 c h w"]) -> np.ndarray:
+    """What each cell of the grid has in the pooled token, float32 (rows, columns), as a multiple of an equal share.
+
+    Where the model pools all cells, it is the mean over them.
+    """
+    plain: Any = model
+    mixed, prefix = mixture(weights)[0], plain.num_prefix_tokens
+    pooled = mixed[0] if plain.global_pool == "token" else mixed[prefix:].mean(dim=0)
+    cells = pooled[prefix:]
+    return (cells / cells.mean()).reshape(_grid(model, images)).cpu().numpy()
+
+
+def mixture(weights: list[Float[Tensor, "b heads n n"]]) -> Float[Tensor, "b n n"]:
+    """The product of all blocks: row i says how much of each input token there is in output token i; rows sum to 1.
+
+    A block is the mean of its heads and, for the residual connection, half the identity.
+    """
+    identity = torch.eye(weights[0].shape[-1], device=weights[0].device)
+    product = identity.expand(len(weights[0]), -1, -1)
+    for block in weights:
+        product = (block.mean(dim=1) + identity) / 2 @ product
+    return product
+
+
+def _grid(model: nn.Module, images: Tensor) -> tuple[int, int]:
+    plain: Any = model
+    return plain.patch_embed.dynamic_feat_size(images.shape[-2:])
