@@ -1,41 +1,76 @@
 """The command `vtzoo evaluate`."""
 
+from pathlib import Path
+from typing import Annotated, Literal
+
 import typer
 
-from .options import (
-    DEFAULT_MODEL,
-    BackendOption,
-    DataOption,
-    DeviceOption,
-    JsonOption,
-    ModelOption,
-    RevisionOption,
-    print_json,
-)
+from .options import DEFAULT_MODEL, BackendOption, DeviceOption, JsonOption, ModelOption, RevisionOption, print_json
 
 
 def evaluate(
     model: ModelOption = DEFAULT_MODEL,
     revision: RevisionOption = None,
-    data: DataOption = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Labelled images: a folder, a CSV, Parquet, or ORG/NAME on the Hub."),
+    ] = None,
+    split: Annotated[
+        Literal["test", "val", "train"] | None,
+        typer.Option(help="Which of the images; by default test, else val, else all of them."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write tables, answers and pictures there, and a report.md.")
+    ] = None,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out images of classes that the model lacks, and count them.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Exit with 0 where some images cannot be read, too.")
+    ] = False,
+    image_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column of images, where it goes by no usual name.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column of labels, where it goes by no usual name.")
+    ] = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure top-1 and top-5 on the test split of the model's own dataset: the numbers on its card.
+    """Measure a model on labelled images: accuracy, calibration, each class, and what is taken for what.
+
+    Without --data these are the test images of the model's own dataset, and the accuracy is the one on its card.
+    Classes are matched by name. A class that the model lacks is an error, which names it; --skip-unknown goes on.
+
+    An image that cannot be read is reported by name and left out, and the exit code is 1, unless with --skip-bad.
 
     Needs the extra `train`: pip install "vtzoo[train]".
     """
-    from vtzoo.evaluation.metrics import evaluate_model
+    from vtzoo.evaluation import report as reports
+    from vtzoo.evaluation.assess import assess
+    from vtzoo.evaluation.subject import Request
+    from vtzoo.evaluation.words import lines
     from vtzoo.progress import counting
 
+    request = Request(
+        data=data, split=split, skip_unknown=skip_unknown, image_column=image_column, label_column=label_column
+    )
+    if report:
+        reports.check(report)
     with counting("evaluating") as count:
-        metrics = evaluate_model(
-            model, data, revision=revision, backend=backend, device=device, progress=count
-        ).as_json()
+        found = assess(model, request, revision=revision, backend=backend, device=device, progress=count)
+    for told in found.unreadable:
+        typer.echo(f"Error: {told}", err=True)
+    for note in found.subject.notes:
+        typer.echo(f"Note: {note}", err=True)
+    written = reports.write(found, report) if report else None
     if as_json:
-        print_json(metrics)
-        return
-    typer.echo(f"top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} on {metrics['images']:,} images")
-    typer.echo(f"manifest of the split: {metrics['manifest']}")
-    typer.echo(f"{metrics['images_per_second']:.0f} images/s")
+        print_json(found.as_json())
+    else:
+        for line in lines(found):
+            typer.echo(line)
+    if written:
+        typer.echo(f"report: {written}", err=as_json)
+    if found.unreadable and not skip_bad:
+        raise typer.Exit(1)
