@@ -81,7 +81,7 @@ def _up_to(grid: Float[Tensor, "1 c h w"], outputs: list[Tensor]) -> list[tuple[
 
 
 def as_grid(output: Tensor, shape: torch.Size) -> Float[Tensor, "1 c h w"] | None:
-    """The output as a grid of that shape, from channels first or last, or tokens after others; None if it is neither."""
+    """The output as a grid of that shape, from channels first or last, or from tokens; None where it is neither."""
     _, channels, rows, columns = shape
     if output.shape == shape:
         return output

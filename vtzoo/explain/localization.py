@@ -1,6 +1,7 @@
 """What a model's localization head answers about the pairs of an image's tokens, beside the truth."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,16 +124,15 @@ def _stage(drloc: Drloc, grids: list[Tensor], stored: dict[str, Tensor]) -> int:
 
 def _last(stored: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of one head: of several, which have numbers before their names, the last."""
-    heads = {name.partition(".")[0] for name in stored} - {"head"}
-    last = max(heads, key=lambda name: int(name) if name.isdigit() else -1, default=None)
-    return (
-        stored
-        if last is None
-        else {name.removeprefix(f"{last}."): tensor for name, tensor in stored.items() if name.startswith(f"{last}.")}
-    )
+    numbers = [int(first) for first in (name.partition(".")[0] for name in stored) if first.isdecimal()]
+    prefix = f"{max(numbers)}." if numbers else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
 
 
-def _head(drloc: Drloc, grid: Float[Tensor, "1 c h w"], weights: dict[str, Tensor], path: Any) -> Any:
+def _head(
+    drloc: Drloc, grid: Float[Tensor, "1 c h w"], weights: dict[str, Tensor], path: Path
+) -> DenseRelativeLocalization:
+    """The head that the recipe describes for that grid, with its weights; a misfit is a VtzooError that names it."""
     loss = "l1" if drloc.loss in (None, "every_stage") else drloc.loss
     side = max(grid.shape[-2:]) if loss in DISTRIBUTIONS else None
     head = DenseRelativeLocalization(grid.shape[1], normalize=drloc.normalize, loss=loss, side=side)

@@ -1,0 +1,128 @@
+"""Does drloc's error tell foreign images? `python tests/bench/outliers.py --data FOLDER [--images N] [--save]`.
+
+The embedded model sees images of CIFAR-100's test split, which are like its training ones, and images of other kinds:
+uniform noise of its own size, scikit-learn's handwritten digits, and a 64 px copy of Flowers-102 where --data has one.
+Printed is the area under the ROC curve of telling the other kind from CIFAR-100 by the mean localization error of an
+image and by what is usual, 1 - the largest probability: 0.5 is chance, 1 is perfect, below 0.5 is the wrong way round.
+The interval is a bootstrap's over the images, 95%.
+"""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve()
+SAVED = HERE.with_suffix(".json")
+README = HERE.parents[2] / "README.md"
+MODEL = "swin_t-drloc-cifar100"
+DRAWS = 1000  # of the bootstrap
+SCORES = {"error": "localization error", "doubt": "1 - largest probability"}
+
+
+def kinds(data: Path, images: int, size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """The name and the images, uint8 (n, 3, size, size), of each kind; the model's own kind comes first."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    from vtzoo import datasets, splits
+    from vtzoo.preprocess import Preprocess, prepare
+
+    for name, title in (("cifar100", "CIFAR-100, test"), ("flowers102_64px", "Flowers-102, 64 px copy, test")):
+        if (data / name).is_dir():
+            split = splits.read(datasets.find(name.partition("_")[0]), "test", data / name)
+            yield title, split.select(np.arange(images)).array(size)
+    yield "uniform noise", np.random.default_rng(0).integers(0, 256, (images, 3, size, size), dtype=np.uint8)
+    digits = (load_digits().images[:images] * 15.9375).astype(np.uint8)  # 0 to 16
+    fit = Preprocess(size=size, interpolation="bicubic", crop=1.0)
+    yield "handwritten digits", np.stack([prepare(Image.fromarray(digit).convert("RGB"), fit) for digit in digits])
+
+
+def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """The localization error, in cells, and the doubt of the embedded model about each image."""
+    from vtzoo import hub, inference
+    from vtzoo.explain import normalized
+    from vtzoo.explain.localization import read_localizer
+
+    entry = hub.find(MODEL)
+    classifier: Any = inference.load(entry, backend="torch", device="cpu")
+    localizer = read_localizer(entry, classifier.model, normalized(classifier, pixels[:1]))
+    if localizer is None:
+        raise SystemExit(f"{MODEL} has no localization head")
+    parts = [pixels[start : start + 100] for start in range(0, len(pixels), 100)]
+    found = [one for part in parts for one in localizer.answers(classifier.model, normalized(classifier, part))]
+    return {"error": np.array([one.error for one in found]), "doubt": 1 - classifier(pixels).max(axis=1)}
+
+
+def separation(own: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """The area under the ROC curve by which the `other` scores are told from the model's own, and its interval."""
+    from sklearn.metrics import roc_auc_score
+
+    def area(ours: np.ndarray, theirs: np.ndarray) -> float:
+        truth = np.repeat([0, 1], [len(ours), len(theirs)])
+        return float(roc_auc_score(truth, np.concatenate([ours, theirs])))
+
+    random = np.random.default_rng(0)
+    drawn = [area(random.choice(own, len(own)), random.choice(other, len(other))) for _ in range(DRAWS)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"auroc": area(own, other), "low": float(low), "high": float(high)}
+
+
+def bench(data: Path, images: int, size: int = 32) -> list[dict[str, Any]]:
+    """A row a kind: how many images, their mean scores, and by each score how well they are told from the first."""
+    rows: list[dict[str, Any]] = []
+    own: dict[str, np.ndarray] = {}
+    for name, pixels in kinds(data, images, size):
+        found = scores(pixels)
+        row = {"kind": name, "images": len(pixels), "means": {key: float(found[key].mean()) for key in SCORES}}
+        rows.append(row | {key: separation(own[key], found[key]) for key in SCORES if own})
+        own = own or found
+    return rows
+
+
+def render(measured: dict[str, Any]) -> str:
+    """The Markdown table of a measurement, as it stands in the README."""
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    lines = [f"{measured['model']}; {measured['machine']}; {versions}; intervals of 95%.", ""]
+    lines += ["| images | n | mean error, cells | AUROC of the error | AUROC of 1 - largest probability |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for row in measured["rows"]:
+        told = [_area(row[key]) if key in row else "" for key in SCORES]
+        lines.append(f"| {row['kind']} | {row['images']} | {row['means']['error']:.3f} | {' | '.join(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _area(found: dict[str, float]) -> str:
+    return f"{found['auroc']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def main() -> None:
+    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds cifar100/ and flowers102_64px/")
+    parser.add_argument("--images", type=int, default=500, help="of each kind")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
+    arguments = parser.parse_args()
+    measured = {
+        "model": MODEL,
+        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
+        "versions": {name: version(name) for name in ("vtzoo", "torch", "timm", "scikit-learn")},
+        "rows": bench(arguments.data, arguments.images),
+    }
+    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
+    if arguments.save:
+        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        from vtzoo.cards import put
+
+        README.write_text(put(README.read_text(encoding="utf-8"), "outliers", render(measured)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
