@@ -79,7 +79,7 @@ def test_the_worst_and_the_least_certain_come_first(
     sheets = []
     monkeypatch.setattr(report, "contact_sheet", lambda rows, numbers, captions: sheets.append((numbers, captions)))
     report.pictures(tags)
-    assert sheets[0] == ([3], [("has red", "39.2% that it has")])  # the only one on the wrong side of a half
+    assert sheets[0] == ([3], [("red: yes", "predicted 39.2%")])  # the only one on the wrong side of a half
     assert sheets[1][0][0] == 3
     assert len(sheets[1][0]) == 6
     sheets.clear()

@@ -7,7 +7,9 @@ from typing import Any
 
 import datasets as library
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from vtzoo import collection, datasets
 from vtzoo.errors import VtzooError
@@ -217,6 +219,17 @@ def test_the_same_columns_with_other_classes_are_peoples_own(stored: Photos) -> 
     data = stored(["zebra", *CIFAR10[:0:-1]], 1, 2)
     with pytest.raises(VtzooError, match="no training images in "):
         find(data, CIFAR10, TRAINED)
+
+
+def test_a_damaged_file_and_one_of_other_columns_are_no_data_set_of_the_model_s(stored: Photos) -> None:
+    file = stored(list(CIFAR10), 3, 1, 9) / "test-0.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-50])
+    with pytest.raises(VtzooError, match=r"cannot read .*test-0\.parquet"):
+        find(file.parent, CIFAR10, TRAINED)
+    parquet.write_table(pyarrow.table({"weight": [1.0]}), file)
+    with pytest.raises(VtzooError, match="no column of images in "):
+        find(file.parent, CIFAR10, TRAINED)
 
 
 def test_class_folders_of_the_model_s_own_data_set_are_read_as_that(photos: Photos) -> None:

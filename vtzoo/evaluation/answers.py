@@ -35,15 +35,16 @@ def ask(
     """
     started = time.perf_counter()
     images = Pass(split=split, keep=lambda image: prepare(image, classifier.preprocess))
-    numbers, answers = [], []
+    numbers = []
+    probabilities = np.empty((len(split), len(classifier.labels)), np.float32)  # once: there may be a gigabyte of them
     for some, pixels in _batches(iter(images), batch_size):
+        probabilities[len(numbers) : len(numbers) + len(some)] = classifier(pixels)
         numbers += some
-        answers.append(classifier(pixels))
         if progress:
             progress(len(some))
-    if not answers:
+    if not numbers:
         raise next(iter(images.errors.values()), VtzooError("there are no images to measure on"))
-    probabilities = np.concatenate(answers)
+    probabilities = probabilities[: len(numbers)]
     require_finite(probabilities)
     return Answers(
         numbers=np.array(numbers),

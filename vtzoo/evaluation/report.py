@@ -114,8 +114,8 @@ def _of_several(assessment: Assessment) -> dict[str, bytes | None]:
         numbers = np.argsort(-values, kind="stable")
         numbers = numbers[values[numbers] >= least]
         captions = [
-            (f"{'has' if targets[one, worst[one]] == 1 else 'has no'} {names[worst[one]]}",
-             f"{assessment.probabilities[one, worst[one]]:.1%} that it has")
+            (f"{names[worst[one]]}: {'yes' if targets[one, worst[one]] == 1 else 'no'}",
+             f"predicted {assessment.probabilities[one, worst[one]]:.1%}")
             for one in numbers[:MOST]
         ]  # fmt: skip
         return _sheet(assessment, numbers, captions)

@@ -117,12 +117,11 @@ def _holds(row: Dataset, folder: Path) -> bool:
         return split and bool(inside) and inside <= set(datasets.labels(row.name) or ())
     from pyarrow import parquet
 
-    schema = parquet.read_schema(files[0])
-    if not set(row.columns) <= set(schema.names):
-        return False
     try:
-        features = splits.library().Features.from_arrow_schema(schema)
-    except (NotImplementedError, ValueError):  # a type that no named data set has
+        features = splits.library().Features.from_arrow_schema(parquet.read_schema(files[0]))
+    except (OSError, NotImplementedError, ValueError):  # damaged, or of types that no named data set has
+        return False
+    if not set(row.columns) <= features.keys():
         return False
     names, known = getattr(features[row.label_column], "names", None), datasets.labels(row.name)
     return names is None or (tuple(names) == known if known else len(names) == row.classes)
