@@ -334,24 +334,6 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return recorder
 
 
-def test_evaluate_passes_its_options_on_and_prints_fractions_as_json(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from vtzoo.evaluation import metrics
-
-    measured = metrics.Metrics(top1=0.5, top5=0.75, images=4, manifest="abc", seconds=2.0)
-    recorder = Recorder(measured)
-    monkeypatch.setattr(metrics, "evaluate_model", recorder)
-    result = vt("evaluate", "-m", NAME, "--data", tmp_path, "--device", "cpu", "--json")
-    arguments, settings = recorder.called
-    assert callable(settings.pop("progress"))
-    assert (arguments, settings) == ((NAME, tmp_path), {"backend": "onnx", "device": "cpu"})
-    assert json.loads(result.stdout) == measured.as_json()
-    assert vt("evaluate", "-m", NAME).stdout == (
-        "top-1 50.00%, top-5 75.00% on 4 images\nmanifest of the split: abc\n2 images/s\n"
-    )
-
-
 def test_export_passes_its_options_on_and_prints_the_certificate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

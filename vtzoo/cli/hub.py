@@ -129,9 +129,10 @@ def _tell(row: dict[str, Any]) -> None:
     typer.echo(f"{name}: {state}")
     if row["damaged"]:
         typer.echo(f"Hint: vtzoo pull {row['name']} downloads them again", err=True)
-    if "top1" in row:
-        same = "as" if row["reproduced"] else "NOT as"
-        typer.echo(f"top-1 {row['top1']:.2%} on {row['images']:,} images, {same} on its card: {row['stated']:.2%}")
+    for key, name in (("top1", "top-1"), ("map", "mAP")):
+        if key in row:
+            same = "as" if row["reproduced"] else "NOT as"
+            typer.echo(f"{name} {row[key]:.2%} on {row['images']:,} images, {same} on its card: {row['stated']:.2%}")
 
 
 def _size(size: int) -> str:
