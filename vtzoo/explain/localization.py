@@ -37,9 +37,9 @@ class Localization:
     def error(self) -> float:
         """The mean absolute error over pairs and axes, in cells.
 
-        It is no sure sign of a foreign image. tests/bench/outliers.py asked how well it tells 500 of a kind from 500 test
-        images of the embedded model's own data, as an area under the ROC curve: 0.99 for noise, 0.70 for photographs of
-        flowers, 0.32 for handwritten digits, whose layout is easier than that of a photograph. 0.5 is chance.
+        It is no sure sign of a foreign image. tests/bench/outliers.py asks how well it tells 500 images of a kind from
+        500 of CIFAR-100's test split, the embedded model's own, as an area under the ROC curve, where 0.5 is chance:
+        0.995 for noise, 0.70 for photographs of flowers, and 0.32, the wrong way round, for handwritten digits.
         """
         return float(np.abs(self.predicted - self.true).mean())
 
