@@ -11,7 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is import
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = (
-    "vtzoo.drloc", "vtzoo.models", "vtzoo.training.augment", "vtzoo.training.crops", "vtzoo.training.data",
+    "vtzoo.drloc", "vtzoo.explain", "vtzoo.models", "vtzoo.training.augment", "vtzoo.training.crops", "vtzoo.training.data",
     "vtzoo.training.joint", "vtzoo.training.pixels", "vtzoo.training.workers",
 )  # fmt: skip
 install_import_hook(list(CHECKED), "beartype.beartype")

@@ -127,18 +127,18 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     Equal to timm's evaluation transform on PIL images, pixel for pixel. An image that would be resized to more than
     the pixel cap, or to nothing, is a VtzooError.
     """
-    size = width, height = _resized(image.width, image.height, preprocess)
+    size = width, height = resized(image.width, image.height, preprocess)
     if not 0 < width * height <= PIXEL_CAP:
         raise VtzooError(f"the image, {image.width} x {image.height} pixels, is too narrow to be resized")
     if image.size != size:
         image = image.resize(size, RESAMPLING[preprocess.interpolation])
     _, rows, columns = preprocess.shape
     cut = Image.new("RGB", (columns, rows), preprocess.fill)
-    cut.paste(image, (_offset(columns, width), _offset(rows, height)))
+    cut.paste(image, (offset(columns, width), offset(rows, height)))
     return np.ascontiguousarray(np.asarray(cut, dtype=np.uint8).transpose(2, 0, 1))
 
 
-def _resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
+def resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
     """The image's width and height before it is cut, with timm's rounding in each of its cases."""
     rows, columns = (math.floor(side / preprocess.crop) for side in preprocess.shape[1:])
     if preprocess.mode == "squash":
@@ -150,7 +150,7 @@ def _resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]
     return round(width / ratio), round(height / ratio)
 
 
-def _offset(room: int, length: int) -> int:
+def offset(room: int, length: int) -> int:
     """Where a centred image begins: to the left of the middle in a border; where it is cut, halves become even."""
     return (room - length) // 2 if length < room else -round((length - room) / 2)
 

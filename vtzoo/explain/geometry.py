@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vtzoo.preprocess import Preprocess, _offset, _resized
+from vtzoo.preprocess import Preprocess, offset, resized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Box:
 
 def seen(width: int, height: int, preprocess: Preprocess) -> Box:
     """The part of a photograph, of that size in pixels, that `vtzoo.preprocess.prepare` leaves."""
-    (wide, high), (_, rows, columns) = _resized(width, height, preprocess), preprocess.shape
-    left, top = -_offset(columns, wide), -_offset(rows, high)
+    (wide, high), (_, rows, columns) = resized(width, height, preprocess), preprocess.shape
+    left, top = -offset(columns, wide), -offset(rows, high)
     across, down = width / wide, height / high
     return Box(left=left * across, top=top * down, right=(left + columns) * across, bottom=(top + rows) * down)
 
