@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import group_parameters
 from torch import nn
 from transformers import CvtConfig, CvtForImageClassification
 
@@ -205,3 +206,14 @@ def test_timm_makes_a_backbone_of_grids_of_it():
 def test_the_class_token_is_named_for_no_weight_decay(shared):
     model = shared
     assert model.no_weight_decay() == {name for name, _ in model.named_parameters() if "cls_token" in name} != set()
+
+
+def test_layers_are_told_apart_from_the_images_to_the_head(shared):
+    found = group_parameters(shared, shared.group_matcher(), reverse=True)
+    assert found.keys() == {name for name, _ in shared.named_parameters()}
+    heads = ("stages.0.embed", "stages.0.blocks.0", "stages.1.embed", "stages.1.blocks.0", "stages.1.blocks.1")
+    heads += ("stages.2.embed", *(f"stages.2.blocks.{block}" for block in range(10)))
+    others = {"stages.2.cls_token": 5, "norm.weight": 15, "norm.bias": 15, "head.weight": 16, "head.bias": 16}
+    for name, layer in found.items():
+        expected = [number for number, head in enumerate(heads) if name.startswith(f"{head}.")]
+        assert [layer] == (expected or [others[name]])

@@ -13,7 +13,7 @@ from PIL import Image
 from vtzoo import datasets
 from vtzoo.decoding import Rows, Split
 from vtzoo.recipe import Recipe, parse_recipe
-from vtzoo.training import loop
+from vtzoo.training import loop, run
 from vtzoo.training.crops import Crops
 from vtzoo.training.data import Batches
 from vtzoo.training.pixels import Pixels
@@ -66,6 +66,8 @@ normalize = false
 warmup_epochs = 1
 schedule_epochs = 4
 """
+
+COLOURS = {"Rote Grütze": (200, 60, 60), "grün": (60, 200, 60), "青": (60, 60, 200)}  # of people's classes
 
 Edit = Callable[..., str]
 Starter = Callable[..., loop.Run]
@@ -139,6 +141,31 @@ def make_split() -> Callable[..., Split]:
         return Split(labels=np.arange(len(images)) % 10, label_names=names, rows=rows)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_source(recipe_text: Edit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder to fine-tune from: the tiny recipe's model and head with their first weights, and its recipe."""
+    folder, recipe, cpu = tmp_path_factory.mktemp("source"), parse_recipe(recipe_text()), torch.device("cpu")
+    joint, row = loop.build(recipe, 10, 7, cpu), datasets.find("cifar10")
+    run.write_weights(joint.model.state_dict(), folder / "model.safetensors")
+    run.write_weights(joint.heads[0].state_dict(), folder / "localizer.safetensors")
+    run.write_json(folder / "config.json", run.describe(joint.model, recipe, row, datasets.labels("cifar10") or ()))
+    (folder / "recipe.toml").write_text(recipe_text())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders train/ and test/, each with three of twelve or four images, 20x20 pixels of noise around a colour."""
+    folder, random = tmp_path_factory.mktemp("people"), np.random.default_rng(8)
+    for part, count in (("train", 12), ("test", 4)):
+        for name, colour in COLOURS.items():
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                noise = random.normal(colour, 40, (20, 20, 3)).clip(0, 255).astype(np.uint8)
+                (folder / part / name / f"Bild {number}.png").write_bytes(png(noise))
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-EPOCHS = 8  # of three steps
+EPOCHS = 8  # of three steps, as in zygote.py
 COLOURS = """color_jitter = 0.4
 rand_augment = { operations = 2, magnitude = 9.0, magnitude_std = 0.5, probability = 0.5 }
 """
@@ -39,14 +39,16 @@ class Trainer:
         return int(self.process.stdout.readline())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["train", "finetune"])
 def trainer(
-    recipe_text: Callable[..., str], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Trainer]:
+    request: pytest.FixtureRequest, recipe_text: Callable[..., str], tiny_data: Path, tiny_source: Path, people: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Trainer]:  # fmt: skip
     folder = tmp_path_factory.mktemp("kill")
     text = recipe_text(epochs=EPOCHS, cosine_epochs=EPOCHS, schedule_epochs=EPOCHS)
     (folder / "recipe.toml").write_text(text.replace("flip = true\n", f"flip = true\n{COLOURS}"))
-    command = [sys.executable, str(Path(__file__).with_name("zygote.py")), str(folder / "recipe.toml"), str(tiny_data)]
+    what = [tiny_source, people] if request.param == "finetune" else [folder / "recipe.toml", tiny_data]
+    command = [sys.executable, str(Path(__file__).with_name("zygote.py")), *map(str, what)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder

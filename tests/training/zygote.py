@@ -1,9 +1,10 @@
-"""A process that has everything imported and forks one training process after another: `python zygote.py RECIPE DATA`.
+"""A process that has everything imported and forks one training process after another: `python zygote.py FROM DATA`.
 
-For each line "FOLDER SECONDS WORKERS" on stdin it starts `train(..., out=FOLDER, resume=True)` in a child, kills it
-with SIGKILL after the seconds unless they are 0, and prints how it ended: 0, or minus the signal. Images come out of
-the cache, or from so many processes unless they are 0. The kill is sent from
-here, by the only process that can know that the child's number is still the child's. Every step leaves a checkpoint.
+FROM is a recipe, or a model folder that is fine-tuned on the images of DATA. For each line "FOLDER SECONDS WORKERS" on
+stdin it trains into FOLDER, or goes on there, in a child, kills it with SIGKILL after the seconds unless they are 0,
+and prints how it ended: 0, or minus the signal. Images come out of the cache, or from so many processes unless they are
+0, where a recipe is trained. The kill is sent from here, by the only process that can know that the child's number is
+still the child's. Every step leaves a checkpoint.
 """
 
 import os
@@ -12,19 +13,33 @@ import sys
 import time
 from pathlib import Path
 
-from vtzoo import splits
-from vtzoo.training import loop, run
+from vtzoo import collection, splits
+from vtzoo.training import finetune, loop, run
+from vtzoo.training.job import prepare
+from vtzoo.training.plan import Wishes
 
+EPOCHS = 8  # of fine-tuning, the first without the backbone
 loop.CHECKPOINT_SECONDS = -1
-run.finish = lambda *_, **__: {}  # what comes after the last step is tested elsewhere
-recipe, data = map(Path, sys.argv[1:])
+run.finish = finetune.finish = lambda *_, **__: {}  # what comes after the last step is tested elsewhere
+source, data = map(Path, sys.argv[1:])
+
+
+def train(out: Path, workers: int) -> None:
+    """Train, or go on training, in a folder."""
+    if source.suffix == ".toml":
+        run.train(source, data=data, out=out, device="cpu", resume=True, workers=workers or None)
+    else:
+        job = prepare(source, collection.read(data), wishes=Wishes(epochs=EPOCHS), device="cpu")
+        finetune.finetune(job, out, resume=True)
+
+
 splits.library()  # imported before the forks
 print("ready", flush=True)
 for line in sys.stdin:
     folder, seconds, workers = line.rsplit(maxsplit=2)
     child = os.fork()
     if child == 0:
-        run.train(recipe, data=data, out=Path(folder), device="cpu", resume=True, workers=int(workers) or None)
+        train(Path(folder), int(workers))
         os._exit(0)
     if float(seconds):
         time.sleep(float(seconds))

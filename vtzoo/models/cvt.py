@@ -165,13 +165,9 @@ class CvT(nn.Module):
         return self.forward_intermediates(images, indices=1)[0]
 
     def forward_intermediates(
-        self,
-        images: Float[Tensor, "b _ _ _"],
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> Any:
+        self, images: Float[Tensor, "b _ _ _"], indices: int | Sequence[int] | None = None, norm: bool = False,
+        output_fmt: str = "NCHW", intermediates_only: bool = False,
+    ) -> Any:  # fmt: skip
         """What `forward_features` gives, and the stages' grids (b, c, h, w); the grids alone if `intermediates_only`.
 
         `indices` are the stages wanted, the last so many of them, or None for all three. `norm` normalizes the last
@@ -206,6 +202,11 @@ class CvT(nn.Module):
         self.num_classes, self.global_pool = num_classes, global_pool or self.global_pool
         head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         self.head = head.to(self.norm.weight).apply(initialize)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The patterns, timm's, of the layers that learning rates decay by: an embedding each, and each block."""
+        blocks = [(r"^stages\.(\d+)\.(?:embed|cls_token)", (-1,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)]
+        return {"stem": r"^stages\.0\.embed", "blocks": [*blocks, (r"^norm", (99999,))]}
 
     def no_weight_decay(self) -> set[str]:
         """The names of the parameters that weight decay would only harm, besides norms and biases."""

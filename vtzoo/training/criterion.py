@@ -48,7 +48,7 @@ def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     """The mean over classes of scikit-learn's average precision, each over the images of which it is known.
 
-    A class that no image is known to have has none, and does not count; 0 where none counts.
+    A class counts that one of them is known to have, and another not to have; without any it is 0.
     """
     from sklearn.metrics import average_precision_score
 
@@ -56,7 +56,7 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     found = [
         average_precision_score(truth[there], score[there])
         for score, truth, there in zip(scores.T, targets.T, known.T, strict=True)
-        if (truth[there] > 0.5).any()
+        if len(np.unique(truth[there])) == 2
     ]
     return float(np.mean(found)) if found else 0.0
 

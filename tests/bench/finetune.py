@@ -1,0 +1,262 @@
+"""Is it worth starting from a model? `python tests/bench/finetune.py --data FOLDER [--seeds N] [--save]`.
+
+Flowers-102 at 64 px: its 1,020 training images are learned, its 1,020 validation images tell when to stop, its test
+images are looked at once, at the end of each run. The default `vtzoo finetune` from the embedded model, with and without
+localization, goes against fresh weights of the same architecture at the same image size, which learn for as long, by
+the clock, with the same augmentation and the zoo's own learning rate, with the same localization. Last, the head alone
+is fitted, and scikit-learn's logistic regression on the same features.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+SAVED = HERE.with_suffix(".json")
+README = HERE.parents[2] / "README.md"
+MODEL = "swin_t-drloc-cifar100"
+# What each row starts from, and whether it localizes.
+ROWS = {
+    "finetune": ("model", True), "finetune --no-drloc": ("model", False),
+    "from scratch": ("nothing", True), "from scratch, no drloc": ("nothing", False),
+}  # fmt: skip
+HEAD, REGRESSION = "finetune --head-only", "scikit-learn's LogisticRegression"
+RATE = 7e-4  # the peak of the zoo's own recipe for fresh weights on Flowers-102
+
+
+def flowers(folder: Path) -> Any:
+    """The official split of Flowers-102, as people's own images are read."""
+    from vtzoo import datasets, splits
+    from vtzoo.collection import Collection, Labelled
+
+    row = datasets.find("flowers102")
+    parts = [
+        splits.read(replace(row, train_splits=(part,)), "train", folder) for part in ("train", "validation", "test")
+    ]
+    train, held, test = (Labelled(rows=part.rows, targets=part.labels) for part in parts)
+    return Collection(
+        name="flowers102", classes=parts[0].label_names, multi=False, train=train, held=held, drawn=False, test=test,
+        notes=(),
+    )  # fmt: skip
+
+
+def measure(row: str, seed: int, data: Path, steps: int | None, threads: int) -> dict[str, Any]:
+    """Train one row with one seed; its top-1 on the test images, and what it took. `steps` bound fresh weights."""
+    import torch
+
+    torch.set_num_threads(threads)
+    from vtzoo.training import finetune
+    from vtzoo.training.job import prepare
+    from vtzoo.training.plan import Wishes
+
+    begins, localizes = ROWS[row]
+    job = prepare(MODEL, flowers(data), wishes=Wishes(drloc=localizes), seed=seed, device="cpu")
+    if begins == "nothing":
+        job = fresh(job, steps)
+    with tempfile.TemporaryDirectory() as folder:
+        result = finetune.finetune(job, Path(folder) / "run")
+    return {"row": row, "seed": seed, "test_images": result["images"]} | {
+        key: result[key] for key in ("top1", "held_top1", "steps", "batch", "best_step", "train_seconds")
+    }
+
+
+def fresh(job: Any, steps: int | None) -> Any:
+    """The same job from fresh weights: every layer at one rate from the first step, and as many steps as are bought."""
+    import torch
+
+    from vtzoo import models
+    from vtzoo.training.joint import join
+
+    tuned, recipe = job.tuned, job.recipe
+    epochs = max(2, (steps or recipe.steps) // (tuned.images // recipe.optimizer.batch_size))
+    drloc = recipe.drloc and replace(recipe.drloc, warmup_epochs=epochs / 20, schedule_epochs=float(epochs))
+    recipe = replace(
+        recipe, drloc=drloc, optimizer=replace(recipe.optimizer, learning_rate=RATE),
+        schedule=replace(recipe.schedule, epochs=epochs, warmup_epochs=epochs / 20, cosine_epochs=epochs),
+        finetune=replace(
+            tuned, head_epochs=0, layer_decay=1.0, patience=10_000, look_epochs=max(1, round(epochs / 40))
+        ),
+    )  # fmt: skip
+    torch.manual_seed(job.seed)
+    model = models.build(
+        recipe.model.name, num_classes=len(job.collection.classes), image_size=recipe.model.image_size,
+        **recipe.model.arguments,
+    )  # fmt: skip
+    return replace(job, joint=join(recipe, model, job.device), recipe=recipe)
+
+
+def rate(data: Path, threads: int) -> float:
+    """Steps a second of fresh weights, all of whose layers learn from the first step."""
+    import torch
+
+    torch.set_num_threads(threads)
+    from vtzoo.training import loop
+    from vtzoo.training.data import open_batches
+    from vtzoo.training.job import prepare
+    from vtzoo.training.people import split_of
+
+    job = fresh(prepare(MODEL, flowers(data), device="cpu"), 64)
+    images = split_of(job.collection.train, job.collection.classes)
+    batches, _ = open_batches(job.recipe, job.row, images, seed=0, device=job.device)
+    with tempfile.TemporaryDirectory() as folder:
+        run = loop.set_up(job.recipe, job.joint, batches)
+        return 62 / loop.fit(run, job.recipe, seed=0, identity="rate", folder=Path(folder))
+
+
+def heads(data: Path, threads: int) -> dict[str, Any]:
+    """The head alone by both: seconds, features included for ours, and top-1 on the test images."""
+    import numpy as np
+    import torch
+    from sklearn.linear_model import LogisticRegression
+
+    torch.set_num_threads(threads)
+    os.environ["VTZOO_CACHE"] = tempfile.mkdtemp()  # no feature is there before
+    from vtzoo import zoo
+    from vtzoo.inference.torch import TorchClassifier
+    from vtzoo.training.finetune import finetune
+    from vtzoo.training.job import prepare
+    from vtzoo.training.plan import Wishes
+
+    collection, began = flowers(data), time.monotonic()
+    job = prepare(MODEL, collection, wishes=Wishes(head_only=True), device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        result = finetune(job, Path(folder) / "run")
+    seconds = time.monotonic() - began
+    classifier = TorchClassifier.from_folder(zoo.find(MODEL), "cpu")
+
+    def embed(rows: Any, numbers: Any) -> Any:
+        return classifier.embed([rows[number] for number in numbers])
+
+    train, held, test = (
+        np.concatenate(
+            [embed(part.rows, range(first, min(first + 256, len(part)))) for first in range(0, len(part), 256)]
+        )
+        for part in (collection.train, collection.held, collection.test)
+    )
+    tried = []
+    for strength in (0.01, 0.03, 0.1, 0.3):
+        theirs = LogisticRegression(C=strength, max_iter=2_000).fit(train, collection.train.targets)
+        scores = [theirs.score(*part) for part in ((held, collection.held.targets), (test, collection.test.targets))]
+        tried.append((*scores, strength))
+    plain = LogisticRegression(max_iter=2_000).fit(train, collection.train.targets)
+    best = max(tried, key=lambda one: one[0])
+    return {
+        "seconds": seconds, "fit_seconds": result["train_seconds"], "top1": result["top1"],
+        "regression": plain.score(test, collection.test.targets), "tuned_regression": best[1], "strength": best[2],
+    }  # fmt: skip
+
+
+def bench(seeds: int, data: Path, work: Path, jobs: int) -> list[dict[str, Any]]:
+    """Every row with every seed: first what starts from the model, whose time then buys the steps of the others."""
+    work.mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        speed = _kept(pool, work / "speed.json", rate, data, threads)
+        runs: list[dict[str, Any]] = []
+        for begins in ("model", "nothing"):
+            wanted = [(row, seed) for seed in range(seeds) for row, (start, _) in ROWS.items() if start == begins]
+            bought = {}
+            for row, seed in wanted:
+                twin = next(name for name, how in ROWS.items() if how == ("model", ROWS[row][1]))
+                like = [run["train_seconds"] for run in runs if (run["row"], run["seed"]) == (twin, seed)]
+                bought[row, seed] = round(like[0] * speed) if like else None
+            futures = {
+                pool.submit(measure, row, seed, data, bought[row, seed], threads): work / f"{ORDER[row]}-{seed}.json"
+                for row, seed in wanted if not (work / f"{ORDER[row]}-{seed}.json").exists()
+            }  # fmt: skip
+            for future in as_completed(futures):
+                futures[future].write_text(json.dumps(future.result()) + "\n")
+                print(futures[future].read_text(), end="", file=sys.stderr, flush=True)
+            runs += [json.loads((work / f"{ORDER[row]}-{seed}.json").read_text()) for row, seed in wanted]
+    return runs
+
+
+ORDER = {row: number for number, row in enumerate(ROWS)}
+
+
+def _kept(pool: ProcessPoolExecutor, file: Path, function: Any, *arguments: Any) -> Any:
+    if not file.exists():
+        file.write_text(json.dumps(pool.submit(function, *arguments).result()))
+    return json.loads(file.read_text())
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean and the deviation of each row's top-1, and the mean of its seconds and steps."""
+    rows = {}
+    for name in ROWS:
+        found = [run for run in runs if run["row"] == name]
+        rows[name] = {"top1": spread([run["top1"] for run in found])}
+        rows[name] |= {key: statistics.mean(run[key] for run in found) for key in ("train_seconds", "steps")}
+    return rows
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """The mean and the standard deviation of a sample."""
+    return {"mean": statistics.mean(values), "deviation": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
+def render(measured: dict[str, Any]) -> str:
+    """The Markdown table of a measurement, as it stands in the README."""
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    head = measured["head"]
+    lines = [
+        f"{measured['seeds']} seeds a row, {measured['train_images']:,} training images, "
+        f"{measured['test_images']:,} test images, batch {measured['batch']}, {measured['jobs']} runs at a time on "
+        f"{measured['machine']}; {versions}.",
+        "",
+        "| Flowers-102 at 64 px | top-1, test images | seconds | steps |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, found in measured["rows"].items():
+        top1, seconds = found["top1"], found["train_seconds"]
+        points = f"{100 * top1['mean']:.2f} ± {100 * top1['deviation']:.2f}"
+        lines.append(f"| {name} | {points} | {seconds:,.0f} | {found['steps']:,.0f} |")
+    lines += [
+        f"| {HEAD} | {100 * head['top1']:.2f} | {head['seconds']:.0f}, with reading and writing | |",
+        f"| {REGRESSION}, as it comes | {100 * head['regression']:.2f} | | |",
+        f"| {REGRESSION}, C chosen on the validation images | {100 * head['tuned_regression']:.2f} | | |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of Flowers-102's Parquet files at 64 px")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on its share of the cores")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vtzoo-finetune", help="so far")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
+    arguments = parser.parse_args()
+    runs = bench(arguments.seeds, arguments.data, arguments.work, arguments.jobs)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # alone, on all cores
+        head = _kept(pool, arguments.work / "head.json", heads, arguments.data, os.cpu_count())
+    measured = {
+        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
+        "versions": {name: version(name) for name in ("vtzoo", "torch", "timm", "scikit-learn")},
+        "seeds": arguments.seeds, "jobs": arguments.jobs, "train_images": 1_020,
+        **{key: runs[0][key] for key in ("batch", "test_images")},
+        "rows": summary(runs), "head": head, "runs": runs,
+    }  # fmt: skip
+    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
+    if arguments.save:
+        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        from vtzoo.cards import put
+
+        README.write_text(put(README.read_text(encoding="utf-8"), "finetune", render(measured)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
