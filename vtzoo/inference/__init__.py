@@ -41,6 +41,12 @@ def load(
     if isinstance(name, str | Path) and Path(name).suffix == ".onnx":
         return _load_file(Path(name), backend, device)
     entry = name if isinstance(name, zoo.Entry) else hub.find(name, revision=revision, use=backend)
+    classifier = _load_entry(entry, backend, device)
+    classifier.multi_label = entry.config.get("multi_label") is True
+    return classifier
+
+
+def _load_entry(entry: zoo.Entry, backend: str, device: str) -> Classifier:
     has_graph = (entry.folder / "onnx" / "model.onnx").exists()
     if backend == "torch":
         return _load_torch(entry, device, "the torch backend")

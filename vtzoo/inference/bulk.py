@@ -14,13 +14,14 @@ from vtzoo.errors import VtzooError
 from vtzoo.preprocess import Preprocess, prepare, read_image
 
 from . import Prediction
-from .classifier import Classifier, softmax
+from .classifier import Classifier
 from .sources import Source
 
 BATCH = 32  # images
 # Two runs of the model at once fill each other's gaps: where one waits for its slowest thread, or Python prepares
 # the next images. A third would add nothing but memory.
 RUNS = 2
+LIKELY = 0.5  # the probability from which on an image is said to have a class, where it may have several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def _answer(classifier: Classifier, group: list[Source], top_k: int, turns: Sema
     if good:
         with turns:
             logits, features = classifier.run(np.stack(good))
-        found = iter(_top(softmax(logits), classifier.labels, top_k))
+        found = iter(_best(classifier, logits, top_k))
     answers = [
         Answer(image=source.name, error=pixels)
         if isinstance(pixels, str)
@@ -95,6 +96,17 @@ def _prepare(source: Source, preprocess: Preprocess) -> np.ndarray | str:
         return prepare(read_image(source.content), preprocess)
     except VtzooError as error:
         return error.message
+
+
+def _best(classifier: Classifier, logits: np.ndarray, k: int) -> list[list[Prediction]]:
+    """What is said of each image: the k most probable classes, or where it may have several, which of them it has.
+
+    These are the classes that are more probable than not, and the most probable one in any case.
+    """
+    found = _top(classifier.probabilities(logits), classifier.labels, k)
+    if not classifier.multi_label:
+        return found
+    return [[one, *(other for other in more if other.probability >= LIKELY)] for one, *more in found]
 
 
 def _top(probabilities: np.ndarray, labels: tuple[str, ...], k: int) -> list[list[Prediction]]:

@@ -18,6 +18,7 @@ class Classifier(Protocol):
 
     labels: tuple[str, ...]  # names of the classes, in the order of the outputs
     preprocess: Preprocess
+    multi_label: bool = False  # an image may have several classes: each has a probability of its own
 
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, classes) and pooled features (n, width), float32, from prepared uint8 (n, 3, size, size)."""
@@ -30,7 +31,11 @@ class Classifier(Protocol):
         taken as n prepared images and run at once. An image that cannot be read is a VtzooError.
         """
         logits = [self.run(pixels)[0] for pixels in batches(images, self.preprocess)]
-        return softmax(np.concatenate(logits)) if logits else np.zeros((0, len(self.labels)), np.float32)
+        return self.probabilities(np.concatenate(logits)) if logits else np.zeros((0, len(self.labels)), np.float32)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """What logits (n, classes) stand for, float32: shares of one, or where there may be several, each its own."""
+        return sigmoid(logits) if self.multi_label else softmax(logits)
 
     def embed(self, images: Images) -> np.ndarray:
         """Pooled features, float32 (n, width), of images as in a call; of at least one."""
@@ -58,6 +63,11 @@ def _ready(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
             f"a ready batch is uint8 (n, {', '.join(map(str, expected))}); give other images as a list",
         )
     return np.ascontiguousarray(images)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """A probability for each class by itself, float32 (n, classes), without overflow."""
+    return (0.5 + 0.5 * np.tanh(0.5 * logits)).astype(np.float32)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
