@@ -145,7 +145,8 @@ def _resolve(reference: Reference) -> tuple[Pin, bool]:
 
 def _ask(repo: str, revision: str) -> Pin:
     """The commit that a revision is, and what its files hold."""
-    commit = client.api().model_info(repo, revision=revision).sha
+    with client.understood():
+        commit = client.api().model_info(repo, revision=revision).sha
     if not isinstance(commit, str) or not index.COMMIT.fullmatch(commit):
         raise client.GarbledError(f"no commit: {commit!r}")
     return Pin(repo=repo, revision=commit, files=listing(repo, commit))
@@ -154,7 +155,9 @@ def _ask(repo: str, revision: str) -> Pin:
 def listing(repo: str, commit: str) -> dict[str, Content]:
     """What the files of a commit hold, by the Hub's own listing; a name that would lead out of it is a VtzooError."""
     contents = {}
-    for item in client.api().list_repo_tree(repo, recursive=True, revision=commit):
+    with client.understood():
+        items = list(client.api().list_repo_tree(repo, recursive=True, revision=commit))
+    for item in items:
         if hasattr(item, "size"):  # a folder has none
             index.refuse_escape(item.path, repo)
             hashes = {"sha256": item.lfs.sha256} if item.lfs else {"git_sha1": item.blob_id}

@@ -6,7 +6,8 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ OFFLINE = (
 UNREACHABLE = ("the Hub at {hub} cannot be reached", "check the network; what is cached works without")
 GARBLED = ("the Hub at {hub} gives an answer that makes no sense", AGAIN)
 PASSING = (OFFLINE, UNREACHABLE, GARBLED)
-NONSENSE = ("GarbledError", "JSONDecodeError", "UnicodeDecodeError", "KeyError")  # the last is of an absent key
+NONSENSE = ("GarbledError", "JSONDecodeError", "UnicodeDecodeError")
 BY_KIND = {
     "OfflineModeIsEnabled": OFFLINE,
     "GatedRepoError": ("{repo} is gated", "ask for access at {hub}/{repo}, then: hf auth login"),
@@ -51,6 +52,15 @@ class UnreachableError(VtzooError):
 
 class GarbledError(Exception):
     """An answer of the Hub's that is none."""
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """What the client makes of an answer that lacks a key is a GarbledError."""
+    try:
+        yield
+    except KeyError as error:
+        raise GarbledError(f"there is no {error}") from error
 
 
 def offline() -> bool:
