@@ -17,7 +17,7 @@ from torch import nn
 
 from vtzoo import checked, inference
 from vtzoo.errors import VtzooError
-from vtzoo.export import export, export_model, package, sample_images
+from vtzoo.export import Certificate, export, export_model, package, sample_images
 from vtzoo.inference import graph
 from vtzoo.models import create
 
@@ -167,11 +167,12 @@ def test_a_bare_file_carries_what_it_takes_to_predict(vit_config: dict[str, Any]
     assert json.loads(facts["vtzoo.labels"]) == vit_config["label_names"]
     assert json.loads(facts["vtzoo.preprocess"]) == {"size": 32, "interpolation": "bicubic", "crop": 0.9}
     assert facts["vtzoo.source"] == "here"
-    certificate = json.loads(facts["vtzoo.certificate"])
-    assert certificate.keys() == {"images", "max_logit_difference", "top1_agreement"}
-    assert certificate["images"] == len(sample_images(32))
-    assert 0 <= certificate["max_logit_difference"] < 1e-4
-    assert certificate["top1_agreement"] == 1
+    assert facts["vtzoo.precision"] == "fp32"
+    certificate = Certificate(**json.loads(facts["vtzoo.certificate"]))
+    assert (certificate.images, certificate.source) == (128, "crops of the bundled photographs")
+    assert 0 <= certificate.max_logit_difference < 1e-4
+    assert certificate.top1_agreement == 1
+    assert (certificate.torch_top1, certificate.onnx_top1) == (None, None)
 
 
 def test_a_graph_holds_no_local_path(swin: tuple[nn.Module, Path], vit_file: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, load_model
 from safetensors.numpy import save_file
 from scipy.special import softmax
 
@@ -100,9 +100,12 @@ def test_weights_that_no_hash_vouches_for_are_refused(handmade: Path) -> None:
 @pytest.mark.parametrize("file", ["model.safetensors", "onnx/model.onnx", "config.json"])
 def test_an_incomplete_folder_names_what_is_missing(file: str, handmade: Path) -> None:
     (handmade / file).unlink()
-    assert refusal(handmade).message.startswith(
-        "cannot read" if file != "config.json" else f"'{handmade}' is not a model folder"
-    )
+    beginnings = {
+        "model.safetensors": "cannot read",
+        "onnx/model.onnx": f"{handmade} has no onnx/model.onnx",
+        "config.json": f"'{handmade}' is not a model folder",
+    }
+    assert refusal(handmade, backend="onnx").message.startswith(beginnings[file])
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "onnx/model.onnx"])
@@ -219,7 +222,7 @@ def test_a_bare_file_whose_class_names_do_not_fit_it_is_refused(hand: Any, bare:
         ({"vtzoo.labels": "[1, 2, 3, 4]"}, "vtzoo.labels is no list of names"),
         ({"vtzoo.preprocess": "[]"}, "cannot be read"),
         ({"vtzoo.preprocess": '{"size": 8}'}, "cannot be read"),
-        ({"vtzoo.preprocess": '{"size": 8, "interpolation": "nearest", "crop": 1}'}, "unknown interpolation"),
+        ({"vtzoo.preprocess": '{"size": 8, "interpolation": "sharp", "crop": 1}'}, "unknown interpolation"),
     ],
 )
 def test_metadata_that_say_too_little_are_refused(
@@ -227,6 +230,54 @@ def test_metadata_that_say_too_little_are_refused(
 ) -> None:
     metadata = {key: value for key, value in (hand.metadata | changes).items() if value is not None}
     assert message in refusal(bare(metadata=metadata)).message
+
+
+def test_a_foreign_file_of_the_right_kind_gives_numbers_for_names_and_says_so(
+    hand: Any, bare: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = bare(metadata={})
+    classifier = load(path)
+    assert classifier.labels == ("0", "1", "2", "3")
+    assert classifier.preprocess == Preprocess(size=SIZE, interpolation="bicubic", crop=1.0)
+    assert caplog.messages == [
+        f"{path} names no classes and no preprocessing: their numbers are printed, of bicubic centre crops"
+    ]
+    assert_answers(classifier, hand)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "stated"),
+    [
+        (TensorProto.FLOAT, ["batch", 3, SIZE, SIZE], "images, tensor(float) (batch, 3, 8, 8)"),
+        (TensorProto.UINT8, ["batch", 3, "height", "width"], "images, tensor(uint8) (batch, 3, height, width)"),
+    ],
+)
+def test_a_foreign_file_with_other_inputs_is_refused(kind: int, shape: list[Any], stated: str, bare: Write) -> None:
+    path = bare(images=helper.make_tensor_value_info("images", kind, shape), metadata={})
+    error = refusal(path)
+    assert error.message == f"{path} takes {stated}, and not uint8 `images` (batch, 3, height, width)"
+    assert "vtzoo export" in str(error.hint)
+
+
+@pytest.mark.parametrize(("versions", "named"), [({"ir": 99}, "IR version"), ({"opset": 99}, "opset")])
+def test_a_file_of_a_newer_onnx_is_refused_with_a_way_out(versions: dict[str, int], named: str, bare: Write) -> None:
+    path = bare()
+    model = load_model(path)
+    model.ir_version = versions.get("ir", model.ir_version)
+    model.opset_import[0].version = versions.get("opset", model.opset_import[0].version)
+    path.write_bytes(model.SerializeToString())
+    error = refusal(path)
+    assert error.message.startswith("ONNX Runtime cannot open the model: ")
+    assert named in error.message
+    assert "--opset" in str(error.hint)
+
+
+def test_any_truncation_of_a_bare_file_is_refused(bare: Write) -> None:
+    path = bare()
+    content = path.read_bytes()
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        assert refusal(path).message
 
 
 def test_a_graph_that_onnx_runtime_cannot_open_is_refused_in_one_sentence(bare: Write) -> None:

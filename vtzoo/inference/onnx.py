@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import io
 import json
+import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,13 +24,16 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 FULL_PRECISION = {"use_tf32": "0"}  # CUDA's own default rounds factors to 10 bits; the CPU's numbers are the measure
 FATAL = 4  # ONNX Runtime's severity; below it, warnings for its own developers
 OURS = "the zoo's own files take uint8 `images` and give `logits` and `features`; vtzoo export makes them"
+NEWER = "the file is of a newer ONNX: update ONNX Runtime, or write it again in an older one (vtzoo export --opset)"
+
+log = logging.getLogger("vtzoo")
 
 
 class OnnxClassifier(Classifier):
     """A classifier out of an ONNX graph with `images` in, `logits` and `features` out."""
 
     def __init__(self, session: Any, labels: tuple[str, ...], preprocess: Preprocess, name: str) -> None:
-        _refuse_misfit(session, len(labels), preprocess.size, name)
+        _refuse_misfit(session, len(labels), preprocess, name)
         self.session, self.labels, self.preprocess = session, labels, preprocess
 
     @classmethod
@@ -131,11 +135,16 @@ def open_session(graph: bytes, weights: bytes | None, *providers: Any) -> Any:
             graph, options, providers=list(providers), disabled_optimizers=skipped, enable_fallback=0
         )
     except Exception as error:  # its errors share no base but Exception
-        raise VtzooError(f"ONNX Runtime cannot open the model: {_first_line(error)}") from error
+        reason = _first_line(error)
+        hint = NEWER if any(word in reason for word in ("IR version", "opset")) else None
+        raise VtzooError(f"ONNX Runtime cannot open the model: {reason}", hint) from error
 
 
 def _read_metadata(session: Any, path: Path) -> tuple[tuple[str, ...], Preprocess]:
+    """Class names and preprocessing, as the file says; one that says neither is somebody else's, taken as it looks."""
     facts = session.get_modelmeta().custom_metadata_map
+    if not {"vtzoo.labels", "vtzoo.preprocess"} & facts.keys():
+        return _guess_metadata(session, path)
     try:
         labels, preprocess = json.loads(facts["vtzoo.labels"]), json.loads(facts["vtzoo.preprocess"])
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -147,15 +156,33 @@ def _read_metadata(session: Any, path: Path) -> tuple[tuple[str, ...], Preproces
         raise VtzooError(f"the metadata of {path} cannot be read: {error}", OURS) from error
 
 
-def _refuse_misfit(session: Any, classes: int, size: int, name: str) -> None:
+def _guess_metadata(session: Any, path: Path) -> tuple[tuple[str, ...], Preprocess]:
+    """Numbers for the classes, and the whole image for the crop, of a graph whose inputs and outputs are the zoo's."""
+    given = {item.name: (item.type, item.shape) for item in (*session.get_inputs(), *session.get_outputs())}
+    kind, shape = given.get("images", (None, []))
+    if kind != "tensor(uint8)" or len(shape) != 4 or not all(isinstance(side, int) for side in shape[1:]):
+        stated = "; ".join(f"{item.name}, {item.type} {_spelled(item.shape)}" for item in session.get_inputs())
+        raise VtzooError(f"{path} takes {stated or 'nothing'}, and not uint8 `images` (batch, 3, height, width)", OURS)
+    classes = given.get("logits", (None, [0]))[1][-1]
+    height, width = shape[2:]
+    log.warning("%s names no classes and no preprocessing: their numbers are printed, of bicubic centre crops", path)
+    preprocess = Preprocess(size=height, width=None if width == height else width, interpolation="bicubic", crop=1.0)
+    return tuple(map(str, range(classes if isinstance(classes, int) else 0))), preprocess
+
+
+def _refuse_misfit(session: Any, classes: int, preprocess: Preprocess, name: str) -> None:
     """A VtzooError unless inputs and outputs are what a classifier of the zoo has."""
-    inputs = [(item.name, item.type, item.shape[1:]) for item in session.get_inputs()]
+    inputs = [(item.name, item.type, tuple(item.shape[1:])) for item in session.get_inputs()]
     fixed = [item.name for item in session.get_inputs() if item.shape and isinstance(item.shape[0], int)]
-    if inputs != [("images", "tensor(uint8)", [3, size, size])] or fixed:
-        raise VtzooError(f"{name} does not take uint8 `images` (batch, 3, {size}, {size})", OURS)
+    if inputs != [("images", "tensor(uint8)", preprocess.shape)] or fixed:
+        raise VtzooError(f"{name} does not take uint8 `images` {_spelled(('batch', *preprocess.shape))}", OURS)
     outputs = {item.name: (item.type, item.shape[1:]) for item in session.get_outputs()}
     if outputs.get("logits") != ("tensor(float)", [classes]) or "features" not in outputs:
         raise VtzooError(f"{name} does not give `features` and float32 `logits` for {classes} classes", OURS)
+
+
+def _spelled(shape: tuple[Any, ...]) -> str:
+    return f"({', '.join(map(str, shape))})"
 
 
 def _first_line(error: Exception) -> str:

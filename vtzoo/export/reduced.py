@@ -1,0 +1,36 @@
+"""The graph in half precision: float16 weights and products, float32 outputs."""
+
+import onnx
+
+# Sums over many numbers, and exponentials, whose float16 loses digits or overflows: they stay in float32, as under
+# torch's autocast (https://docs.pytorch.org/docs/stable/amp.html). So do the pixels until they are normalized.
+EXACT = ("LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "GlobalAveragePool", "Exp", "Pow")
+PIXELS = ("Cast", "Sub", "Div")
+
+
+def reduce(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph in float16, its inputs and outputs as they were.
+
+    It runs everywhere: ONNX Runtime computes in float32 between casts where a processor has no float16 kernel.
+    """
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    graph = _unshared(graph)
+    pixels = [node.name for node in graph.graph.node[: len(PIXELS)] if node.op_type in PIXELS]
+    return convert_float_to_float16(
+        graph, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *EXACT], node_block_list=pixels
+    )
+
+
+def _unshared(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with a float constant of its own for each use: a converter casts a shared one twice under one name."""
+    floats = [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    constants, used = {tensor.name: tensor for tensor in floats}, set()
+    for node in graph.graph.node:
+        for place, name in enumerate(node.input):
+            if name in constants and name in used:
+                copy = graph.graph.initializer.add()
+                copy.CopyFrom(constants[name])
+                copy.name = node.input[place] = f"{name}.{node.name}.{place}"
+            used.add(name)
+    return graph
