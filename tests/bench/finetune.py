@@ -1,10 +1,10 @@
 """Is it worth starting from a model? `python tests/bench/finetune.py --data FOLDER [--seeds N] [--save]`.
 
 Flowers-102 at 64 px: its 1,020 training images are learned, its 1,020 validation images tell when to stop, its test
-images are looked at once, at the end of each run. The default `vtzoo finetune` from the embedded model, with and without
-localization, goes against fresh weights of the same architecture at the same image size, which learn for as long, by
-the clock, with the same augmentation and the zoo's own learning rate, with the same localization. Last, the head alone
-is fitted, and scikit-learn's logistic regression on the same features.
+images are looked at once, at the end of each run. The default `vtzoo finetune` from the embedded model,
+with and without localization, goes against fresh weights of the same architecture at the same image size. They learn
+for as long, by the clock, with the same augmentation, the same localization and the zoo's own learning rate. Last, the
+head alone is fitted, and scikit-learn's logistic regression on the same features.
 """
 
 import argparse
@@ -138,22 +138,20 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     def embed(rows: Any, numbers: Any) -> Any:
         return classifier.embed([rows[number] for number in numbers])
 
-    train, held, test = (
-        np.concatenate(
-            [embed(part.rows, range(first, min(first + 256, len(part)))) for first in range(0, len(part), 256)]
-        )
+    parts = [
+        (np.concatenate([embed(part.rows, some) for some in np.array_split(np.arange(len(part)), 24)]), part.targets)
         for part in (collection.train, collection.held, collection.test)
-    )
+    ]
+    train, held, test = parts
     tried = []
     for strength in (0.01, 0.03, 0.1, 0.3):
-        theirs = LogisticRegression(C=strength, max_iter=2_000).fit(train, collection.train.targets)
-        scores = [theirs.score(*part) for part in ((held, collection.held.targets), (test, collection.test.targets))]
-        tried.append((*scores, strength))
-    plain = LogisticRegression(max_iter=2_000).fit(train, collection.train.targets)
+        theirs = LogisticRegression(C=strength, max_iter=2_000).fit(*train)
+        tried.append((theirs.score(*held), theirs.score(*test), strength))
+    plain = LogisticRegression(max_iter=2_000).fit(*train)
     best = max(tried, key=lambda one: one[0])
     return {
         "seconds": seconds, "fit_seconds": result["train_seconds"], "top1": result["top1"],
-        "regression": plain.score(test, collection.test.targets), "tuned_regression": best[1], "strength": best[2],
+        "regression": plain.score(*test), "tuned_regression": best[1], "strength": best[2],
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 
-from vtzoo import collection, datasets, files, inference, zoo
+from vtzoo import cards, collection, datasets, files, hub, inference, zoo
 from vtzoo.collection import Collection, Labelled
 from vtzoo.errors import VtzooError
 from vtzoo.preprocess import prepare as prepared
@@ -91,6 +91,21 @@ def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain
         assert result[f"{prefix}top1"] == pytest.approx((answers == part.targets).mean())
         assert (result[f"{prefix}top5"], result[f"{prefix}images"]) == (1, len(part))
         assert result[f"{prefix}manifest"] == part.manifest
+
+
+def test_the_card_is_the_one_that_its_folder_gives_and_the_files_are_what_the_result_says(trained: Trained) -> None:
+    out, result, _ = trained
+    card = (out / "README.md").read_text()
+    assert cards.of(zoo.find(out)) == card
+    assert f"Fine-tuned from `{result_source(out)}`, on {result['train_images']} images" in " ".join(card.split())
+    (verdict,) = hub.verify(str(out))
+    assert (verdict.files, verdict.damaged) == (3, ())
+
+
+def result_source(out: Path) -> str:
+    recipe = load_recipe(out / "recipe.toml")
+    assert recipe.finetune
+    return recipe.finetune.source
 
 
 def test_colours_are_learned_from_first_weights(trained: Trained) -> None:
