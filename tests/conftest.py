@@ -11,8 +11,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is import
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = (
-    "vtzoo.drloc", "vtzoo.explain", "vtzoo.models", "vtzoo.training.augment", "vtzoo.training.crops", "vtzoo.training.data",
-    "vtzoo.training.joint", "vtzoo.training.pixels", "vtzoo.training.workers",
+    "vtzoo.drloc", "vtzoo.explain", "vtzoo.models", "vtzoo.training.augment", "vtzoo.training.crops",
+    "vtzoo.training.data", "vtzoo.training.joint", "vtzoo.training.pixels", "vtzoo.training.workers",
 )  # fmt: skip
 install_import_hook(list(CHECKED), "beartype.beartype")
 

@@ -15,6 +15,7 @@ LINES = {
     "name": "{name}",
 }
 
+
 def list_models(
     recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes that `vtzoo train` takes.")] = False,
     as_json: JsonOption = False,

@@ -19,9 +19,7 @@ RevisionOption = Annotated[
 ]
 BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],
-    typer.Option(
-        help="What runs the model. auto: ONNX Runtime, without torch, for a model that has a graph."
-    ),
+    typer.Option(help="What runs the model. auto: ONNX Runtime, without torch, for a model that has a graph."),
 ]
 DeviceOption = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes CUDA where it works; cuda fails where it does not.")
