@@ -82,7 +82,7 @@ def test_a_model_of_several_labels_is_explained_with_a_sigmoid(make: Make, photo
 def heated(cells: np.ndarray, *, method: str = GRAD_CAM, label: str = "cat") -> Explanation:
     """The explanation of a grey photograph, 300 x 200, of which the model saw the middle square."""
     heat = Heat(label=label, probability=0.5, cells=cells.astype(np.float32))
-    photo, box = Image.new("RGB", (300, 200), (128, 128, 128)), Box(left=50, top=0, right=250, bottom=200)
+    photo, box = Image.new("RGB", (300, 200), (128, 128, 128)), Box(left=50.0, top=0.0, right=250.0, bottom=200.0)
     return Explanation(photo=photo, box=box, method=method, heats=(heat,), localization=None)
 
 

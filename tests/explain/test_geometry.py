@@ -46,13 +46,14 @@ def test_a_square_out_of_the_middle_of_a_wide_photograph_has_both_ends_cut_off()
 
 def test_a_border_makes_the_box_larger_than_the_photograph_and_its_pixels_are_those_within() -> None:
     box = seen(200, 100, Preprocess(size=50, interpolation="bicubic", crop=1.0, mode="border"))
-    assert box == Box(left=0, top=-48, right=200, bottom=152)  # 25 rows of 50: 12 above, 13 below, of 4 pixels each
+    # 25 rows of 50: 12 above, 13 below, of 4 pixels each.
+    assert box == Box(left=0.0, top=-48.0, right=200.0, bottom=152.0)
     assert box.pixels(200, 100) == [0, 0, 200, 100]
 
 
 def test_values_are_spread_over_the_box_and_nothing_else() -> None:
     cells = np.array([[1, 2], [3, 4]], np.float32)
-    found = spread(cells, Box(left=2, top=0, right=6, bottom=4), 8, 4, smooth=False)
+    found = spread(cells, Box(left=2.0, top=0.0, right=6.0, bottom=4.0), 8, 4, smooth=False)
     row = [np.nan, np.nan, 1, 1, 2, 2, np.nan, np.nan]
     np.testing.assert_array_equal(found[:2], [row, row])
     np.testing.assert_array_equal(found[2:, 2:6], np.repeat([[3, 3, 4, 4]], 2, axis=0))
@@ -60,14 +61,14 @@ def test_values_are_spread_over_the_box_and_nothing_else() -> None:
 
 def test_of_a_box_with_a_border_the_middle_is_spread_over_the_photograph() -> None:
     cells = np.arange(4, dtype=np.float32)[:, None]
-    found = spread(cells, Box(left=0, top=-2, right=3, bottom=6), 3, 4, smooth=False)
+    found = spread(cells, Box(left=0.0, top=-2.0, right=3.0, bottom=6.0), 3, 4, smooth=False)
     np.testing.assert_array_equal(found, np.repeat([[1], [1], [2], [2]], 3, axis=1))
 
 
 def test_smooth_values_stay_within_those_of_the_cells_and_peak_in_the_middle_of_the_largest() -> None:
     cells = np.zeros((4, 4), np.float32)
     cells[1, 2] = 1
-    found = spread(cells, Box(left=0, top=0, right=40, bottom=40), 40, 40, smooth=True)
+    found = spread(cells, Box(left=0.0, top=0.0, right=40.0, bottom=40.0), 40, 40, smooth=True)
     assert found.min() == 0  # bicubic alone goes below
     assert 0.98 < found.max() <= 1
     rows, columns = np.nonzero(found > 0.98)
