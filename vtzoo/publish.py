@@ -20,7 +20,7 @@ from .inference.graph import inline, refuse_foreign
 from .recipe import parse_recipe
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")
-MEASURED = ("top1", "top5", "images", "manifest", "seed", "steps", "batch", "hardware", "versions", "certificate")
+MEASURED = ("images", "manifest", "seed", "steps", "batch", "hardware", "versions", "certificate")
 COMPULSORY = ("model.safetensors", "onnx/model.onnx", "config.json", "recipe.toml", "result.json", "curves.png")
 PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins: https://www.w3.org/TR/png-3/#5PNG-file-signature
 SUPERSEDED = (409, 412)  # what the Hub answers where the parent of a commit is no longer the head
@@ -101,8 +101,9 @@ def publish(publication: Publication, *, tag: str, private: bool = False) -> Pin
 def _measured(entry: zoo.Entry) -> dict[str, Any]:
     """The entry's result.json, if it says all that a card does, and the recipe is the one that it was trained by."""
     result, folder = entry.result, entry.folder
-    missing = [key for key in (*MEASURED, "name", "recipe_sha256") if key not in result]
-    if missing or not all(0 <= result[key] <= 1 for key in ("top1", "top5")):
+    metrics = ("map",) if "map" in result else ("top1", "top5")  # of several classes an image, or of one
+    missing = [key for key in (*metrics, *MEASURED, "name", "recipe_sha256") if key not in result]
+    if missing or not all(0 <= result[key] <= 1 for key in metrics):
         what = f"no {', '.join(missing)}" if missing else "an accuracy that is no fraction"
         raise VtzooError(
             f"the result.json of {folder} has {what}: no model is published without its metrics",

@@ -94,7 +94,9 @@ def _wrong(result: dict[str, Any]) -> str | None:
 def _again(entry: Entry) -> str:
     """The command that brings a run to its end."""
     recipe = entry.folder / "recipe.toml"
-    return f"vtzoo train {recipe} --out {entry.folder} --resume, with the --seed and --data that it was started with"
+    tuned = recipe.is_file() and "\n[finetune]" in entry.recipe_text
+    command, others = ("finetune", "--model, --seed") if tuned else (f"train {recipe}", "--seed")
+    return f"vtzoo {command} --out {entry.folder} --resume, with the {others} and --data that it was started with"
 
 
 def _twin(entry: Entry, recipe: Recipe) -> dict[str, Any] | None:

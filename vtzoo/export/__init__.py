@@ -146,6 +146,7 @@ def _finish(graph: onnx.ModelProto, config: dict[str, Any], certificate: Certifi
         "vtzoo.certificate": json.dumps(asdict(certificate)),
         "vtzoo.source": source,
         "vtzoo.precision": certificate.precision,
+        **({"vtzoo.multi_label": "true"} if config.get("multi_label") else {}),
     }
     onnx.helper.set_model_props(graph, metadata)
     return graph.SerializeToString()

@@ -21,8 +21,14 @@ __all__ = ["FILES", "PREFIX", "Content", "Pin", "Verdict", "find", "listing", "p
 
 PREFIX = "hf-hub:"  # timm's own, for a model that is certainly on the Hub
 FACTS = ("config.json", "recipe.toml", "result.json")
-USES = {"onnx": "onnx/model.onnx", "torch": "model.safetensors", "card": "README.md"}  # what each reads besides
-FILES = (*FACTS, *USES.values(), "localizer.safetensors", "curves.png")  # a model folder; no pickle in it
+USES = {  # what each reads besides
+    "onnx": ("onnx/model.onnx",),
+    "torch": ("model.safetensors",),
+    "finetune": ("model.safetensors", "localizer.safetensors"),
+    "card": ("README.md",),
+}
+# A model folder; there is no pickle in it.
+FILES = (*FACTS, "onnx/model.onnx", "model.safetensors", "localizer.safetensors", "curves.png", "README.md")
 DAMAGED = "what the Hub sends is not what the commit says: try again, or tell the model's authors"
 
 
@@ -49,8 +55,8 @@ def find(name: str | Path, *, revision: str | None = None, use: str | None = Non
     """The model of that name: embedded, a folder, or else on the Hub, whose files are then here and verified.
 
     `name` is a name of the index, ORG/NAME or hf-hub:ORG/NAME, with @REVISION or not; `revision` says the same. Of a
-    model on the Hub come the files that a `use` reads ("onnx", "torch", "auto" for the one of them that the model is
-    made for, "card"), or all. What is not there, not complete or not what it should be is a VtzooError.
+    model on the Hub come the files that a `use` reads (one of USES, or "auto" for the one of "onnx" and "torch" that
+    the model is made for), or all. What is not there, not complete or not what it should be is a VtzooError.
     """
     entry = None if str(name).startswith(PREFIX) else zoo.local(name)
     if entry is None:
@@ -174,10 +180,10 @@ def _wanted(pin: Pin, use: str | None) -> list[str]:
     if "config.json" not in pin.files:
         raise VtzooError(f"{pin.repo} has no config.json: it is no classifier of the zoo's or timm's")
     if use == "auto":  # a graph that comes without result.json is another's, made for other inputs
-        use = "onnx" if {USES["onnx"], "result.json"} <= pin.files.keys() else "torch"
-    if use == "torch" and USES["torch"] not in pin.files:
+        use = "onnx" if {"onnx/model.onnx", "result.json"} <= pin.files.keys() else "torch"
+    if use in ("torch", "finetune") and "model.safetensors" not in pin.files:
         raise VtzooError(f"{pin.repo} has no model.safetensors", "a pickle may run code: none is ever read")
-    wanted = FILES if use is None else (*FACTS, USES[use])
+    wanted = FILES if use is None else (*FACTS, *USES[use])
     return [path for path in wanted if path in pin.files]
 
 

@@ -49,7 +49,9 @@ class OnnxClassifier(Classifier):
         graph = checked.read_bytes(path)
         refuse_external(graph, str(path))
         session = _open(graph, None, device)
-        return cls(session, *_read_metadata(session, path), str(path))
+        classifier = cls(session, *_read_metadata(session, path), str(path))
+        classifier.multi_label = session.get_modelmeta().custom_metadata_map.get("vtzoo.multi_label") == "true"
+        return classifier
 
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and pooled features of prepared images."""

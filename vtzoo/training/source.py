@@ -60,7 +60,7 @@ def open_source(name: str | Path, revision: str | None = None) -> Source:
     """The model of that name, folder or repository, its weights verified; what cannot be trained is a VtzooError."""
     if Path(name).suffix == ".onnx":
         raise VtzooError(f"{name} is a graph, whose weights cannot be trained", "give the model folder it is made of")
-    entry = hub.find(name, revision=revision, use="torch")
+    entry = hub.find(name, revision=revision, use="finetune")
     preprocess = entry.preprocess
     if preprocess.width is not None:
         _, height, width = preprocess.shape
