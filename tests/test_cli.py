@@ -334,22 +334,6 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return recorder
 
 
-def test_export_passes_its_options_on_and_prints_the_certificate(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from vtzoo import export
-
-    recorder = Recorder(export.Certificate(images=32, max_logit_difference=1e-6, top1_agreement=1.0))
-    monkeypatch.setattr(export, "export_model", recorder)
-    out = tmp_path / "model.onnx"
-    result = vt("export", "-m", NAME, "--onnx", out)
-    assert recorder.called == ((NAME, out), {})
-    assert result.stdout == (
-        f"{out}: verified on 32 images, top-1 agreement 100.00%, logits differ by at most 1.0e-06\n"
-    )
-    assert json.loads(vt("export", "--onnx", out, "--json").stdout)["images"] == 32
-
-
 # What goes wrong
 
 

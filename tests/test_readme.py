@@ -11,7 +11,8 @@ import pytest
 import typer
 
 from vtzoo import cards
-from vtzoo.cli import app
+from vtzoo.cli import DEFAULT_MODEL, app
+from vtzoo.publish import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,8 +43,10 @@ def test_a_command_of_the_readme_parses(line: str) -> None:
 
 
 @pytest.mark.parametrize("block", PYTHON)
-def test_the_python_of_the_readme_runs(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_the_python_of_the_readme_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    (tmp_path / "model.onnx").write_bytes(prepare(DEFAULT_MODEL, "zoo").files["onnx/model.onnx"])
+    monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
 
 
@@ -53,7 +56,7 @@ def test_the_readme_has_a_current_table_of_the_models_and_no_placeholder() -> No
     assert " HERE\n" not in TEXT
 
 
-@pytest.mark.parametrize("name", ["startup", "training", "paired"])
+@pytest.mark.parametrize("name", ["startup", "training", "paired", "bulk", "hub", "outliers"])
 def test_a_table_of_measurements_is_rendered_from_the_saved_ones(name: str) -> None:
     bench = runpy.run_path(str(ROOT / "tests" / "bench" / f"{name}.py"))
     table = bench["render"](json.loads(bench["SAVED"].read_text(encoding="utf-8")))

@@ -200,10 +200,13 @@ def _command(recipe: Recipe) -> str:
 def _onnx(result: dict[str, Any], repo: str | None) -> str:
     """What the graph is, and how far it is from torch."""
     certificate = result["certificate"]
+    of = f"images of {certificate['source']}" if "source" in certificate else "test images"
+    accuracies = certificate.get("torch_top1"), certificate.get("onnx_top1")
+    right = "; of these torch gets {:.2%} right, and it {:.2%}".format(*accuracies) if None not in accuracies else ""
     weights = "is one self-contained file" if repo else "reads its weights from model.safetensors"
     return "## ONNX\n\n" + _filled(
         f"onnx/model.onnx {weights}. It agrees with torch on {certificate['top1_agreement']:.2%} of "
-        f"{certificate['images']} test images; the largest difference of a logit is "
+        f"{certificate['images']} {of}{right}; the largest difference of a logit is "
         f"{certificate['max_logit_difference']:.1e}."
     )
 

@@ -9,8 +9,9 @@ from .options import BackendOption, DataOption, DeviceOption, JsonOption, Revisi
 
 
 def publish(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Folder of a finished run, or an embedded model.", show_default=False)
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Folders of finished runs, or embedded models.", show_default=False),
     ],
     org: Annotated[str, typer.Option("--org", metavar="ORG", help="User or organization.", show_default=False)],
     private: Annotated[bool, typer.Option("--private", help="Make a repository that only ORG can see.")] = False,
@@ -21,45 +22,52 @@ def publish(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish a model on the Hugging Face Hub as ORG/NAME: one commit with weights, ONNX, recipe, metrics and card.
+    """Publish models on the Hugging Face Hub as ORG/NAME: one commit each, of weights, ONNX, recipe, metrics, card.
 
     Nothing is published without its metrics, with weights that are not finite, or with another recipe than the run's.
     Stopped at any moment, the same command goes on; what is published already is not sent again. The card is rendered
-    from result.json, whatever README.md says: `vtzoo card RUN` shows it.
+    from result.json, whatever README.md says: `vtzoo card RUN` shows it. --json prints an object, or a list of several.
 
     Log in first: hf auth login; or set HF_TOKEN.
     """
     from vtzoo.publish import prepare
     from vtzoo.publish import publish as send
 
-    publication = prepare(run, org, index)
-    rows = {path: content.size for path, content in publication.contents.items()}
-    if dry_run:
-        _dry(publication.repo, rows, publication.files["README.md"].decode(), as_json)
-        return
-    pin = send(publication, tag=tag, private=private)
+    told = []
+    for run in runs:
+        publication = prepare(run, org, index)
+        row: dict[str, Any] = {"repo": publication.repo}
+        row["files"] = {path: content.size for path, content in publication.contents.items()}
+        if dry_run:
+            row["card"] = publication.files["README.md"].decode()
+        else:
+            pin = send(publication, tag=tag, private=private)
+            row |= {"revision": pin.revision, "tag": tag, "index": str(publication.index)}
+        told.append(row)
+        if not as_json:
+            _tell_publication(row)
     if as_json:
-        index_file = str(publication.index)
-        print_json({"repo": pin.repo, "revision": pin.revision, "tag": tag, "files": rows, "index": index_file})
-        return
-    typer.echo(f"{pin.repo}: {len(rows)} files, {_size(sum(rows.values()))}, commit {pin.revision}, tag {tag}")
-    typer.echo(f"entered in {publication.index}")
-    typer.echo(f"next: vtzoo predict --model {pin.repo} photo.jpg")
+        print_json(told if len(told) > 1 else told[0])
 
 
-def _dry(repo: str, sizes: dict[str, int], card: str, as_json: bool) -> None:
-    if as_json:
-        print_json({"repo": repo, "files": sizes, "card": card})
+def _tell_publication(row: dict[str, Any]) -> None:
+    """What was published, or what a dry run would publish."""
+    repo, sizes = row["repo"], row["files"]
+    told = f"{repo}: {len(sizes)} files, {_size(sum(sizes.values()))}"
+    if "card" not in row:
+        typer.echo(f"{told}, commit {row['revision']}, tag {row['tag']}")
+        typer.echo(f"entered in {row['index']}")
+        typer.echo(f"next: vtzoo predict --model {repo} photo.jpg")
         return
-    typer.echo(f"{repo}: {len(sizes)} files, {_size(sum(sizes.values()))}; nothing was sent")
+    typer.echo(f"{told}; nothing was sent")
     for path, size in sizes.items():
         typer.echo(f"  {_size(size):>10}  {path}")
-    typer.echo(f"\nREADME.md:\n\n{card}", nl=False)
+    typer.echo(f"\nREADME.md:\n\n{row['card']}", nl=False)
 
 
 def pull(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="NAME, ORG/NAME or ORG/NAME@REVISION.", show_default=False)
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL", help="NAME, ORG/NAME or ORG/NAME@REVISION.", show_default=False)
     ],
     revision: RevisionOption = None,
     local_dir: Annotated[
@@ -67,19 +75,26 @@ def pull(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download a model from the Hub, all its files, checked by their hashes; then it works without a network.
+    """Download models from the Hub, all their files, checked by their hashes; then they work without a network.
 
-    They are kept in the Hub's own cache (in $HF_HOME). Other commands download what they need by themselves.
+    They are kept in the Hub's own cache (in $HF_HOME). Other commands download what they need by themselves. --json
+    prints an object, or a list of several.
     """
     from vtzoo import hub
+    from vtzoo.errors import VtzooError
 
-    entry = hub.pull(model, revision=revision, folder=local_dir)
-    files = {path: (entry.folder / path).stat().st_size for path in hub.FILES if (entry.folder / path).exists()}
+    if local_dir and len(models) > 1:
+        raise VtzooError(f"--local-dir takes one model, not {len(models)}", "pull them one by one")
+    told = []
+    for model in models:
+        entry = hub.pull(model, revision=revision, folder=local_dir)
+        sizes = {path: (entry.folder / path).stat().st_size for path in hub.FILES if (entry.folder / path).exists()}
+        told.append({"name": entry.name, "folder": str(entry.folder), "files": sizes})
+        if not as_json:
+            typer.echo(f"{entry.name}: {len(sizes)} files, {_size(sum(sizes.values()))}, verified, in {entry.folder}")
+            typer.echo(f"next: vtzoo predict --model {local_dir or model} photo.jpg")
     if as_json:
-        print_json({"name": entry.name, "folder": str(entry.folder), "files": files})
-        return
-    typer.echo(f"{entry.name}: {len(files)} files, {_size(sum(files.values()))}, verified, in {entry.folder}")
-    typer.echo(f"next: vtzoo predict --model {local_dir or model} photo.jpg")
+        print_json(told if len(told) > 1 else told[0])
 
 
 def verify(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vtzoo import files
 from vtzoo.collection import Labelled
+from vtzoo.export import Pictures
 from vtzoo.inference import Classifier
 from vtzoo.recipe import Recipe
 
@@ -83,9 +84,10 @@ def finetune(
         shown, split = (measure(classifier, test, job.criterion), "test") if test else (own, "validation")
         return shown | {"split": split} | {f"held_{key}": value for key, value in own.items()}
 
+    pictures = Pictures(pixels=held.pixels[:PICTURES].numpy(), source="its validation images")
     return finish(
         job.joint.model, fitted.localizer, fitted.recipe, job.config(), out=out, facts=facts,
-        steps_per_epoch=fitted.steps_per_epoch, pictures=held.pixels[:PICTURES].numpy(), measure=measured,
+        steps_per_epoch=fitted.steps_per_epoch, pictures=pictures, measure=measured,
     )  # fmt: skip
 
 

@@ -84,7 +84,9 @@ def train(
             "recipe_sha256": recipe_sha256,
         }  # fmt: skip
         run.model.load_state_dict(run.tensors)
-        pictures = held.select(np.arange(min(PICTURES, len(held)))).array(recipe.model.image_size)
+        first = held.select(np.arange(min(PICTURES, len(held))))
+        pixels, origin = first.array(recipe.model.image_size), f"the test split of {recipe.dataset}"
+        pictures = export.Pictures(pixels=pixels, source=origin, labels=first.labels)
         return finish(
             run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.label_names), out=out,
             facts=facts, steps_per_epoch=batches.steps_per_epoch, pictures=pictures, measure=partial(accuracy, held),
@@ -99,7 +101,7 @@ def accuracy(held: Split, classifier: Classifier) -> dict[str, Any]:
 
 def finish(
     model: nn.Module, localizer: nn.Module | None, recipe: Recipe, config: dict[str, Any], *, out: Path,
-    facts: dict[str, Any], steps_per_epoch: int, pictures: np.ndarray,
+    facts: dict[str, Any], steps_per_epoch: int, pictures: export.Pictures,
     measure: Callable[[Classifier], dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """Write the model folder of a fitted model, measure it as anybody loads it, and card it; its result.json.
