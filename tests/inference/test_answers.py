@@ -63,3 +63,8 @@ def test_csv_quotes_what_must_be_quoted_and_has_a_column_a_class() -> None:
 
 def test_a_table_has_a_block_an_image_and_none_where_there_is_an_error() -> None:
     assert written("table", [ANSWERS]) == f"a.jpg\n   75.0%  cat, dog\n{HARD}\n   30.0%  Bär\n"
+
+
+def test_a_name_with_control_characters_reaches_no_terminal_as_it_is() -> None:
+    hostile = Answer(image="a.jpg", predictions=[Prediction(label="\x1b]0;owned\x07 Bär", probability=1.0)])
+    assert written("table", [[hostile]]) == "a.jpg\n  100.0%  \\x1b]0;owned\\x07 B\\xe4r\n"

@@ -21,8 +21,13 @@ class Table:
         return "".join(self._block(answer) for answer in answers if answer.error is None)
 
     def _block(self, answer: Answer) -> str:
-        lines = (f"  {one.probability:6.1%}  {one.label}\n" for one in answer.predictions)
+        lines = (f"  {one.probability:6.1%}  {_shown(one.label)}\n" for one in answer.predictions)
         return f"{answer.image}\n{''.join(lines)}"
+
+
+def _shown(label: str) -> str:
+    """A class's name for a terminal: somebody else's model may have control characters in it."""
+    return label if label.isprintable() else ascii(label)[1:-1]
 
 
 class Lines:
