@@ -264,10 +264,15 @@ def test_a_path_that_leads_nowhere_exits_with_1_and_one_sentence(command: str, t
 # list and show
 
 
+def stale(name: str) -> str:
+    """What is said of a model whose recipe is not among those that ship."""
+    return f"the weights of {name} are stale: the recipe that they were trained by is gone from recipes/"
+
+
 def test_list_gives_each_model_with_its_accuracy() -> None:
     assert vt("list").stdout == f"{NAME}  61.23% top-1 on 10,000 test images of cifar10\n"
     measured = {key: RESULT[key] for key in ("dataset", "top1", "top5", "images")}
-    assert json.loads(vt("list", "--json").stdout) == [{"name": NAME, **measured}]
+    assert json.loads(vt("list", "--json").stdout) == [{"name": NAME, **measured, "stale": stale(NAME)}]
 
 
 def test_a_model_that_nobody_measured_is_listed_by_its_name_alone(weights: Path, tmp_path: Path, monkeypatch) -> None:
@@ -275,7 +280,7 @@ def test_a_model_that_nobody_measured_is_listed_by_its_name_alone(weights: Path,
     (tmp_path / "fresh" / "config.json").write_text((weights / NAME / "config.json").read_text())
     monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path)
     assert vt("list").stdout == "fresh\n"
-    assert json.loads(vt("list", "--json").stdout) == [{"name": "fresh"}]
+    assert json.loads(vt("list", "--json").stdout) == [{"name": "fresh", "stale": stale("fresh")}]
     assert "top1" not in json.loads(vt("show", "fresh", "--json").stdout)
 
 
