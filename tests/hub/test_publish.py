@@ -238,3 +238,16 @@ def test_a_fault_that_lasts_is_a_sentence_and_leaves_nothing(hub: Hub, vt: Vt, f
     hub.clear_faults()
     vt("publish", folder, "--org", "zoo")
     assert hub.tags(REPO) == {"v1.0": hub.head(REPO)}
+
+
+def test_one_command_publishes_several_models_and_one_pulls_them(
+    hub: Hub, vt: Vt, folder: Path, tmp_path: Path
+) -> None:
+    told = json.loads(vt("publish", folder, DEFAULT_MODEL, "--org", "zoo", "--json", "--index", tmp_path / "i").stdout)
+    names = [NAME, DEFAULT_MODEL]
+    assert [row["revision"] for row in told] == [hub.head(f"zoo/{name}") for name in names]
+    assert tomllib.loads((tmp_path / "i").read_text()).keys() == set(names)
+    pulled = json.loads(vt("pull", *(f"zoo/{name}" for name in names), "--json").stdout)
+    assert [(row["name"], len(row["files"])) for row in pulled] == [(name, 8) for name in names]
+    refused = vt("pull", *(f"zoo/{name}" for name in names), "--local-dir", tmp_path / "own", check=False)
+    assert "--local-dir takes one model, not 2" in refusal(refused)
