@@ -15,7 +15,7 @@ from vtzoo import doctor, fresh, machine, resources
 from vtzoo.cli import DEFAULT_MODEL
 from vtzoo.doctor import caches, hardware, model, packages, runtime
 from vtzoo.doctor.finding import Finding
-from vtzoo.training import cache
+from vtzoo.files import cache_folder
 
 EMBEDDED = resources.weights_folder() / DEFAULT_MODEL
 
@@ -328,7 +328,7 @@ def test_decoded_images_are_where_training_keeps_them(monkeypatch: pytest.Monkey
         monkeypatch.delenv(variable, raising=False)
     for variable, value in given.items():
         monkeypatch.setenv(variable, value)
-    assert caches.images_folder() == cache.folder()
+    assert caches.images_folder() == cache_folder()
 
 
 def test_the_models_are_where_huggingface_hub_keeps_them_even_if_it_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import VtzooError
+from .machine import cores
 from .preprocess import Preprocess, prepare, read_image
 
 if TYPE_CHECKING:
@@ -218,8 +219,3 @@ def in_threads(function: Callable[[int], Result], total: int) -> Iterator[list[R
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,6 +20,16 @@ def write(path: Path, content: bytes) -> None:
             partial.unlink()
 
 
+def cache_folder() -> Path:
+    """Where decoded images are kept: $VTZOO_CACHE, or vtzoo/ in the user's folder of caches."""
+    return Path(os.environ.get("VTZOO_CACHE") or caches() / "vtzoo")
+
+
+def caches() -> Path:
+    """The user's folder of caches, of all programs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
 def sha256(path: Path) -> str:
     """A file's hash, in hexadecimal."""
     with path.open("rb") as file:

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import platform
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -77,6 +76,8 @@ def gpus() -> list[str]:
 
 def _output(*command: str) -> str:
     """What a command prints; nothing where it is not there or fails."""
+    import subprocess  # not for those who only ask for cores or a driver
+
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -47,16 +47,15 @@ def kinds(data: Path, images: int, size: int) -> Iterator[tuple[str, np.ndarray]
 def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """The localization error, in cells, and the doubt of the embedded model about each image."""
     from vtzoo import hub, inference
-    from vtzoo.explain import normalized
     from vtzoo.explain.localization import read_localizer
 
     entry = hub.find(MODEL)
     classifier: Any = inference.load(entry, backend="torch", device="cpu")
-    localizer = read_localizer(entry, classifier.model, normalized(classifier, pixels[:1]))
+    localizer = read_localizer(entry, classifier.model, classifier.normalized(pixels[:1]))
     if localizer is None:
         raise SystemExit(f"{MODEL} has no localization head")
     parts = [pixels[start : start + 100] for start in range(0, len(pixels), 100)]
-    found = [one for part in parts for one in localizer.answers(classifier.model, normalized(classifier, part))]
+    found = [one for part in parts for one in localizer.answers(classifier.model, classifier.normalized(part))]
     return {"error": np.array([one.error for one in found]), "doubt": 1 - classifier(pixels).max(axis=1)}
 
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from vtzoo import inference, models, zoo
 from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
-from vtzoo.explain import normalized
 from vtzoo.explain.localization import Localization, Localizer, every_pair, localize, read_localizer
 from vtzoo.preprocess import prepare, read_image
 from vtzoo.recipe import parse_recipe
@@ -104,7 +103,7 @@ def test_the_error_of_a_cell_is_the_mean_over_the_pairs_it_has_a_part_in() -> No
 def test_the_embedded_models_error_is_the_loss_that_it_was_trained_with(photos: Any) -> None:
     entry = zoo.entries()[0]
     classifier: Any = inference.load(entry, backend="torch", device="cpu")
-    images = normalized(classifier, prepare(read_image(photos.chelsea), classifier.preprocess)[None])
+    images = classifier.normalized(prepare(read_image(photos.chelsea), classifier.preprocess)[None])
     found = localize(entry, classifier.model, images)
     assert found is not None
     drloc = parse_recipe(entry.recipe_text).drloc

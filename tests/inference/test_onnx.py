@@ -311,7 +311,7 @@ def test_auto_falls_back_to_the_cpu_in_silence_where_cuda_does_not_load(
     hand: Any, handmade: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(onnx, "_has_driver", lambda: True)
+    monkeypatch.setattr(onnx.machine, "has_driver", lambda: True)
     classifier: Any = load(handmade)
     assert classifier.session.get_providers() == ["CPUExecutionProvider"]
     assert_answers(classifier, hand)

@@ -20,6 +20,7 @@ from safetensors.torch import safe_open
 
 from vtzoo import decoding
 from vtzoo.decoding import Split
+from vtzoo.files import cache_folder
 from vtzoo.training import cache, room
 from vtzoo.training.cache import NoRoomError, Stored, content_key, estimate, open_stored
 from vtzoo.training.forms import Form, Nothing, Square, Whole
@@ -410,4 +411,4 @@ def test_the_cache_is_where_the_environment_says(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache.folder() == Path(expected)
+    assert cache_folder() == Path(expected)

@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import DEFAULT_MODEL, BackendOption, DeviceOption, JsonOption, ModelOption, RevisionOption, print_json
+from .options import (
+    DEFAULT_MODEL,
+    BackendOption,
+    DeviceOption,
+    ImageColumnOption,
+    JsonOption,
+    LabelColumnOption,
+    ModelOption,
+    RevisionOption,
+    print_json,
+)
 
 
 def evaluate(
@@ -28,12 +38,8 @@ def evaluate(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Exit with 0 where some images cannot be read, too.")
     ] = False,
-    image_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The column of images, where it goes by no usual name.")
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The column of labels, where it goes by no usual name.")
-    ] = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,

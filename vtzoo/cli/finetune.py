@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, RevisionOption, print_json
+from .options import (
+    DEFAULT_MODEL,
+    DeviceOption,
+    ImageColumnOption,
+    JsonOption,
+    LabelColumnOption,
+    ModelOption,
+    RevisionOption,
+    print_json,
+)
 
 
 def finetune(
@@ -36,12 +45,8 @@ def finetune(
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", "--lr", metavar="X", help="Of the head, at its peak.")
     ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column of images or their paths, where it is not plain.")
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column of classes, where it is not plain.")
-    ] = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all that is random.")] = 0,
     device: DeviceOption = "auto",
     skip_bad: Annotated[

@@ -28,6 +28,12 @@ DataOption = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Read the dataset from Parquet or image folders here, not from the Hub."),
 ]
+ImageColumnOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The column of images, where it goes by no usual name.")
+]
+LabelColumnOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The column of labels, where it goes by no usual name.")
+]
 RecipeArgument = Annotated[
     str,
     typer.Argument(

@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from vtzoo.files import cache_folder as images_folder
+from vtzoo.files import caches
+
 from .finding import Finding
 
 GROUP, SPACE = "caches", 1e9  # bytes of free space that are few
@@ -29,17 +32,8 @@ def hub_folder() -> Path:
 
         return Path(constants.HF_HUB_CACHE)
     except Exception:  # a broken package is another finding
-        home = os.environ.get("HF_HOME") or _caches() / "huggingface"
+        home = os.environ.get("HF_HOME") or caches() / "huggingface"
         return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
-
-
-def images_folder() -> Path:
-    """Where vtzoo.training.cache keeps decoded images; that module needs torch."""
-    return Path(os.environ.get("VTZOO_CACHE") or _caches() / "vtzoo")
-
-
-def _caches() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _judge(name: str, folder: Path, variable: str) -> Finding:

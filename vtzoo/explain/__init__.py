@@ -82,7 +82,7 @@ def explain(
             Heat(label=classifier.labels[index], probability=float(probabilities[index]), cells=cells)
             for index, cells in zip(chosen, maps, strict=True)
         ),
-        localization=localize(entry, classifier.model, normalized(classifier, pixels)),
+        localization=localize(entry, classifier.model, classifier.normalized(pixels)),
     )  # fmt: skip
 
 
@@ -101,14 +101,6 @@ def told(explanation: Explanation) -> str:
         guess = f"the best constant guess by {found.constant_error:.2f}"
         lines.append(f"localization: off by {found.error:.2f} cells over {len(found.places):,} pairs; {guess}")
     return "\n".join(lines)
-
-
-def normalized(classifier: "TorchClassifier", pixels: np.ndarray) -> Any:
-    """Prepared images, uint8 (n, 3, height, width), as a tensor that the classifier's model takes."""
-    import torch
-
-    images = torch.tensor(pixels, device=classifier.device)
-    return images.float().div(255).sub(classifier.mean).div(classifier.std)
 
 
 def _probabilities(classifier: "TorchClassifier", entry: zoo.Entry, pixels: np.ndarray) -> np.ndarray:
@@ -136,7 +128,7 @@ def _look(
     from .gradients import grad_cam
     from .rollout import attentions, roll_out
 
-    images = normalized(classifier, pixels)
+    images = classifier.normalized(pixels)
     kept = None if by_class else attentions(classifier.model, images)
     if kept is not None:
         return ROLLOUT, [roll_out(classifier.model, kept, images)]

@@ -9,8 +9,8 @@ from threading import Semaphore
 
 import numpy as np
 
-from vtzoo.decoding import cores
 from vtzoo.errors import VtzooError
+from vtzoo.machine import cores
 from vtzoo.preprocess import Preprocess, prepare, read_image
 
 from . import Prediction

@@ -1,18 +1,16 @@
 """Classification on ONNX Runtime: no torch, no onnx package."""
 
 import contextlib
-import ctypes
 import io
 import json
 import logging
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vtzoo import checked
+from vtzoo import checked, machine
 from vtzoo.errors import VtzooError
 from vtzoo.preprocess import Preprocess
 from vtzoo.zoo import Entry
@@ -83,7 +81,8 @@ def _read_folder(entry: Entry) -> tuple[bytes, bytes | None]:
 
 def _open(graph: bytes, weights: bytes | None, device: str) -> Any:
     """An ONNX Runtime session; "cuda" where CUDA does not load is a VtzooError, "auto" then takes the CPU."""
-    if device == "cuda" or (device == "auto" and _has_driver()):
+    # Without a driver, loading half a gigabyte of CUDA code would be for nothing.
+    if device == "cuda" or (device == "auto" and machine.has_driver()):
         session = _open_cuda(graph, weights)
         if session is not None:
             return session
@@ -93,15 +92,6 @@ def _open(graph: bytes, weights: bytes | None, device: str) -> Any:
             "run with --device cpu, or install a driver and the CUDA libraries that onnxruntime-gpu needs",
         )
     return open_session(graph, weights, CPU)
-
-
-def _has_driver() -> bool:
-    """Whether NVIDIA's driver is there: without it, loading half a gigabyte of CUDA code would be for nothing."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def _open_cuda(graph: bytes, weights: bytes | None) -> Any:

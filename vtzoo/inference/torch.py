@@ -47,10 +47,14 @@ class TorchClassifier(Classifier):
         preprocess, described = entry.preprocess, complete(entry.config)
         return cls(read_model(entry), labels, preprocess, described["mean"], described["std"], device)
 
+    def normalized(self, pixels: np.ndarray) -> torch.Tensor:
+        """Prepared images, uint8 (n, 3, height, width), as the model takes them, on its device."""
+        return torch.tensor(pixels, device=self.device).float().div(255).sub(self.mean).div(self.std)
+
     @torch.inference_mode()
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and pooled features of prepared images."""
-        images = torch.tensor(pixels, device=self.device).float().div(255).sub(self.mean).div(self.std)
+        images = self.normalized(pixels)
         try:
             tokens = self.model.forward_features(images)
             logits, features = self.model.forward_head(tokens), self.model.forward_head(tokens, pre_logits=True)

@@ -7,7 +7,6 @@ at any time: it is built anew.
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,13 +45,6 @@ class Stored:
     extents: Int[Tensor, "rows 2"]  # height and width; 0 for a row whose image cannot be read, which has no pixels
     manifest: str  # of the images that can be read, as `Split.manifest` has it
     mapped: bool  # whether the pixels are still in a file, and are read when they are used
-
-
-def folder() -> Path:
-    """Where caches are kept: $VTZOO_CACHE, or vtzoo/ in the user's folder of caches."""
-    if named := os.environ.get("VTZOO_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vtzoo"
 
 
 class NoRoomError(Exception):

@@ -13,8 +13,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vtzoo import datasets
-from vtzoo.decoding import Pass, Split, cores
+from vtzoo.decoding import Pass, Split
 from vtzoo.errors import VtzooError
+from vtzoo.files import cache_folder
+from vtzoo.machine import cores
 from vtzoo.recipe import Augmentation, Recipe
 
 from . import augment, cache, room
@@ -185,7 +187,7 @@ def open_batches(
     if workers is not None and workers < 1:
         raise VtzooError(f"{workers} processes cannot decode images", "--workers takes 1 or more")
     crops = Crops.of(recipe.augmentation, size=recipe.model.image_size, flip=dataset.flip)
-    find = partial(cache.open_stored, split, name=dataset.name, folder=folder or cache.folder(), progress=progress)
+    find = partial(cache.open_stored, split, name=dataset.name, folder=folder or cache_folder(), progress=progress)
     try:
         stored = find(Nothing(form=crops.form) if workers else crops.form)
     except cache.NoRoomError as reason:
@@ -213,7 +215,7 @@ def check_test_images(split: Split, size: int, *, name: str, folder: Path | None
     What was checked once is remembered in the cache.
     """
     form = Square(side=size)
-    stored = cache.open_stored(split, Nothing(form=form), name=f"{name}-test", folder=folder or cache.folder())
+    stored = cache.open_stored(split, Nothing(form=form), name=f"{name}-test", folder=folder or cache_folder())
     if len(unreadable := np.flatnonzero(~stored.extents.any(1).numpy())):
         raise refusal(split, form, unreadable, skippable=False)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from vtzoo.collection import Labelled
 from vtzoo.decoding import Split, in_threads
 from vtzoo.errors import VtzooError
+from vtzoo.files import cache_folder
 from vtzoo.inference import Classifier
 from vtzoo.preprocess import Preprocess, prepare
 
@@ -43,7 +44,7 @@ def open_images(
     split, form = split_of(images, classes), Prepared(how=how)
     try:
         stored = cache.open_stored(
-            split, form if pixels else Nothing(form=form), name=name, folder=cache.folder(), progress=progress
+            split, form if pixels else Nothing(form=form), name=name, folder=cache_folder(), progress=progress
         )
     except cache.NoRoomError as error:
         raise VtzooError(f"there is no room for the decoded images: {error}", "make room, or train on fewer") from error

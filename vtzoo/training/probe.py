@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from vtzoo import files
 from vtzoo.errors import VtzooError
 
-from . import cache
 from .augment import normalize
 from .criterion import Criterion
 from .heads import classifiers
@@ -75,7 +74,7 @@ def features(
     """
     pixels = sha256(images.numpy().data).hexdigest()
     name = sha256(f"{source} {pixels} {mean} {std} {torch.__version__} {device.type}".encode()).hexdigest()
-    path = cache.folder() / f"features-{name[:32]}.safetensors"
+    path = files.cache_folder() / f"features-{name[:32]}.safetensors"
     with suppress(OSError, SafetensorError, KeyError):  # it is not there, or damaged: then it is made anew
         return load(path.read_bytes())["features"]
     model.eval()
