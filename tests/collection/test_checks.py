@@ -106,7 +106,7 @@ def test_a_train_that_is_all_in_validation_is_refused(write: Write) -> None:
     root = write({"train/cat": 2, "train/dog": 2})
     shutil.copytree(root / "train", root / "val")
     error = failure(root)
-    assert error.message == "every training image is in validation or test too"
+    assert error.message == f"no training images in {root}"
     assert error.hint is not None
     assert error.hint.startswith("4 images of train are in validation or test too, as ")
 

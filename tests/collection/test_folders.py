@@ -182,20 +182,26 @@ def test_images_in_no_class_folders_are_refused(write: Write) -> None:
 def test_validation_without_train_is_refused(write: Write) -> None:
     root = write({"val/cat": 2, "val/dog": 2, "test/cat": 1, "test/dog": 1})
     error = failure(root)
-    assert error.message == f"{root} has test, val, and no train"
-    assert error.hint == f"put the folders of the training images into {root / 'train'}"
+    assert error.message == f"no training images in {root}"
+    assert error.hint == "put some into a folder train/, or call their split train"
 
 
 def test_one_class_alone_is_refused(write: Write) -> None:
     root = write({"cat": 5})
-    assert failure(root).message == f"all the images in {root} are of one class, 'cat'"
+    assert failure(root).message == f"all the training images in {root} are of one class, 'cat'"
 
 
 def test_an_archive_unpacked_into_a_folder_of_its_name_is_pointed_at(write: Write) -> None:
     root = write({"photos/cat": 2, "photos/dog": 2})
     error = failure(root)
-    assert error.message == f"all the images in {root} are of one class, 'photos'"
-    assert error.hint == f"if the classes are {root}/photos/cat, {root}/photos/dog: --data {root / 'photos'}"
+    assert error.message == f"all the training images in {root} are of one class, 'photos'"
+    assert error.hint is not None
+    pointer = f"photos is taken for one class: if cat, dog are the classes, give {root / 'photos'}"
+    assert error.hint.startswith(pointer)
+
+
+def test_one_class_with_one_folder_in_it_is_just_a_class(write: Write) -> None:
+    assert not folders.find(write({"cat/2021": 2, "cat": 1})).notes
 
 
 def test_a_csv_beside_the_images_is_pointed_at(write: Write) -> None:

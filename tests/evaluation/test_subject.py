@@ -1,6 +1,7 @@
 """Which images a model is measured on, and that what does not fit is said."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,35 @@ def test_a_split_that_is_asked_for_is_taken(photos: Photos, split: str, count: i
     assert all(name.startswith(split) for name in names(found))
 
 
-def test_a_test_split_that_is_not_there_is_refused(photos: Photos) -> None:
-    root = photos(cat=[1] * 5, dog=[0] * 5)
-    error = failure(root, split="test")
-    assert error.message == f"{root} has no test images"
+@pytest.mark.parametrize(("above", "split", "what"), [
+    ("", "test", "test"), ("test/", "train", "training"), ("test/", "val", "validation"),
+])  # fmt: skip
+def test_a_split_that_is_not_there_is_refused(photos: Photos, above: str, split: str, what: str) -> None:
+    root = photos(**{f"{above}cat": [1] * 5, f"{above}dog": [0] * 5})
+    error = failure(root, split=split)
+    assert error.message == f"{root} has no {what} images"
     assert error.hint is not None
     assert error.hint.startswith("leave out --split")
+
+
+@pytest.mark.parametrize(("folders", "split", "targets"), [
+    ({"test/cat": [1] * 3, "test/dog": [0] * 2}, "test", [1, 1, 1, 0, 0]),
+    ({"val/cat": [1], "val/dog": [0]}, "val", [1, 0]),
+    ({"cat": [1] * 3}, "all", [1, 1, 1]),
+    ({"train/cat": [1] * 2, "test/dog": [0]}, "test", [0]),
+    ({"cat": [1], "dog": [0]}, "all", [1, 0]),
+], ids=["test alone", "validation alone", "one class", "a class that train lacks", "an image a class"])  # fmt: skip
+def test_images_that_nothing_could_be_learnt_from_are_measured_on_all_the_same(
+    photos: Photos, folders: dict[str, list[int]], split: str, targets: list[int]
+) -> None:
+    found = find(photos(**folders))
+    assert (found.split, found.targets.tolist()) == (split, targets)
+
+
+def test_test_images_that_are_in_train_too_are_measured_on(photos: Photos) -> None:
+    root = photos(**{"train/cat": [1] * 3, "train/dog": [0] * 3})
+    shutil.copytree(root / "train", root / "test")
+    assert len(find(root)) == 6
 
 
 def test_a_model_is_not_measured_on_the_images_that_it_was_fine_tuned_on(photos: Photos) -> None:
@@ -217,8 +241,9 @@ def test_a_folder_with_the_model_s_own_data_set_is_read_as_that(stored: Photos, 
 
 def test_the_same_columns_with_other_classes_are_peoples_own(stored: Photos) -> None:
     data = stored(["zebra", *CIFAR10[:0:-1]], 1, 2)
-    with pytest.raises(VtzooError, match="no training images in "):
-        find(data, CIFAR10, TRAINED)
+    found = find(data, CIFAR10, TRAINED)
+    assert found.targets.tolist() == [9, 8]  # by name
+    assert found.stored is not None
 
 
 def test_a_damaged_file_and_one_of_other_columns_are_no_data_set_of_the_model_s(stored: Photos) -> None:

@@ -93,6 +93,7 @@ class Collection:
 def read(
     source: str | Path,
     *,
+    learn: bool = True,
     seed: int = 0,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -108,17 +109,23 @@ def read(
 
     The two columns are given where they go by no usual name. `seed` draws the validation images where none are given:
     `slices.draw` says which. What is odd and can be gone on with is a note, and everything else an error.
+
+    To learn from them takes training images of two classes, and images to validate on. With `learn` false they are to
+    be measured on alone: any will do, and a part may be empty.
     """
     found = _find(str(source), {"image_column": image_column, "label_column": label_column})
     found, sizes = checks.usable(found, source)
     copies = checks.find_copies(found.rows, sizes)
     notes = checks.mislabelled(found, copies)
     found, copies = checks.separate(found, copies)
-    notes = (*found.notes, *notes, *checks.classes(found, source))
+    notes = (*found.notes, *notes, *(checks.classes(found, source) if learn else ()))
     given = bool(np.any(found.parts == HELD))
     if not given:
-        found, copied = _hold_out(found, copies, seed, source)
-        notes += copied
+        found, copied = _hold_out(found, copies, seed)
+        notes += copied if learn else ()
+    if learn and not np.any(found.parts == HELD):
+        told = f"no class in {source} has two images that differ: one would be needed to validate on"
+        raise VtzooError(told, "add images, or give validation images of your own")
     train, held, test = (_labelled(found, part) for part in (TRAIN, HELD, TEST))
     return Collection(
         name=_name(source),
@@ -148,16 +155,12 @@ def _find(source: str, columns: dict[str, str | None]) -> Found:
     return readers[path.suffix.lower()](path, **columns)
 
 
-def _hold_out(found: Found, copies: np.ndarray, seed: int, source: str | Path) -> tuple[Found, tuple[str, ...]]:
+def _hold_out(found: Found, copies: np.ndarray, seed: int) -> tuple[Found, tuple[str, ...]]:
     """The same with a slice of the training images for validation; what has copies in train stays there, and a note."""
     training = np.flatnonzero(found.parts == TRAIN)
     free = copies[training] < 0
-    held = training[slices.draw(found.targets[training], free, seed)]
-    if not len(held):
-        told = f"no class in {source} has two images that differ: one would be needed to validate on"
-        raise VtzooError(told, "add images, or give validation images of your own")
     parts = found.parts.copy()
-    parts[held] = HELD
+    parts[training[slices.draw(found.targets[training], free, seed)]] = HELD
     copied = [found.rows.name(int(index)) for index in training[~free]]
     told = f"{counted(len(copied), 'training image')} are the same as others, {few(copied)}: none of them validates"
     return dataclasses.replace(found, parts=parts), (told,) if copied else ()

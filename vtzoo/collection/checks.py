@@ -60,8 +60,6 @@ def separate(found: Found, copies: np.ndarray) -> tuple[Found, np.ndarray]:
             pair = f"{found.rows.name(int(lost[0]))} is {found.rows.name(int(other))}"
             told = f"{counted(len(lost), 'image')} of {PARTS[part]} {'is' if len(lost) == 1 else 'are'}"
             notes.append(f"{told} in {others} too, as {pair}: left out of {PARTS[part]}")
-    if not np.any(found.parts[~twice] == TRAIN) and notes:
-        raise VtzooError("every training image is in validation or test too", notes[0])
     return found.select(np.flatnonzero(~twice), *notes), copies[~twice]
 
 
@@ -80,11 +78,15 @@ def mislabelled(found: Found, copies: np.ndarray) -> list[str]:
 
 
 def classes(found: Found, where: object) -> tuple[str, ...]:
-    """Notes of classes with one training image or none; one class alone, and those without any in train, are errors."""
+    """Notes of classes with one training image or none; what cannot be learnt from is an error.
+
+    That is no training image, one class alone, or a class of validation or test that train lacks.
+    """
     counts = {part: images_a_class(found.targets[found.parts == part], len(found.classes)) for part in PARTS}
     training = counts[TRAIN]
     if not np.any(found.parts == TRAIN):
-        raise VtzooError(f"no training images in {where}", "only validation or test images are there: add a train")
+        hint = "put some into a folder train/, or call their split train"
+        raise VtzooError(f"no training images in {where}", "; ".join((*found.notes, hint)))
     for part in (HELD, TEST):
         if strange := _names(found, (counts[part] > 0) & (training == 0)):
             told = f"{PARTS[part]} has {counted(len(strange), 'class', 'classes')} that train lacks: {few(strange)}"
@@ -94,7 +96,7 @@ def classes(found: Found, where: object) -> tuple[str, ...]:
         told = f"of one class, {present[0]!r}" if present else "of no class"
         raise VtzooError(
             f"all the training images in {where} are {told}",
-            "add images of another class: there is nothing to tell apart",
+            "; ".join((*found.notes, "add images of another class: there is nothing to tell apart")),
         )
     notes = []
     if single := _names(found, training == 1):

@@ -34,6 +34,7 @@ def find(folder: Path) -> Found:
     if nameless:
         notes.append(f"{counted(len(nameless), 'file')} left out for names that are not UTF-8, {few(nameless)}: rename")
     _require_classes(folder, Counter(names))
+    notes += _nested(folder, set(names))
     classes = in_order(names)
     numbers = {name: number for number, name in enumerate(classes)}
     targets = np.array([numbers[name] for name in names], dtype=np.int64)
@@ -55,9 +56,6 @@ def _parts(folder: Path) -> tuple[list[tuple[int, Path]], list[str]]:
     below = _folders(folder)
     split = [one for one in below if one.name.lower() in PART_NAMES and not _images(one) and _folders(one)]
     found = [(PART_NAMES[one.name.lower()], one) for one in split] or [(TRAIN, folder)]
-    if split and TRAIN not in [part for part, _ in found]:
-        told = f"{folder} has {few([one.name for one in split])}, and no train"
-        raise VtzooError(told, f"put the folders of the training images into {folder / 'train'}")
     notes = [
         f"{counted(len(loose), 'image')} of {inside} in no class folder, {few(loose)}: they are left out"
         for inside in [folder, *split]
@@ -69,7 +67,7 @@ def _parts(folder: Path) -> tuple[list[tuple[int, Path]], list[str]]:
 
 
 def _require_classes(folder: Path, images: Counter[str]) -> None:
-    """Raise unless there are folders with images, and they stand for classes."""
+    """Raise unless there are folders with images, and they stand for classes; one beside a CSV hardly does."""
     tables = visible(folder.glob("*.csv"))
     hint = f"put the images of each class into a folder of their own: {folder / 'CLASS' / 'image.jpg'}"
     if tables:
@@ -78,11 +76,19 @@ def _require_classes(folder: Path, images: Counter[str]) -> None:
         raise VtzooError(f"no images in class folders in {folder}", f"it has {names_in(folder, '*')}; {hint}")
     if all(name.lower() in PART_NAMES for name in images):
         raise VtzooError(f"the images in {folder} lie in {few(list(images))}, and in no class folders there", hint)
-    if len(images) == 1:
-        name = next(iter(images))
-        nested = [str(one) for one in _folders(folder / name) if _folders(folder / name)]
-        hint = hint if tables or len(nested) < 2 else f"if the classes are {few(nested)}: --data {folder / name}"
-        raise VtzooError(f"all the images in {folder} are of one class, {name!r}", hint)
+    if len(images) == 1 and tables:
+        raise VtzooError(f"all the images in {folder} are of one class, {next(iter(images))!r}", hint)
+
+
+def _nested(folder: Path, names: set[str]) -> list[str]:
+    """A note where one class alone has folders in it, as where an archive was unpacked into a folder of its name."""
+    inside = [one for name in names for one in _folders(folder / name)]
+    if len(names) > 1 or len(inside) < 2:
+        return []
+    above = inside[0].parent
+    return [
+        f"{above.name} is taken for one class: if {few([one.name for one in inside])} are the classes, give {above}"
+    ]
 
 
 def _is_text(file: Path) -> bool:

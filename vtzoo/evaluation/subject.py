@@ -133,7 +133,7 @@ def _of_people(
     """People's own images, their classes matched with the model's by name."""
     data, seed = str(request.data), result.get("seed")
     found = collection.read(
-        data, seed=seed if isinstance(seed, int) else 0, image_column=request.image_column,
+        data, learn=False, seed=seed if isinstance(seed, int) else 0, image_column=request.image_column,
         label_column=request.label_column,
     )  # fmt: skip
     if found.multi != multi:
@@ -166,14 +166,14 @@ def _choose(found: Collection, request: Request, result: Mapping[str, Any]) -> t
     origin = ", a slice of the training images, as fine-tuning draws it" if found.drawn else ""
     if request.split is not None:
         images = parts[request.split]
-        if images is None:
-            told = f"{request.data} has no test images"
-            raise VtzooError(told, "leave out --split, or put some into a folder test/ or a split test")
+        if not images:
+            told = f"{request.data} has no {SPLITS[request.split]} images"
+            raise VtzooError(told, f"leave out --split, or put some into a folder or a split called {request.split}")
         slice_of = origin if request.split == "val" else ""
         return request.split, f"the {SPLITS[request.split]} images of {request.data}{slice_of}", images
     if found.test is not None:
         return "test", f"the test images of {request.data}", found.test
-    if not found.drawn:
+    if found.held and not found.drawn:
         told = f"the validation images of {request.data}, as it has no test images; if it was fine-tuned by them, "
         return "val", f"{told}its weights were chosen by them", found.held
     if result.get("train_manifest") == found.train.manifest:
