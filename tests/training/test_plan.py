@@ -12,6 +12,7 @@ from vtzoo import collection, models
 from vtzoo.collection import Collection
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import Recipe, parse_recipe
+from vtzoo.training.finetune import finetune
 from vtzoo.training.job import Job, prepare
 from vtzoo.training.plan import Wishes, batch_size, complete, plan
 
@@ -136,6 +137,16 @@ def test_a_source_without_weights_is_refused_in_a_sentence(people: Path, tmp_pat
     source = folder(tmp_path / "it", "resnet18", 32)
     (source / "model.safetensors").unlink()
     assert "cannot read" in refused(source, collection.read(people))
+
+
+def test_a_model_that_cannot_become_a_graph_is_refused_before_it_is_trained(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepare(folder(tmp_path / "it", "resnet18", 64), collection.read(people), device="cpu")
+    monkeypatch.setattr(job.joint.model, "forward_features", lambda images: images if images.sum() > 0 else -images)
+    with pytest.raises(VtzooError, match="resnet18 cannot be exported to ONNX"):
+        finetune(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_source_whose_recipe_is_of_another_kind_goes_without_it(

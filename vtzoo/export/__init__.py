@@ -31,7 +31,16 @@ from .pictures import Pictures, sample, sample_images, to_calibrate_on, to_verif
 from .reduced import reduce
 from .tracing import predictor_of, quiet, refuse_opset, trace
 
-__all__ = ["PRECISIONS", "Certificate", "Pictures", "export", "export_model", "package", "sample_images"]
+__all__ = [
+    "PRECISIONS",
+    "Certificate",
+    "Pictures",
+    "export",
+    "export_model",
+    "package",
+    "require_graph",
+    "sample_images",
+]
 
 PRECISIONS = ("fp32", "fp16", "int8")
 VERIFIED = 128  # images, unless the caller says how many: a minute of ViT-B/16 at 224 pixels on two cores
@@ -90,6 +99,13 @@ def package(
     certificate = verify(session, predictor, config["architecture"], _pictures(images, preprocess), "fp32")
     _write(folder / "onnx" / "model.onnx", _finish(graph, config, certificate, _hash(weights.content)))
     return certificate
+
+
+def require_graph(model: nn.Module, config: dict[str, Any]) -> None:
+    """Raise a VtzooError where a model has no graph, so that nobody trains for hours what cannot be packaged."""
+    trace(
+        predictor_of(model, config), config["architecture"], Preprocess.from_config(config), optimize=False, opset=None
+    )
 
 
 def export_model(

@@ -20,7 +20,10 @@ from .optim import Average
 from .selection import Selection
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-DIVERGED = "lower optimizer.learning_rate in the recipe, or set precision to float32; the last checkpoint is intact"
+DIVERGED = (
+    "lower the learning rate: --learning-rate when fine-tuning, optimizer.learning_rate in a recipe, whose precision "
+    "may be float32; the last checkpoint is intact"
+)
 
 
 def save(

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtzoo import files
+from vtzoo import files, models
 from vtzoo.collection import Labelled
-from vtzoo.export import Pictures
+from vtzoo.export import Pictures, require_graph
 from vtzoo.inference import Classifier
 from vtzoo.recipe import Recipe
 
@@ -57,6 +57,8 @@ def finetune(
     `held_...` in any case. With `resume` a run goes on at its last checkpoint, to the result of one that was never
     interrupted; on the CPU, bit for bit. `skip_bad` leaves unreadable images out; `progress` is called as in `train`.
     """
+    if job.source.name not in models.MODELS:  # those have a graph
+        require_graph(job.joint.model, job.config())
     claim(out, resume)
     collection = job.collection
 
