@@ -58,8 +58,9 @@ def test_the_readme_has_a_current_table_of_the_models_and_no_placeholder() -> No
 
 @pytest.mark.parametrize("name", ["startup", "training", "paired", "bulk", "hub", "outliers"])
 def test_a_table_of_measurements_is_rendered_from_the_saved_ones(name: str) -> None:
-    bench = runpy.run_path(str(ROOT / "tests" / "bench" / f"{name}.py"))
-    table = bench["render"](json.loads(bench["SAVED"].read_text(encoding="utf-8")))
+    bench = ROOT / "tests" / "bench" / name
+    figures = json.loads(bench.with_suffix(".json").read_text(encoding="utf-8"))
+    table = runpy.run_path(str(bench.with_suffix(".py")))["render"](figures)
     assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in TEXT
 
 

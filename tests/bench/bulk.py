@@ -14,7 +14,6 @@ downloaded; all files lie in a temporary folder.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,12 +21,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import circumstances, options, tell, versions
 from PIL import Image
 
 from vtzoo import files, inference, zoo
@@ -38,9 +37,7 @@ from vtzoo.inference.classifier import Classifier
 from vtzoo.inference.sources import find
 
 HERE = Path(__file__).resolve()
-SAVED = HERE.with_suffix(".json")
 ROOT = HERE.parents[2]
-README = ROOT / "README.md"
 OURS, INT8, TIMM, TIMM_BF16 = "vtzoo, fp32", "vtzoo, int8", "timm's loop, fp32", "timm's loop, bf16"
 FILES, ROWS, READY = "PNG files", "rows of Parquet", "arrays, the session alone"
 SWIN = "swin_tiny_patch4_window7_224"
@@ -231,8 +228,7 @@ def print_peak(folder: str, out: str) -> None:
 
 def render(measured: dict[str, Any]) -> str:
     """The Markdown tables of a measurement, as they stand in the README."""
-    versions = ", ".join(f"{name} {number}" for name, number in measured["versions"].items())
-    lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions}."]
+    lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}."]
     titles = {
         "photographs": "photographs, Swin-T at 224 px",
         "small": f"images of 32 px, {DEFAULT_MODEL}",
@@ -252,33 +248,27 @@ def render(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     """Print the tables, or JSON; with --save keep the figures, and put the tables into the README."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
-    parser.add_argument("--quick", action="store_true", help="few images, to try it: these figures are not for saving")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's tables")
+    parser.add_argument("--quick", action="store_true", help="few images, to try it")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
         print_peak(*arguments.peak)
         return
+    if arguments.quick and arguments.save:
+        parser.error("--quick measures too little to --save")
     sizes = SIZES[arguments.quick]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measured = {
-            "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
-            "versions": {name: version(name) for name in ("vtzoo", "torch", "timm", "onnxruntime-gpu", "pillow")},
+            **circumstances("torch", "timm", "onnxruntime-gpu", "pillow"),
             "rounds": arguments.rounds,
             "memory": memory(folder, sizes["memory"]),
             "small": small_images(folder, sizes["small"], arguments.rounds),
             "photographs": photographs(folder, sizes["photos"], arguments.rounds),
         }
-    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
-    if arguments.save and not arguments.quick:
-        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-        from vtzoo.cards import put
-
-        README.write_text(put(README.read_text(encoding="utf-8"), "bulk", render(measured)), encoding="utf-8")
+    tell(__file__, measured, render, arguments)
 
 
 if __name__ == "__main__":

@@ -3,28 +3,25 @@
 Three models of the embedded one's size go to a Hub on this machine and come back into an empty cache: by one `vtzoo
 publish` and one `vtzoo pull`, and by `hf upload` and `hf download`, one a model, as they take no more; these send and
 fetch the same files, check no content, and know neither tag nor index. The rows "one by one" are of a process a model
-with both. The two take turns, and each turn has a Hub of its own;
-the first one is not timed. Printed are medians over the rounds: of the seconds for all three models, and of the ratio
-of the two in one round, which whatever else the machine does falls on alike.
+with both. The two take turns, and each turn has a Hub of its own; the first one is not timed. Printed are medians over
+the rounds: of the seconds for all three models, and of the ratio of the two in one round, which whatever else the
+machine does falls on alike.
 """
 
-import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from figures import circumstances, options, tell, versions
 
-from vtzoo import cards, files, zoo
+from vtzoo import files, zoo
 from vtzoo.publish import prepare
 
 HERE = Path(__file__).resolve()
@@ -33,8 +30,6 @@ sys.path.insert(0, str(HERE.parents[1] / "hub"))
 from answers import Account  # noqa: E402
 from server import Hub  # noqa: E402
 
-SAVED = HERE.with_suffix(".json")
-README = HERE.parents[2] / "README.md"
 VTZOO, HF = [sys.executable, "-m", "vtzoo"], [str(Path(sys.executable).with_name("hf"))]
 ORGANIZATION, COUNT = "zoo", 3
 MODEL = zoo.entries()[0]
@@ -134,8 +129,7 @@ def bench(rounds: int) -> dict[str, Any]:
 
 def render(measured: dict[str, Any]) -> str:
     """The Markdown table of a measurement, as it stands in the README."""
-    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions}.", ""]
+    lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| three models of 111 MB each | seconds | of the Hub's own client's |", "| --- | --- | --- |"]
     seconds, ratios = measured["seconds"], measured["ratios"]
     for name, taken in seconds.items():
@@ -149,21 +143,15 @@ def render(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     """Print the medians as the README's table, or as JSON; with --save keep them, and put the table into the README."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
     arguments = parser.parse_args()
     measured = {
-        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("vtzoo", "huggingface_hub", "typer")},
+        **circumstances("huggingface_hub", "typer"),
         "rounds": arguments.rounds,
         **bench(arguments.rounds),
     }
-    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
-    if arguments.save:
-        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-        README.write_text(cards.put(README.read_text(encoding="utf-8"), "hub", render(measured)), encoding="utf-8")
+    tell(__file__, measured, render, arguments)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,13 @@ image and by what is usual, 1 - the largest probability: 0.5 is chance, 1 is per
 The interval is a bootstrap's over the images, 95%.
 """
 
-import argparse
-import json
-import os
-import platform
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import circumstances, options, tell, versions
 
-HERE = Path(__file__).resolve()
-SAVED = HERE.with_suffix(".json")
-README = HERE.parents[2] / "README.md"
 MODEL = "swin_t-drloc-cifar100"
 DRAWS = 1000  # of the bootstrap
 SCORES = {"error": "localization error", "doubt": "1 - largest probability"}
@@ -87,8 +80,7 @@ def bench(data: Path, images: int, size: int = 32) -> list[dict[str, Any]]:
 
 def render(measured: dict[str, Any]) -> str:
     """The Markdown table of a measurement, as it stands in the README."""
-    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    lines = [f"{measured['model']}; {measured['machine']}; {versions}; intervals of 95%.", ""]
+    lines = [f"{measured['model']}; {measured['machine']}; {versions(measured)}; intervals of 95%.", ""]
     lines += ["| images | n | mean error, cells | AUROC of the error | AUROC of 1 - largest probability |"]
     lines += ["| --- | --- | --- | --- | --- |"]
     for row in measured["rows"]:
@@ -103,24 +95,16 @@ def _area(found: dict[str, float]) -> str:
 
 def main() -> None:
     """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds cifar100/ and flowers102_64px/")
     parser.add_argument("--images", type=int, default=500, help="of each kind")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
     arguments = parser.parse_args()
     measured = {
         "model": MODEL,
-        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("vtzoo", "torch", "timm", "scikit-learn")},
+        **circumstances("torch", "timm", "scikit-learn"),
         "rows": bench(arguments.data, arguments.images),
     }
-    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
-    if arguments.save:
-        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-        from vtzoo.cards import put
-
-        README.write_text(put(README.read_text(encoding="utf-8"), "outliers", render(measured)), encoding="utf-8")
+    tell(__file__, measured, render, arguments)
 
 
 if __name__ == "__main__":

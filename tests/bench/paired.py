@@ -6,23 +6,19 @@ the same first weights, seed by seed; rows differ in the table [drloc] alone. Wh
 answer is what counts. Runs that were measured before are kept in --work and not repeated.
 """
 
-import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from figures import circumstances, options, tell, versions
+
 HERE = Path(__file__).resolve()
-SAVED = HERE.with_suffix(".json")
-README = HERE.parents[2] / "README.md"
 BASELINE, L1 = "baseline", "l1"
 # The name of each row, and what it changes in [drloc]. Stage 0 has 8x8 cells, stage 1 has 4x4.
 ROWS: dict[str, dict[str, Any] | None] = {
@@ -111,11 +107,10 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def render(measured: dict[str, Any]) -> str:
     """The Markdown table of a measurement, as it stands in the README."""
-    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
     lines = [
         f"{measured['seeds']} seeds a row, {measured['steps']:,} steps of {measured['batch']}, "
         f"{measured['train_images']:,} training images, {measured['held_images']:,} held out; "
-        f"{measured['minutes']:.0f} core-minutes in all on {measured['machine']}; {versions}.",
+        f"{measured['minutes']:.0f} core-minutes in all on {measured['machine']}; {versions(measured)}.",
         "",
         "| loss | top-1 | over the baseline | over l1 |",
         "| --- | --- | --- | --- |",
@@ -132,30 +127,22 @@ def _points(found: dict[str, float], sign: str = "") -> str:
 
 def main() -> None:
     """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="which rows", metavar="ROW")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core")
     work = Path(tempfile.gettempdir()) / "vtzoo-paired"
     parser.add_argument("--work", type=Path, default=work, help="results so far")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
     arguments = parser.parse_args()
     runs = bench(arguments.rows, arguments.seeds, arguments.data, arguments.work, arguments.jobs)
     measured = {
-        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("vtzoo", "torch", "timm")},
+        **circumstances("torch", "timm"),
         "seeds": arguments.seeds, "batch": 128, "minutes": sum(run["seconds"] for run in runs) / 60,
         **{key: runs[0][key] for key in ("steps", "train_images", "held_images")},
         "rows": summary(runs), "runs": runs,
     }  # fmt: skip
-    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
-    if arguments.save:
-        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-        from vtzoo.cards import put
-
-        README.write_text(put(README.read_text(encoding="utf-8"), "paired", render(measured)), encoding="utf-8")
+    tell(__file__, measured, render, arguments)
 
 
 if __name__ == "__main__":

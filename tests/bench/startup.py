@@ -5,20 +5,16 @@ first, which fills the disk cache. Printed are medians, of the wall time and of 
 the kernel reports them for the finished process, and the two ratios that the zoo promises.
 """
 
-import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-SAVED = Path(__file__).with_suffix(".json")
-README = Path(__file__).resolve().parents[2] / "README.md"
+from figures import circumstances, options, tell, versions
+
 PHOTO = str(Path(__file__).resolve().parents[1] / "photos" / "rocket.jpg")
 VTZOO = [sys.executable, "-m", "vtzoo"]
 HELP, ONNX, IMPORT, TORCH = "vtzoo --help", "vtzoo predict", "import torch, timm", "vtzoo predict --backend torch"
@@ -59,8 +55,7 @@ def bench(rounds: int) -> dict[str, dict[str, float]]:
 
 def render(measured: dict[str, Any]) -> str:
     """The Markdown table of a measurement, as it stands in the README."""
-    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    lines = [f"Median of {measured['rounds']} rounds; {measured['machine']}; {versions}.", ""]
+    lines = [f"Median of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| process | seconds | peak memory, MB |", "| --- | --- | --- |"]
     for name, median in measured["medians"].items():
         lines.append(f"| `{name}` | {median['seconds']:.2f} | {median['megabytes']:.0f} |")
@@ -72,15 +67,12 @@ def render(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     """Print the medians as the README's table, or as JSON; with --save keep them, and put the table into the README."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
     arguments = parser.parse_args()
     medians = bench(arguments.rounds)
     measured = {
-        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("vtzoo", "torch", "timm", "onnxruntime-gpu")},
+        **circumstances("torch", "timm", "onnxruntime-gpu"),
         "rounds": arguments.rounds,
         "medians": medians,
         "ratios": {
@@ -88,13 +80,7 @@ def main() -> None:
             "megabytes": medians[ONNX]["megabytes"] / medians[TORCH]["megabytes"],
         },
     }
-    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
-    if arguments.save:
-        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-        from vtzoo.cards import put  # only now: a child's peak is never below what its parent held
-
-        text = put(README.read_text(encoding="utf-8"), "startup", render(measured))
-        README.write_text(text, encoding="utf-8")
+    tell(__file__, measured, render, arguments)
 
 
 if __name__ == "__main__":

@@ -9,22 +9,20 @@ The images are 32 px cut-outs of the photographs in tests/photos, so that nothin
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from figures import circumstances, options, tell, versions
 from PIL import Image, ImageOps
 from timm.data import auto_augment
 from timm.data.loader import create_loader
@@ -39,9 +37,7 @@ from vtzoo.training.joint import Joint, look
 from vtzoo.training.pixels import Pixels
 
 HERE = Path(__file__).resolve()
-SAVED = HERE.with_suffix(".json")
 ROOT = HERE.parents[2]
-README = ROOT / "README.md"
 OURS, TIMM, LIMIT = "this pipeline", "timm's loader", "a constant batch"
 DECODED = "timm's loader, images decoded before"
 # Light augmentation and patches of 4; RandAugment, erasing and patches of 2.
@@ -265,8 +261,7 @@ def print_peak(name: str, batch: str, with_head: str) -> None:
 
 def render(measured: dict[str, Any]) -> str:
     """The Markdown tables of a measurement, as they stand in the README."""
-    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
-    lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions}.", ""]
+    lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| images/s | " + " | ".join(measured["steps"]) + " |", "| --- " * (1 + len(measured["steps"])) + "|"]
     for name in (OURS, TIMM, LIMIT):
         lines.append(_row(f"training, {name}", measured["steps"], name))
@@ -294,11 +289,9 @@ def _row(title: str, found: dict[str, Any], name: str) -> str:
 
 def main() -> None:
     """Print the tables, or JSON; with --save keep the figures, and put the tables into the README."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__file__, __doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=7, help="rounds to take the median of")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's tables")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
@@ -306,21 +299,15 @@ def main() -> None:
         return
     loop._keep_memory()
     device, rounds = torch.device(arguments.device), arguments.rounds
-    cpu = f"{os.cpu_count()} CPU cores ({platform.machine()})"
     measured = {
-        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
-        "versions": {name: version(name) for name in ("vtzoo", "torch", "timm", "pillow")},
+        **circumstances("torch", "timm", "pillow"),
+        **({"machine": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}),
         "rounds": rounds,
         "steps": {name: whole_steps(name, rounds, device) for name in RECIPES},
         "pipelines": {name: pipelines(name, rounds, device) for name in RECIPES},
         "localization": [localization(name, batch, rounds, device) for name, batch in LOCALIZED],
     }
-    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
-    if arguments.save:
-        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-        from vtzoo.cards import put
-
-        README.write_text(put(README.read_text(encoding="utf-8"), "training", render(measured)), encoding="utf-8")
+    tell(__file__, measured, render, arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""What a benchmark does with its figures: they are printed and, with --save, kept, and shown in the README."""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+Figures = dict[str, Any]
+
+
+def options(file: str, told: str) -> argparse.ArgumentParser:
+    """The options --json and --save of the benchmark in a file, whose docstring's first line says what it asks."""
+    parser = argparse.ArgumentParser(description=told.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--save", action="store_true", help=f"write {saved(file).name} and what the README shows of it")
+    return parser
+
+
+def circumstances(*packages: str) -> Figures:
+    """The machine, and the versions of vtzoo and of some packages."""
+    return {
+        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
+        "versions": {name: version(name) for name in ("vtzoo", *packages)},
+    }
+
+
+def versions(figures: Figures) -> str:
+    """The versions in words."""
+    return ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
+
+
+def tell(file: str, figures: Figures, render: Callable[[Figures], str], arguments: argparse.Namespace) -> None:
+    """Print the figures, as Markdown or as JSON; keep them, and put their Markdown into the README, if so asked."""
+    print(json.dumps(figures, indent=2) if arguments.json else render(figures), end="")
+    if arguments.save:
+        from vtzoo.cards import put  # only now: a child's peak of memory is never below what its parent held
+
+        saved(file).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        text = put(README.read_text(encoding="utf-8"), Path(file).stem, render(figures))
+        README.write_text(text, encoding="utf-8")
+
+
+def saved(file: str) -> Path:
+    """Where the figures of the benchmark in a file are kept."""
+    return Path(file).resolve().with_suffix(".json")
