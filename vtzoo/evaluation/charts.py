@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import Reliability
-from .lettering import drawable, font_file
+from .lettering import font_file, shortened
 
 LARGEST = 1_000  # classes a side of a confusion matrix
 COUNTED = 20  # classes up to which the numbers are written into the cells
@@ -24,7 +24,9 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...])
     """
     matrix, shown, left = table(labels, predicted, names)
     rows, columns = matrix.shape
-    written = [_short(names[number]) for number in shown] + [OTHER] * (columns - rows) if rows <= NAMED else []
+    written = (
+        [shortened(names[number], LONGEST) for number in shown] + [OTHER] * (columns - rows) if rows <= NAMED else []
+    )
     side = float(np.clip(0.11 * columns, 3.5, 12))  # inches, of the matrix
     beside = 1 + 0.08 * max(map(len, written), default=0)  # inches, of the names
     figure, axes = _figure((side + beside + 1, side + beside))
@@ -99,11 +101,6 @@ def _root(exponent: float) -> Any:
     from matplotlib.colors import PowerNorm
 
     return PowerNorm(exponent, vmin=0, vmax=1)
-
-
-def _short(name: str) -> str:
-    shown = drawable(name)
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
 
 
 def _png(figure: Any) -> bytes:

@@ -16,6 +16,12 @@ def drawable(text: str) -> str:
     return "".join(char if char.isprintable() and ord(char) in _glyphs() else _escape(char) for char in text)
 
 
+def shortened(text: str, longest: int) -> str:
+    """The text as it is drawn in so many characters: cut with an ellipsis where it is longer."""
+    shown = drawable(text)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
 def fitted(text: str, font: ImageFont.FreeTypeFont, width: float, *, end: bool = False) -> str:
     """The text as it is drawn in so many pixels: cut with an ellipsis where it is longer, or at its front to keep its
     `end`.

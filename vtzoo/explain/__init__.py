@@ -71,7 +71,7 @@ def explain(
     entry = name if isinstance(name, zoo.Entry) else hub.find(name, revision=revision)
     classifier: Any = load(entry, backend="torch", device=device)
     pixels = prepare(photo, classifier.preprocess)[None]
-    probabilities = _probabilities(classifier, entry, pixels)
+    probabilities = classifier(pixels)[0]
     chosen = _chosen(probabilities, classifier.labels, label, top_k)
     method, maps = _look(classifier, pixels, chosen, by_class=label is not None or top_k > 1)
     from .localization import localize
@@ -101,13 +101,6 @@ def told(explanation: Explanation) -> str:
         guess = f"the best constant guess by {found.constant_error:.2f}"
         lines.append(f"localization: off by {found.error:.2f} cells over {len(found.places):,} pairs; {guess}")
     return "\n".join(lines)
-
-
-def _probabilities(classifier: "TorchClassifier", entry: zoo.Entry, pixels: np.ndarray) -> np.ndarray:
-    """Of the classes of one image, (classes,): a softmax, or a sigmoid each where an image may have several."""
-    if not entry.config.get("multi_label"):
-        return classifier(pixels)[0]
-    return 1 / (1 + np.exp(-classifier.run(pixels)[0][0].astype(np.float64)))
 
 
 def _chosen(probabilities: np.ndarray, labels: tuple[str, ...], label: str | None, top_k: int) -> list[int]:

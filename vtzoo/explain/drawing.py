@@ -1,7 +1,6 @@
 """An explanation as a picture: where the model looked, in the photograph's own geometry, and what drloc makes of it."""
 
 import os
-import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from PIL import Image
 
 from vtzoo import files
 from vtzoo.errors import VtzooError
+from vtzoo.evaluation.lettering import font_file, shortened
 
 from . import ROLLOUT, Explanation, Heat
 from .geometry import Box, spread
@@ -85,10 +85,7 @@ def _lay_out(figure: "Figure", panels: int, shape: float) -> tuple["Figure", lis
 
 def _png(figure: "Figure") -> bytes:
     drawn = BytesIO()
-    with warnings.catch_warnings():
-        # A class may be called in a script that no font here has: its name is printed too.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
     return drawn.getvalue()
 
 
@@ -111,8 +108,8 @@ def _draw_heat(axes: "Axes", photo: np.ndarray, box: Box, heat: Heat, method: st
     low, high = (float(heat.cells.min()), float(heat.cells.max())) if method == ROLLOUT else (0.0, 1.0)
     values = (spread(heat.cells, box, *photo.shape[1::-1], smooth=True) - low) / max(high - low, 1e-9)
     shown = _lay_over(axes, photo, values, HEAT, 0.25 + 0.5 * values)
-    name = heat.label if len(heat.label) <= LONGEST else f"{heat.label[: LONGEST - 3]}..."
-    axes.set_title(f"{name}, {heat.probability:.1%}", fontsize=12, fontweight="bold", parse_math=False)
+    told = f"{shortened(heat.label, LONGEST)}, {heat.probability:.1%}"
+    axes.set_title(told, font=font_file(), fontsize=12, parse_math=False)
     rows, columns = heat.cells.shape
     ends = ["does not count", "counts most"] if heat.cells.any() else ["no cell speaks for it", ""]
     if method == ROLLOUT:
