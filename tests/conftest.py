@@ -1,11 +1,14 @@
 """What every test shares. Jaxtyping's shapes are enforced here, by beartype; elsewhere they are documentation."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from jaxtyping import install_import_hook
+from onnx import TensorProto, helper
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may wait for a network
 
@@ -28,3 +31,28 @@ def real_data() -> Callable[[str], Path]:
         return folder
 
     return locate
+
+
+@pytest.fixture(scope="session")
+def colours() -> bytes:
+    """An ONNX file that sees colours: features are an image's mean red, green and blue, logits the same, 0 to 1."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers", "sides"], ["features"], keepdims=0),
+        helper.make_node("Div", ["features", "white"], ["logits"]),
+    ]
+    constants = [
+        helper.make_tensor("sides", TensorProto.INT64, [2], [2, 3]),
+        helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
+    ]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, 8, 8])]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("logits", "features")]
+    graph = helper.make_graph(nodes, "colours", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    facts = {
+        "vtzoo.labels": ["red", "green", "blue"],
+        "vtzoo.preprocess": {"size": 8, "interpolation": "bicubic", "crop": 1.0},
+    }
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
+    onnx.checker.check_model(model)
+    return model.SerializeToString()

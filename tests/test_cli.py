@@ -14,9 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -42,35 +40,13 @@ RESULT = {
 }  # fmt: skip
 
 
-def colour_graph() -> bytes:
-    """The ONNX file of a model whose logits are the mean colour of the image."""
-    nodes = [
-        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["numbers", "sides"], ["features"], keepdims=0),
-        helper.make_node("Div", ["features", "white"], ["logits"]),
-    ]
-    constants = [
-        helper.make_tensor("sides", TensorProto.INT64, [2], [2, 3]),
-        helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
-    ]
-    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, 8, 8])]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("logits", "features")]
-    graph = helper.make_graph(nodes, "colours", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    preprocess = {"size": 8, "interpolation": "bicubic", "crop": 1.0}
-    facts = {"vtzoo.labels": CONFIG["label_names"], "vtzoo.preprocess": preprocess}
-    helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
-
-
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(colours: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of embedded models, with the one that sees colours."""
     folder = tmp_path_factory.mktemp("weights")
     model = folder / NAME
     (model / "onnx").mkdir(parents=True)
-    (model / "onnx" / "model.onnx").write_bytes(colour_graph())
+    (model / "onnx" / "model.onnx").write_bytes(colours)
     (model / "config.json").write_text(json.dumps(CONFIG))
     (model / "result.json").write_text(json.dumps(RESULT))
     return folder

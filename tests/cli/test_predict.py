@@ -22,7 +22,6 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 from typer.testing import Result
 
@@ -35,25 +34,10 @@ COUNT, BAD = 300, (7, 123, 250)  # images of the large folder, and those of them
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(colours: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The colour model as a bare .onnx file."""
-    nodes = [
-        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["numbers", "sides"], ["features"], keepdims=0),
-        helper.make_node("Div", ["features", "white"], ["logits"]),
-    ]
-    constants = [
-        helper.make_tensor("sides", TensorProto.INT64, [2], [2, 3]),
-        helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
-    ]
-    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, 8, 8])]
-    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("logits", "features")]
-    graph = helper.make_graph(nodes, "colours", inputs, results, constants)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    facts = {"vtzoo.labels": LABELS, "vtzoo.preprocess": {"size": 8, "interpolation": "bicubic", "crop": 1.0}}
-    helper.set_model_props(made, {name: json.dumps(value) for name, value in facts.items()})
     path = tmp_path_factory.mktemp("model") / "colours.onnx"
-    onnx.save(made, path)
+    path.write_bytes(colours)
     return path
 
 
