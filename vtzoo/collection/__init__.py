@@ -15,11 +15,7 @@ from vtzoo.collection.found import HELD, PART_NAMES, TEST, TRAIN, Found, counted
 from vtzoo.decoding import Rows, in_threads
 from vtzoo.errors import VtzooError
 
-PLAIN_STEMS = (
-    "labels",
-    "metadata",
-    "annotations",
-)  # of files that are called after what is in them: the folder names them
+PLAIN_STEMS = ("labels", "metadata", "annotations")  # of files whose folder is called after what the images are
 OTHER = {  # what may be given by mistake: what to do with it
     ".zip": "unpack it, and give the folder",
     ".tar": "unpack it, and give the folder",
