@@ -56,13 +56,16 @@ def test_options_are_passed_on_and_the_accuracy_is_printed(
     prepare.return_value.sentences.return_value = ["what will happen"]
     result = vt(
         "finetune", "--data", photos, "--model", "some", "--out", tmp_path / "run", "--no-drloc", "--no-flip",
-        "--head-only", "--epochs", 4, "--batch-size", 2, "--lr", 0.1, "--seed", 3, "--skip-bad", "--resume",
+        "--image-size", 64, "--head-only", "--epochs", 4, "--batch-size", 2, "--lr", 0.1, "--seed", 3, "--skip-bad",
+        "--resume",
     )  # fmt: skip
     assert prepare.call_args.args[0] == "some"
     assert prepare.call_args.args[1].classes == ("Birnen", "Äpfel")
     assert prepare.call_args.kwargs == {
         "revision": None, "seed": 3, "device": "auto",
-        "wishes": Wishes(drloc=False, flip=False, head_only=True, epochs=4, batch_size=2, learning_rate=0.1),
+        "wishes": Wishes(
+            drloc=False, flip=False, head_only=True, image_size=64, epochs=4, batch_size=2, learning_rate=0.1
+        ),
     }  # fmt: skip
     (job, out), how = tuned.call_args
     assert (job, out) == (prepare.return_value, tmp_path / "run")

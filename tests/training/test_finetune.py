@@ -74,6 +74,20 @@ def test_the_run_is_a_model_folder_with_the_peoples_class_names(trained: Trained
         assert classify(np.full((20, 20, 3), (200, 60, 60), np.uint8)).argmax() == 0
 
 
+def test_a_run_at_another_image_size_is_a_model_of_that_size(
+    tiny_source: Path, found: Collection, tmp_path: Path
+) -> None:
+    finetune(job_of(tiny_source, found, image_size=32, epochs=2), tmp_path / "run")
+    entry = zoo.find(tmp_path / "run")
+    assert entry.preprocess.shape == (3, 32, 32)
+    assert load_recipe(tmp_path / "run" / "recipe.toml").model.image_size == 32
+    photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    answers = [inference.load(entry, backend=backend, device="cpu")(photo) for backend in ("onnx", "torch")]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
+    theirs = timm.create_model(f"local-dir:{entry.folder}", pretrained=True)
+    assert timm.data.resolve_model_data_config(theirs)["input_size"] == (3, 32, 32)
+
+
 def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain_timm_has_them(
     trained: Trained, found: Collection
 ) -> None:

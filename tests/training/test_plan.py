@@ -1,10 +1,12 @@
 """What fine-tuning does where nobody says, and which models it can go on from."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -15,6 +17,7 @@ from vtzoo.recipe import Recipe, parse_recipe
 from vtzoo.training.finetune import finetune
 from vtzoo.training.job import Job, prepare
 from vtzoo.training.plan import Wishes, batch_size, complete, plan
+from vtzoo.training.source import open_source
 
 CPU = torch.device("cpu")
 
@@ -128,9 +131,57 @@ def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(
     found = collection.read(people)
     assert "is a graph, whose weights cannot be trained" in refused("model.onnx", found)
     wide = folder(tmp_path / "wide", "resnet18", [32, 64])
-    assert "takes images of 32 x 64 pixels, and training makes squares" in refused(wide, found)
+    told = "takes images of 32 x 64 pixels, and training makes squares | say which: --image-size 32"
+    assert told in refused(wide, found)
+    assert prepare(wide, found, wishes=Wishes(image_size=32), device="cpu").source.preprocess.shape == (3, 32, 32)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "fine-tuning runs in a single process" in refused(wide, found)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": 64, "depth": 2}),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": [1, 1, 1, 1], "window_size": 4}),
+        ("vtzoo_t2t_vit_14", {"img_size": 64}),
+        ("vtzoo_cvt_13", {}),
+        ("resnet18", {}),
+    ],
+)
+def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weights(
+    architecture: str, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    path = folder(tmp_path / "it", architecture, 64, **arguments)
+    source = open_source(path, image_size=96)
+    assert source.preprocess.shape == (3, 96, 96)
+    assert source.described["input_size"] == [3, 96, 96]
+    sized = arguments | ({"img_size": 96} if "img_size" in arguments else {})
+    overlay = {"file": str(path / "model.safetensors"), "num_classes": 7, "hf_hub_id": None, "url": ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of timm's resampling
+        theirs = timm.create_model(
+            architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=7, **sized
+        )
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.equal(source.model.eval()(images), theirs.eval()(images))
+
+
+def test_a_model_is_fine_tuned_at_another_size_which_is_said(people: Path, tmp_path: Path) -> None:
+    path = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
+    job = prepare(path, collection.read(people), wishes=Wishes(image_size=64), device="cpu")
+    assert (job.recipe.model.image_size, job.config()["model_args"]["img_size"]) == (64, 64)
+    assert job.config()["pretrained_cfg"]["input_size"] == [3, 64, 64]
+    assert job.recipe.drloc  # 4 x 4 cells, and 2 x 2 at its own size
+    assert next(job.sentences()).startswith("model: it at 64 px, where it was trained at 32, ")
+
+
+def test_a_size_that_a_model_cannot_take_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
+    told = "^it cannot be made for images of 40 x 40 pixels: its patches are 16 x 16$"
+    with pytest.raises(VtzooError, match=told) as raised:
+        open_source(path, image_size=40)
+    assert raised.value.hint == "choose another --image-size: most take multiples of 32"
 
 
 def test_a_source_without_weights_is_refused_in_a_sentence(people: Path, tmp_path: Path) -> None:

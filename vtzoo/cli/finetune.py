@@ -38,6 +38,10 @@ def finetune(
     flip: Annotated[
         bool, typer.Option("--flip/--no-flip", help="Show images mirrored too; not where that changes their class.")
     ] = True,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", metavar="N", min=8, max=1024, help="Pixels a side; the model's own if not given."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="By the number of images if not given, as are the next two.")
     ] = None,
@@ -79,7 +83,13 @@ def finetune(
     from vtzoo.training.plan import Wishes
 
     wishes = Wishes(
-        drloc=drloc, head_only=head_only, flip=flip, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
+        drloc=drloc,
+        head_only=head_only,
+        flip=flip,
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
     )
     job = prepare(model, images, revision=revision, wishes=wishes, seed=seed, device=device)
     out = out or Path("runs") / job.recipe.name

@@ -63,10 +63,14 @@ class TorchClassifier(Classifier):
         return logits.float().cpu().numpy(), features.float().cpu().numpy()
 
 
-def read_model(entry: Entry) -> nn.Module:
-    """The model of a folder, which need not classify, with its weights: checked, and out of no pickle."""
+def read_model(entry: Entry, config: dict[str, Any] | None = None) -> nn.Module:
+    """The model of a folder, which need not classify, with its weights: checked, and out of no pickle.
+
+    `config` takes the place of the folder's config.json, as for images of another size.
+    """
     _refuse_pickles(entry.folder)
-    return _load(entry, checked.read(entry.folder / "model.safetensors", entry.sha256("model.safetensors")))
+    weights = checked.read(entry.folder / "model.safetensors", entry.sha256("model.safetensors"))
+    return _load(entry, weights, entry.config if config is None else config)
 
 
 def imagenet_labels(classes: int) -> tuple[str, ...] | None:
@@ -88,17 +92,17 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _load(entry: Entry, weights: checked.Weights) -> nn.Module:
+def _load(entry: Entry, weights: checked.Weights, config: dict[str, Any]) -> nn.Module:
     """The model of a folder with its weights; those that do not fit as they are go through timm's own filter."""
     try:
-        model = create(entry.config)
+        model = create(config)
     except Exception as error:  # architectures raise whatever they like at arguments that make no model
         raise VtzooError(f"{entry.folder / 'config.json'} does not describe a model: {error}") from error
     try:
         fill(model, weights)
     except VtzooError as misfit:
         try:
-            return create(entry.config, tensors(weights))
+            return create(config, tensors(weights))
         except Exception:  # so do filters, at weights that are none of theirs
             raise misfit from None
     return model

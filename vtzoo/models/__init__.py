@@ -5,6 +5,7 @@ relative localization works on.
 """
 
 import dataclasses
+import warnings
 from typing import Any
 
 import timm
@@ -73,9 +74,20 @@ def create(config: dict[str, Any], weights: dict[str, Tensor] | None = None) -> 
         return timm.create_model(config["architecture"], pretrained_cfg=described, **arguments)
     described["state_dict"] = weights
     arguments |= {"pretrained": True, "pretrained_strict": True, "pretrained_model_args": dict(arguments)}
-    model: Any = timm.create_model(config["architecture"], pretrained_cfg=described, **arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how timm's resampling calls torch
+        model: Any = timm.create_model(config["architecture"], pretrained_cfg=described, **arguments)
     del model.pretrained_cfg["state_dict"]  # a copy
     return model
+
+
+def at_size(config: dict[str, Any], image_size: int) -> dict[str, Any]:
+    """The config.json of the same model for squares of another size, in pixels; `create` then resamples its weights."""
+    described, arguments = complete(config), dict(config.get("model_args") or {})
+    described["input_size"] = [described["input_size"][0], image_size, image_size]
+    return config | {
+        "model_args": arguments | sized(config["architecture"], image_size), "pretrained_cfg": described,
+    }  # fmt: skip
 
 
 def grids(model: nn.Module, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:

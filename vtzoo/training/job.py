@@ -71,7 +71,7 @@ class Job:
         described |= {"tag": self.recipe.name, "num_classes": len(classes), "label_names": list(classes)}
         described.pop("label_descriptions", None)
         return {
-            "architecture": self.source.entry.config["architecture"],
+            "architecture": self.source.config["architecture"],
             "num_classes": len(classes),
             "num_features": model.num_features,
             "dtype": "float32",
@@ -83,8 +83,10 @@ class Job:
 
     def sentences(self) -> Iterator[str]:
         """What will be done with the images, line by line."""
-        recipe, size = self.recipe, self.recipe.model.image_size
-        yield f"model: {self.source.entry.name} at {size} px, {models.parameter_count(self.joint.model):,} parameters"
+        recipe, size, own = self.recipe, self.recipe.model.image_size, self.source.entry.preprocess.size
+        resized = "" if size == own else f", where it was trained at {own}"
+        parameters = models.parameter_count(self.joint.model)
+        yield f"model: {self.source.entry.name} at {size} px{resized}, {parameters:,} parameters"
         head = "the model's own, as these are its classes" if self.kept else "fresh"
         several = ", any number of which an image may have" if self.collection.multi else ""
         yield f"head: {head}, {len(self.collection.classes):,} classes{several}"
@@ -138,13 +140,14 @@ def prepare(
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise VtzooError("fine-tuning runs in a single process", "start it without torchrun")
-    where, source = models.pick_device(device), open_source(model, revision)
+    wishes = wishes or Wishes()
+    where, source = models.pick_device(device), open_source(model, revision, wishes.image_size)
     torch.manual_seed(key(seed, 0, WEIGHTS))
     kept = source.labels == collection.classes and source.multi == collection.multi
     tuned = with_classes(source, collection.classes, drop_path=DROP_PATH, keep=kept)
     recipe, text = plan(
         source, tuned, dataset=collection.name, images=len(collection.train), multi=collection.multi,
-        wishes=wishes or Wishes(), device=where,
+        wishes=wishes, device=where,
     )  # fmt: skip
     joint = join(recipe, tuned.to(where), where)
     return Job(

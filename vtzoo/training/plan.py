@@ -50,6 +50,7 @@ class Wishes:
     drloc: bool = True
     head_only: bool = False
     flip: bool = True
+    image_size: int | None = None  # pixels a side
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from vtzoo import checked, files, hub, models
@@ -24,6 +25,7 @@ class Source:
     """A model with its weights, and what its folder says of it."""
 
     entry: Entry
+    config: dict[str, Any]  # its config.json, or that of the same model for images of another size
     model: Any  # timm's methods are no part of nn.Module
     described: dict[str, Any]  # its `pretrained_cfg`, complete
     preprocess: Preprocess
@@ -33,7 +35,7 @@ class Source:
     @property
     def name(self) -> str:
         """Its architecture, by our name where we have one."""
-        architecture: str = self.entry.config["architecture"]
+        architecture: str = self.config["architecture"]
         return next((ours for ours, timm in models.MODELS.items() if timm == architecture), architecture)
 
     @property
@@ -47,28 +49,51 @@ class Source:
     @property
     def multi(self) -> bool:
         """Whether an image may have several of its classes."""
-        return bool(self.entry.config.get("multi_label", False))
+        return bool(self.config.get("multi_label", False))
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What its architecture is built with, but for the image size, the number of classes and path dropping."""
-        given = dict(self.entry.config.get("model_args") or {})
+        given = dict(self.config.get("model_args") or {})
         return {key: value for key, value in given.items() if key not in ("num_classes", "drop_path_rate")}
 
 
-def open_source(name: str | Path, revision: str | None = None) -> Source:
-    """The model of that name, folder or repository, its weights verified; what cannot be trained is a VtzooError."""
+def open_source(name: str | Path, revision: str | None = None, image_size: int | None = None) -> Source:
+    """The model of that name, folder or repository, its weights verified; what cannot be trained is a VtzooError.
+
+    With an `image_size` it is made for square images of so many pixels a side, its weights resampled where that takes
+    it: the positions of a plain vision transformer, and the bias of Swin's smaller windows.
+    """
     if Path(name).suffix == ".onnx":
         raise VtzooError(f"{name} is a graph, whose weights cannot be trained", "give the model folder it is made of")
     entry = hub.find(name, revision=revision, use="finetune")
-    preprocess = entry.preprocess
+    config, model = (entry.config, read_model(entry)) if image_size is None else _at_size(entry, image_size)
+    preprocess = Preprocess.from_config(config)
     if preprocess.width is not None:
         _, height, width = preprocess.shape
-        raise VtzooError(f"{entry.name} takes images of {height} x {width} pixels, and training makes squares")
+        told = f"{entry.name} takes images of {height} x {width} pixels, and training makes squares"
+        raise VtzooError(told, f"say which: --image-size {height}")
     return Source(
-        entry=entry, model=read_model(entry), described=complete(entry.config), preprocess=preprocess,
+        entry=entry, config=config, model=model, described=complete(config), preprocess=preprocess,
         recipe=_recipe(entry), sha256=files.sha256(entry.folder / "model.safetensors"),
     )  # fmt: skip
+
+
+def _at_size(entry: Entry, image_size: int) -> tuple[dict[str, Any], nn.Module]:
+    """A model for images of another size, and its config.json; it has answered one of them."""
+    try:
+        config = models.at_size(entry.config, image_size)
+        model = read_model(entry, config)
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, image_size, image_size))
+        patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+        if any(image_size % side for side in patch):  # timm would leave out what is over
+            raise ValueError(f"its patches are {patch[0]} x {patch[1]}")
+    except Exception as error:  # each architecture says no in its own way
+        reason = str(error).strip().partition("\n")[0]
+        told = f"{entry.name} cannot be made for images of {image_size} x {image_size} pixels: {reason}"
+        raise VtzooError(told, "choose another --image-size: most take multiples of 32") from error
+    return config, model
 
 
 def _recipe(entry: Entry) -> Recipe | None:
@@ -83,7 +108,7 @@ def _recipe(entry: Entry) -> Recipe | None:
 
 def with_classes(source: Source, classes: tuple[str, ...], *, drop_path: float, keep: bool) -> nn.Module:
     """The source's model with its weights, path dropping on where it has any, and a fresh head unless it is kept."""
-    config = source.entry.config
+    config = source.config
     try:
         model = models.create(config | {"model_args": (config.get("model_args") or {}) | {"drop_path_rate": drop_path}})
     except TypeError:  # an architecture that drops no paths
