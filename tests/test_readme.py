@@ -56,7 +56,7 @@ def test_the_readme_has_a_current_table_of_the_models_and_no_placeholder() -> No
     assert " HERE\n" not in TEXT
 
 
-@pytest.mark.parametrize("name", ["startup", "training", "paired", "bulk", "hub", "outliers"])
+@pytest.mark.parametrize("name", ["startup", "training", "paired", "bulk", "hub", "outliers", "finetune"])
 def test_a_table_of_measurements_is_rendered_from_the_saved_ones(name: str) -> None:
     bench = ROOT / "tests" / "bench" / name
     figures = json.loads(bench.with_suffix(".json").read_text(encoding="utf-8"))

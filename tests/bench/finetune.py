@@ -3,7 +3,7 @@
 Flowers-102 at 64 px: its 1,020 training images are learned, its 1,020 validation images tell when to stop, its test
 images are looked at once, at the end of each run. The default `vtzoo finetune` from the embedded model,
 with and without localization, goes against fresh weights of the same architecture at the same image size. They learn
-for as long, by the clock, with the same augmentation, the same localization and the zoo's own learning rate. Last, the
+for at least as long, by the clock, with the same augmentation, the same localization and the zoo's own learning rate. Last, the
 head alone is fitted, and scikit-learn's logistic regression on the same features.
 """
 
