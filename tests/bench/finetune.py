@@ -1,30 +1,26 @@
 """Is it worth starting from a model? `python tests/bench/finetune.py --data FOLDER [--seeds N] [--save]`.
 
 Flowers-102 at 64 px: its 1,020 training images are learned, its 1,020 validation images tell when to stop, its test
-images are looked at once, at the end of each run. The default `vtzoo finetune` from the embedded model,
-with and without localization, goes against fresh weights of the same architecture at the same image size. They learn
-for at least as long, by the clock, with the same augmentation, the same localization and the zoo's own learning rate. Last, the
-head alone is fitted, and scikit-learn's logistic regression on the same features.
+images are looked at once, at the end of each run. The default `vtzoo finetune` from the embedded model, with and
+without localization, goes against fresh weights of the same architecture at the same image size. They learn for at
+least as long, by the clock, with the same augmentation, the same localization and the zoo's own learning rate. Last,
+the head alone is fitted, and scikit-learn's logistic regression on the same features.
 """
 
-import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve()
-SAVED = HERE.with_suffix(".json")
-README = HERE.parents[2] / "README.md"
+from figures import circumstances, options, tell, versions
+
 MODEL = "swin_t-drloc-cifar100"
 # What each row starts from, and whether it localizes.
 ROWS = {
@@ -210,12 +206,11 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def render(measured: dict[str, Any]) -> str:
     """The Markdown table of a measurement, as it stands in the README."""
-    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
     head = measured["head"]
     lines = [
         f"{measured['seeds']} seeds a row, {measured['train_images']:,} training images, "
         f"{measured['test_images']:,} test images, batch {measured['batch']}, {measured['jobs']} runs at a time on "
-        f"{measured['machine']}; {versions}.",
+        f"{measured['machine']}; {versions(measured)}.",
         "",
         "| Flowers-102 at 64 px | top-1, test images | seconds | steps |",
         "| --- | --- | --- | --- |",
@@ -234,30 +229,22 @@ def render(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of Flowers-102's Parquet files at 64 px")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on its share of the cores")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vtzoo-finetune", help="so far")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name} and the README's table")
     arguments = parser.parse_args()
     runs = bench(arguments.seeds, arguments.data, arguments.work, arguments.jobs)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # alone, on all cores
         head = _kept(pool, arguments.work / "head.json", heads, arguments.data, os.cpu_count())
     measured = {
-        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("vtzoo", "torch", "timm", "scikit-learn")},
+        **circumstances("torch", "timm", "scikit-learn"),
         "seeds": arguments.seeds, "jobs": arguments.jobs, "train_images": 1_020,
         **{key: runs[0][key] for key in ("batch", "test_images")},
         "rows": summary(runs), "head": head, "runs": runs,
     }  # fmt: skip
-    print(json.dumps(measured, indent=2) if arguments.json else render(measured), end="")
-    if arguments.save:
-        SAVED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-        from vtzoo.cards import put
-
-        README.write_text(put(README.read_text(encoding="utf-8"), "finetune", render(measured)), encoding="utf-8")
+    tell(__file__, measured, render, arguments)
 
 
 if __name__ == "__main__":
