@@ -228,7 +228,8 @@ def print_peak(folder: str, out: str) -> None:
 
 def render(measured: dict[str, Any]) -> str:
     """The Markdown tables of a measurement, as they stand in the README."""
-    lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}."]
+    rounds = f"Medians of {measured['rounds']} rounds" if measured["rounds"] > 1 else "One round"
+    lines = [f"{rounds}; {measured['machine']}; {versions(measured)}."]
     titles = {
         "photographs": "photographs, Swin-T at 224 px",
         "small": f"images of 32 px, {DEFAULT_MODEL}",
