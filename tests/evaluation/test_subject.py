@@ -139,7 +139,7 @@ def test_images_of_unknown_classes_are_left_out_and_counted_where_that_is_asked_
 
 def test_where_no_class_is_known_there_is_nothing_to_skip(photos: Photos) -> None:
     error = failure(photos(yak=[1] * 5, zebra=[0] * 5), skip_unknown=True)
-    assert error.message.startswith("mine lacks 2 of the 2 classes in ")
+    assert error.message.startswith("mine lacks all 2 classes in ")
     assert error.hint is not None
     assert error.hint.startswith("teach it these classes: vtzoo finetune --model mine --data ")
 
@@ -232,9 +232,12 @@ TRAINED = {"dataset": "cifar10"}
 
 
 @pytest.mark.parametrize("names", [list(CIFAR10), None], ids=["names", "numbers"])
-def test_a_folder_with_the_model_s_own_data_set_is_read_as_that(stored: Photos, names: list[str] | None) -> None:
+def test_a_folder_with_the_model_s_own_data_set_is_read_as_that(
+    stored: Photos, names: list[str] | None, tmp_path: Path
+) -> None:
     found = find(stored(names, 3, 1, 9), CIFAR10, TRAINED)
-    assert (found.data, found.split, found.described) == ("cifar10", "test", "the test images of cifar10")
+    described = f"the test images of cifar10 in {tmp_path / 'data'}"
+    assert (found.data, found.split, found.described) == ("cifar10", "test", described)
     assert found.targets.tolist() == [3, 1, 9]
     assert found.stored is None
 

@@ -48,8 +48,14 @@ def refusal(
     else:
         hints.append(f"teach it these classes: vtzoo finetune --model {model} --data {data}")
     hints.append(f"vtzoo show {model} lists the classes that it knows")
-    told = f"{model} lacks {len(lacking):,} of the {counted(of, 'class', 'classes')} in {data}, {few(lacking)}"
+    told = f"{model} lacks {_share(len(lacking), of)} in {data}, {few(lacking)}"
     return VtzooError(f"{told}: those of {counted(images, 'image')}", "; ".join(hints))
+
+
+def _share(lacking: int, of: int) -> str:
+    if lacking < of:
+        return f"{lacking:,} of the {of:,} classes"
+    return "the only class" if of == 1 else f"all {of:,} classes"
 
 
 def _plain(name: str) -> str:

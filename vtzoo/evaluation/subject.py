@@ -101,7 +101,8 @@ def _of_own(row: Dataset, request: Request, labels: tuple[str, ...]) -> Subject:
     part = request.split or "test"
     split = splits.read(row, part, Path(request.data) if request.data else None)
     require_same_classes(labels, split.label_names)
-    described = f"the {SPLITS[part]} images of {row.name}"
+    place = f" in {request.data}" if request.data else ""
+    described = f"the {SPLITS[part]} images of {row.name}{place}"
     return Subject(data=row.name, split=part, described=described, rows=split.rows, targets=split.labels)
 
 
