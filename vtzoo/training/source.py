@@ -86,9 +86,10 @@ def _at_size(entry: Entry, image_size: int) -> tuple[dict[str, Any], nn.Module]:
         model = read_model(entry, config)
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, image_size, image_size))
-        patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
-        if any(image_size % side for side in patch):  # timm would leave out what is over
-            raise ValueError(f"its patches are {patch[0]} x {patch[1]}")
+        patch: Any = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
+        high, wide = patch if isinstance(patch, tuple) else (patch, patch)
+        if image_size % high or image_size % wide:  # timm would leave out what is over
+            raise ValueError(f"its patches are {high} x {wide}")
     except Exception as error:  # each architecture says no in its own way
         reason = str(error).strip().partition("\n")[0]
         told = f"{entry.name} cannot be made for images of {image_size} x {image_size} pixels: {reason}"
