@@ -58,6 +58,16 @@ def test_it_was_trained_by_the_recipe_of_its_name() -> None:
     assert zoo.find(DEFAULT_MODEL).result["recipe_sha256"] == recipe.identity(shipped)
 
 
+def test_the_twin_whose_numbers_the_card_shows_differs_in_the_objective_alone() -> None:
+    twin = DEFAULT_MODEL.replace("-drloc-", "-baseline-")  # its record is kept, and not its weights
+    record = json.loads((resources.weights_folder() / twin / "result.json").read_text(encoding="utf-8"))
+    own = zoo.find(DEFAULT_MODEL).result
+    shared = ("dataset", "seed", "steps", "batch", "images", "manifest", "train_images", "train_manifest")
+    assert {name: record[name] for name in shared} == {name: own[name] for name in shared}
+    assert record["recipe_sha256"] == recipe.identity(resources.recipes_folder() / f"{twin}.toml")
+    assert f"| {twin}, its twin | {record['top1']:.2%} |" in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
 def test_its_classes_are_those_of_the_data_set() -> None:
     assert zoo.find(DEFAULT_MODEL).labels == datasets.labels("cifar100")
 

@@ -27,13 +27,14 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("recipes", "model_cards"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     package = tmp_path / "vtzoo"
-    embedded = package / "weights" / DEFAULT_MODEL
-    embedded.mkdir(parents=True)
-    for file in EMBEDDED.iterdir():
-        if file.name in ("README.md", "result.json", "recipe.toml"):
-            shutil.copy(file, embedded)
-        else:
-            (embedded / file.name).symlink_to(file, target_is_directory=file.is_dir())
+    for folder in EMBEDDED.parent.iterdir():  # the model, and what is on record of its twin
+        (package / "weights" / folder.name).mkdir(parents=True)
+        for file in folder.iterdir():
+            copy = package / "weights" / folder.name / file.name
+            if file.name in ("README.md", "result.json", "recipe.toml"):
+                shutil.copy(file, copy)
+            else:
+                copy.symlink_to(file, target_is_directory=file.is_dir())
     shutil.copy(ROOT / "README.md", tmp_path)
     (package / "zoo.toml").write_text("")
     monkeypatch.setattr(resources, "PACKAGE", package)
