@@ -36,6 +36,7 @@ except Exception as error:
 """
 INTERRUPTED = """
 import os
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as a shell has it that does not run this in the background
 sync = os.fsync
 def interrupt(descriptor):
     sync(descriptor)
