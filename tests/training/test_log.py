@@ -1,6 +1,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,6 +55,7 @@ def test_a_flush_gives_the_means_of_what_waited_and_keeps_them(tmp_path: Path) -
 def test_tensorboard_gets_the_means_between_two_flushes_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     written(tmp_path, [4.0, 2.0, 9.0, 9.0])
+    time.sleep(1)  # TensorBoard reads its files in the order of the seconds in their names, as a killed run's are
     written(tmp_path, [1.0, 2.0], step=2)  # steps 3 and 4 come again
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 3.0), (4, 1.5)]
