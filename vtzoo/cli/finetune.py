@@ -83,14 +83,9 @@ def finetune(
     from vtzoo.training.plan import Wishes
 
     wishes = Wishes(
-        drloc=drloc,
-        head_only=head_only,
-        flip=flip,
-        image_size=image_size,
-        epochs=epochs,
-        batch_size=batch_size,
+        drloc=drloc, head_only=head_only, flip=flip, image_size=image_size, epochs=epochs, batch_size=batch_size,
         learning_rate=learning_rate,
-    )
+    )  # fmt: skip
     job = prepare(model, images, revision=revision, wishes=wishes, seed=seed, device=device)
     out = out or Path("runs") / job.recipe.name
     _tell([*job.sentences(), f"into: {out}"])

@@ -32,15 +32,8 @@ from .reduced import reduce
 from .tracing import predictor_of, quiet, refuse_opset, trace
 
 __all__ = [
-    "PRECISIONS",
-    "Certificate",
-    "Pictures",
-    "export",
-    "export_model",
-    "package",
-    "require_graph",
-    "sample_images",
-]
+    "PRECISIONS", "Certificate", "Pictures", "export", "export_model", "package", "require_graph", "sample_images",
+]  # fmt: skip
 
 PRECISIONS = ("fp32", "fp16", "int8")
 VERIFIED = 128  # images, unless the caller says how many: a minute of ViT-B/16 at 224 pixels on two cores
