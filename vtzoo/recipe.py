@@ -16,6 +16,7 @@ from .datasets import DATASETS
 from .errors import VtzooError, unknown
 
 LOSSES = ("l1", "signed", "cross_entropy", "variance_aware", "every_stage", "off_grid")  # vtzoo.drloc has them
+OPTIMIZERS = ("muon",)  # vtzoo.training.muon has it
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -31,13 +32,17 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW's settings."""
+    """AdamW's settings, or those of Muon with AdamW beside it."""
 
+    name: str | None = None  # one of OPTIMIZERS; absent is AdamW
     batch_size: int  # images a step, over all devices
-    learning_rate: float  # AdamW's, at its peak, for this batch size
+    learning_rate: float  # at its peak, for this batch size
     weight_decay: float  # on weight matrices; none on biases, norms and position tables
-    betas: tuple[float, float]
+    betas: tuple[float, float]  # AdamW's
     clip_norm: float  # of the gradient; 0 never clips
+    momentum: float | None = None  # Muon's, Nesterov's kind; it and the next two are there for Muon alone
+    iterations: int | None = None  # of Newton and Schulz, 1..7, that make a matrix of Muon's orthogonal
+    adamw_learning_rate: float | None = None  # at its peak, of what AdamW moves where Muon moves the hidden matrices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,8 @@ class Schedule:
     warmup_epochs: float  # linear, from 0
     cosine_epochs: int  # at which the cosine reaches `final_learning_rate`; equal to `epochs` where it is annealed
     final_learning_rate: float
-    ema_decay: float  # of the averaged weights, which are the ones evaluated and published; 0 keeps none
+    ema_decay: float  # a step, of the averaged weights, which are evaluated and published; 0 keeps none
+    ema_every: int | None = None  # steps from one move of the averaged weights to the next; absent is 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,15 @@ class Augmentation:
     erasing: float  # probability of a random rectangle of the mean colour
     erasing_noise: float | None = None  # standard deviation of normal noise in it, of normalized pixels
     label_smoothing: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A trained model of the same data set, whose logits are a second target (Hinton et al. 2015)."""
+
+    name: str  # the model's, which is its recipe's
+    weight: float  # of the teacher's targets, 0..1; the labels have what is left of 1
+    temperature: float  # that divides both models' logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +140,7 @@ class Recipe:
     optimizer: Optimizer
     schedule: Schedule
     augmentation: Augmentation
+    teacher: Teacher | None = None  # None is taught by the labels alone
     drloc: Drloc | None  # None is the baseline: no localization head is built
     finetune: Finetune | None = None  # None starts from fresh weights
 
@@ -236,6 +252,9 @@ def _validate(recipe: Recipe, source: str) -> None:
         raise unknown("dataset", recipe.dataset, DATASETS)
     if recipe.drloc and recipe.drloc.loss not in (None, *LOSSES):
         raise unknown("loss", f"{recipe.drloc.loss}", LOSSES)
+    if recipe.optimizer.name not in (None, *OPTIMIZERS):
+        raise unknown("optimizer", f"{recipe.optimizer.name}", OPTIMIZERS, "leave out the name for AdamW")
+    _validate_muon(recipe.optimizer, source)
     if f"-{recipe.objective}-" not in recipe.name:
         raise VtzooError(
             f"{source}: a recipe {'with' if recipe.drloc else 'without'} [drloc] is named "
@@ -255,6 +274,7 @@ def _validate(recipe: Recipe, source: str) -> None:
         "schedule: cosine_epochs": recipe.schedule.cosine_epochs >= recipe.schedule.epochs,
         "schedule: final_learning_rate": recipe.schedule.final_learning_rate >= 0,
         "schedule: ema_decay": 0 <= recipe.schedule.ema_decay < 1,
+        "schedule: ema_every": recipe.schedule.ema_every is None or recipe.schedule.ema_every > 0,
         "augmentation: crop_padding": 0 <= recipe.augmentation.crop_padding < recipe.model.image_size,
         "augmentation: mixup": recipe.augmentation.mixup >= 0,
         "augmentation: cutmix": recipe.augmentation.cutmix >= 0,
@@ -277,6 +297,17 @@ def _validate(recipe: Recipe, source: str) -> None:
             "augmentation: rand_augment: magnitude_std": chosen.magnitude_std >= 0,
             "augmentation: rand_augment: probability": 0 <= chosen.probability <= 1,
         }
+    if recipe.optimizer.name:
+        checks |= {
+            "optimizer: momentum": 0 <= (recipe.optimizer.momentum or 0) < 1,
+            "optimizer: iterations": 1 <= (recipe.optimizer.iterations or 0) <= 7,
+            "optimizer: adamw_learning_rate": (recipe.optimizer.adamw_learning_rate or 0) > 0,
+        }
+    if recipe.teacher:
+        checks |= {
+            "teacher: weight": 0 < recipe.teacher.weight <= 1,
+            "teacher: temperature": recipe.teacher.temperature > 0,
+        }
     if recipe.drloc:
         checks |= {
             "drloc: weight": recipe.drloc.weight > 0,
@@ -298,3 +329,14 @@ def _validate(recipe: Recipe, source: str) -> None:
             for name in key.split(": "):
                 value = getattr(value, name)
             raise VtzooError(f"{source}: {key} is out of range: {value!r}")
+
+
+def _validate_muon(how: Optimizer, source: str) -> None:
+    """Muon has keys of its own, all of them, and AdamW none of these."""
+    for key in ("momentum", "iterations", "adamw_learning_rate"):
+        if how.name and getattr(how, key) is None:
+            raise VtzooError(
+                f"{source}: optimizer: {key} is missing", "Muon needs momentum, iterations and adamw_learning_rate"
+            )
+        if not how.name and getattr(how, key) is not None:
+            raise VtzooError(f"{source}: AdamW has no optimizer: {key}", 'add name = "muon", or leave the key out')

@@ -21,7 +21,7 @@ ID = "recipe/0"
 def state(run: loop.Run) -> dict[str, torch.Tensor]:
     """A copy of everything that a checkpoint must bring back."""
     tensors = dict(checkpoint._tensors(run.model, run.localizer, run.average))
-    for index, parameter in enumerate(checkpoint._parameters(run.optimizer)):
+    for index, (parameter, _) in enumerate(checkpoint._moments(run.optimizer)):
         moments = run.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -9,8 +9,10 @@ from torch import nn
 
 from vtzoo import models
 from vtzoo.drloc import DenseRelativeLocalization
-from vtzoo.training.optim import Average, adamw, learning_rate_at
+from vtzoo.recipe import Optimizer
+from vtzoo.training.optim import Average, build_optimizer, learning_rate_at
 
+ADAMW = Optimizer(batch_size=8, learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.99), clip_norm=0.0)
 SHAPE = {"peak": 1e-3, "warmup_epochs": 5, "cosine_epochs": 30, "final": 1e-5}
 
 
@@ -55,7 +57,7 @@ def test_norms_biases_and_position_tables_do_not_decay_and_all_else_does(name: s
     small = {"embed_dim": 32, "window_size": 4} if name == "swin_t" else {"depth": 2}
     model = models.build(name, num_classes=10, image_size=32, **small)
     head = DenseRelativeLocalization(16)
-    optimizer = adamw(model, head, learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.99))
+    optimizer = build_optimizer(ADAMW, model, head)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.05 for p in group["params"]}
     spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0 for p in group["params"]}
     named = [*model.named_parameters(), *head.named_parameters()]
@@ -69,7 +71,7 @@ def test_norms_biases_and_position_tables_do_not_decay_and_all_else_does(name: s
 
 def test_a_baseline_optimizes_the_model_alone() -> None:
     model = nn.Linear(3, 2)
-    optimizer = adamw(model, None, learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.99))
+    optimizer = build_optimizer(ADAMW, model, None)
     optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert optimized == {id(parameter) for parameter in model.parameters()}
 
@@ -103,6 +105,16 @@ def test_at_a_constant_decay_the_average_is_timms() -> None:
     assert average.tensors.keys() == reference.module.state_dict().keys()
     for name, tensor in reference.module.state_dict().items():
         torch.testing.assert_close(average.tensors[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_an_average_of_every_third_step_moves_as_far_as_three_steps_would() -> None:
+    model = nn.Linear(4, 3)
+    every, third = Average(model, 0.1), Average(model, 0.1, every=3)
+    walk(model, torch.Generator().manual_seed(0))
+    for step in range(4, 7):  # from the first step on the rising decay, 2/11, is above 0.1
+        every.update(model, step)
+        third.update(model, step)
+    torch.testing.assert_close(third.tensors["weight"], every.tensors["weight"])
 
 
 def test_the_average_is_a_copy_and_loads_into_its_model() -> None:

@@ -38,6 +38,9 @@ def train(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out the training images that cannot be read, and count them.")
     ] = False,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The trained model that the recipe's [teacher] names.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
     as_json: JsonOption = False,
     epochs: Annotated[str | None, typer.Option("--epochs", hidden=True)] = None,
@@ -64,7 +67,7 @@ def train(
 
         result = run(
             path, data=data, out=out, seed=seed, device=device, accumulate=accumulate, compiled=compiled,
-            workers=workers, skip_bad=skip_bad, resume=resume, progress=report,
+            workers=workers, skip_bad=skip_bad, resume=resume, teacher=teacher, progress=report,
         )  # fmt: skip
     if result is None:  # another of torchrun's processes tells
         return

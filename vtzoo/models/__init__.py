@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from vtzoo.errors import VtzooError, unknown
 from vtzoo.preprocess import complete
 
-from . import cvt, t2t  # importing them registers vtzoo_cvt_13 and vtzoo_t2t_vit_14 with timm
+from . import cnn as cnn  # importing them registers our own architectures with timm
+from . import cvt, t2t
 
-# Our name of each model of the paper: the name under which timm knows it.
+# Our name of each model of the paper, and of the CNN that teaches them: the name under which timm knows it.
 MODELS = {
     "swin_t": "swin_tiny_patch4_window7_224",
     "cvt_13": "vtzoo_cvt_13",
     "t2t_vit_14": "vtzoo_t2t_vit_14",
     "vit_b_16": "vit_base_patch16_224",
     "resnet_50": "resnet50",
+    "small_cnn": "vtzoo_small_cnn",
 }
 # What timm may know of a model's `pretrained_cfg`: all but the places to load from.
 ELSEWHERE = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}

@@ -19,7 +19,7 @@ from vtzoo.errors import VtzooError
 from .optim import Average
 from .selection import Selection
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = {True: ("momentum",), False: ("exp_avg", "exp_avg_sq")}  # of what Muon moves, and of what AdamW does
 DIVERGED = (
     "lower the learning rate: --learning-rate when fine-tuning, optimizer.learning_rate in a recipe, whose precision "
     "may be float32; the last checkpoint is intact"
@@ -36,9 +36,9 @@ def save(
     before stays as it is.
     """
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, head, average, selection).items()}
-    for index, parameter in enumerate(_parameters(optimizer)):
+    for index, (parameter, names) in enumerate(_moments(optimizer)):
         state = optimizer.state.get(parameter, {})  # none before the first step, nor for what no gradient reaches
-        tensors |= {_moment(index, name): state[name] for name in MOMENTS if name in state}
+        tensors |= {_moment(index, name): state[name] for name in names if name in state}
         if not all(tensor.isfinite().all() for tensor in (parameter, *state.values())):
             raise VtzooError(f"the weights are not finite after step {step}", DIVERGED)
     partial = path.with_suffix(".partial")
@@ -72,16 +72,17 @@ def restore(
         raise VtzooError(f"{path} belongs to another recipe, seed or data set", "train into another --out folder")
     tensors, step = _tensors(model, head, average, selection), int(metadata["step"])
     moved = {
-        index: parameter
-        for index, parameter in enumerate(_parameters(optimizer))
-        if any(_moment(index, name) in stored for name in MOMENTS)
+        index: (parameter, names)
+        for index, (parameter, names) in enumerate(_moments(optimizer))
+        if any(_moment(index, name) in stored for name in names)
     }
-    moments = {_moment(index, name): parameter for index, parameter in moved.items() for name in MOMENTS}
+    moments = {_moment(index, name): parameter for index, (parameter, names) in moved.items() for name in names}
     _refuse_misfit(stored, tensors | moments, path)
     _copy(stored, tensors)
-    for index, parameter in moved.items():
-        taken = torch.tensor(float(metadata["updates"]))  # a tensor beside its parameter, in the fused form
-        state = {"step": taken} | {name: stored[_moment(index, name)] for name in MOMENTS}
+    for index, (parameter, names) in moved.items():
+        state = {name: stored[_moment(index, name)] for name in names}
+        if len(names) > 1:  # AdamW counts steps, by a tensor beside its parameter in the fused form
+            state["step"] = torch.tensor(float(metadata["updates"]))
         optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in state.items()}
     scaler.load_state_dict(json.loads(metadata["scaler"]))
     if selection:
@@ -100,7 +101,7 @@ def _counts(optimizer: torch.optim.Optimizer, scaler: GradScaler, selection: Sel
 
 
 def _moment(index: int, name: str) -> str:
-    """What the file calls one of AdamW's moments of the parameter at `index`."""
+    """What the file calls one of the optimizer's moments of the parameter at `index`."""
     return f"optimizer.{index}.{name}"
 
 
@@ -129,8 +130,10 @@ def _tensors(
     return tensors
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _moments(optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, tuple[str, ...]]]:
+    """Every parameter that the optimizer moves, with the names of the moments that it keeps of it."""
+    groups = optimizer.param_groups
+    return [(parameter, MOMENTS["matrices" in group]) for group in groups for parameter in group["params"]]
 
 
 @torch.no_grad()

@@ -25,8 +25,9 @@ from .distributed import World
 from .heads import head_epochs, hold, localization_weight
 from .joint import Joint, join
 from .log import Log
-from .optim import Average, adamw, learning_rate_at
+from .optim import Average, build_optimizer, learning_rate_at
 from .selection import Selection
+from .teacher import Teacher, divergence
 
 CHECKPOINT_SECONDS = 120  # the most work a kill can cost
 REPORT = 20  # steps between two looks at the device's losses, at which ranks also agree on whether to stop or to save
@@ -58,6 +59,7 @@ class Run:
     accumulate: int = 1  # parts of a rank's batch, one after another
     criterion: Criterion = ONE
     selection: Selection | None = None  # of the best weights, where there are validation images
+    teacher: Teacher | None = None
     step: int = 0  # taken so far
 
     @property
@@ -92,9 +94,11 @@ class Run:
 def train_step(
     joint: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler,
     parts: Iterable[tuple[Batch, Tensor | None]], *, count: int, weight: float, clip_norm: float,
-    precision: torch.dtype, criterion: Criterion = ONE,
+    precision: torch.dtype, criterion: Criterion = ONE, teacher: Teacher | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """One step of gradient descent on the criterion's cross-entropy plus `weight` times the localization loss.
+
+    A teacher's targets take their share of the cross-entropy's place.
 
     `parts` are the `count` equal parts of the batch, each with the points to localize: one after another they give the
     whole batch's step in less memory. Returns the mean losses and the number of images classified right, as tensors on
@@ -104,11 +108,15 @@ def train_step(
     for number, (batch, points) in enumerate(parts, start=1):
         with _gradients_shared(joint, now=number == count):
             with torch.autocast(batch.images.device.type, precision, enabled=precision != torch.float32):
+                taught = teacher.logits(batch.images) if teacher else None
                 logits, localization = joint(batch.images, points)
-            cross_entropy = criterion.loss(logits.float(), batch.targets)
-            loss = cross_entropy + weight * localization
+            means = {"cross_entropy": criterion.loss(logits.float(), batch.targets), "localization": localization}
+            loss = means["cross_entropy"]
+            if teacher and taught is not None:
+                means["distillation"] = divergence(logits.float(), taught, teacher.temperature)
+                loss = teacher.loss(loss, means["distillation"])
+            means["loss"] = loss = loss + weight * localization
             scaler.scale(loss / count).backward()
-        means = {"loss": loss, "cross_entropy": cross_entropy, "localization": localization}
         found = {name: value.detach() / count for name, value in means.items()}
         found["right"] = criterion.right(logits, batch.targets)
         totals = {name: value + totals.get(name, 0) for name, value in found.items()}
@@ -142,22 +150,21 @@ def build(recipe: Recipe, classes: int, seed: int, device: torch.device) -> Join
 
 def set_up(
     recipe: Recipe, joint: Joint, batches: Batches, *, world: World | None = None, accumulate: int = 1,
-    compiled: bool = False, criterion: Criterion = ONE,
+    compiled: bool = False, criterion: Criterion = ONE, teacher: Teacher | None = None,
 ) -> Run:  # fmt: skip
     """The fresh state of a recipe's run, with what `build` made; two runs of one seed start alike."""
     world, model, device = world or World(), joint.model, batches.device
     batches.check_parts(world.size * accumulate)
     if compiled:
         joint.compile()
-    optimizer = adamw(
-        model, joint.heads, learning_rate=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay,
-        betas=recipe.optimizer.betas, layer_decay=recipe.finetune.layer_decay if recipe.finetune else None,
-    )  # fmt: skip
+    layer_decay = recipe.finetune.layer_decay if recipe.finetune else None
+    schedule = recipe.schedule
     return Run(
-        model=model, joint=joint, optimizer=optimizer, batches=batches, device=device, world=world,
-        average=Average(model, recipe.schedule.ema_decay) if recipe.schedule.ema_decay else None,
+        model=model, joint=joint, optimizer=build_optimizer(recipe.optimizer, model, joint.heads, layer_decay),
+        batches=batches, device=device, world=world,
+        average=Average(model, schedule.ema_decay, schedule.ema_every or 1) if schedule.ema_decay else None,
         scaler=GradScaler(device.type, enabled=recipe.precision == "float16"), accumulate=accumulate,
-        criterion=criterion,
+        criterion=criterion, teacher=teacher,
     )  # fmt: skip
 
 
@@ -222,7 +229,7 @@ def _step(run: Run, joint: nn.Module, recipe: Recipe, seed: int) -> tuple[float,
     losses = train_step(
         joint, run.optimizer, run.scaler, _parts(run, drloc.pairs if drloc else 0, seed), count=run.accumulate,
         weight=localization_weight(drloc, epoch), clip_norm=recipe.optimizer.clip_norm,
-        precision=getattr(torch, recipe.precision), criterion=run.criterion,
+        precision=getattr(torch, recipe.precision), criterion=run.criterion, teacher=run.teacher,
     )  # fmt: skip
     if run.average:
         run.average.update(run.model, run.step + 1)

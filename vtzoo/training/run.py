@@ -26,6 +26,7 @@ from .curves import draw_curves
 from .data import check_test_images, open_batches
 from .distributed import together
 from .loop import Progress, build, fit, set_up
+from .teacher import open_teacher
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # what result.json keeps the hashes of
 PICTURES = 256  # that a graph is verified on
@@ -35,14 +36,15 @@ VERSIONED = ("torch", "timm", "numpy", "pillow", "onnxruntime")
 def train(
     path: Path, *, data: Path | None, out: Path, seed: int = 0, device: str = "auto", accumulate: int = 1,
     compiled: bool = False, workers: int | None = None, skip_bad: bool = False, resume: bool = False,
-    progress: Callable[[Progress | int], None] | None = None,
+    teacher: Path | None = None, progress: Callable[[Progress | int], None] | None = None,
 ) -> dict[str, Any] | None:  # fmt: skip
     """Train a recipe and return its result.json; `out` becomes a model folder.
 
     `data` is where the recipe's data set is read from, None for the Hub. `accumulate` splits a batch into so many parts
     one after another, `compiled` compiles the model, `workers` processes decode in every epoch where a number is given,
     and `skip_bad` leaves unreadable training images out. With `resume` a run goes on at its last checkpoint, to the
-    very losses of a run that was never interrupted; on the CPU, bit for bit. `progress` is called with every further
+    very losses of a run that was never interrupted; on the CPU, bit for bit. `teacher` is the model folder of the
+    recipe's teacher; None looks for it among the models at hand. `progress` is called with every further
     number of images that are decoded, then with where the run stands.
 
     Started by torchrun, each process takes its share of every batch; all but the first return None. What torchrun
@@ -56,6 +58,8 @@ def train(
     where = models.pick_device(device)
     with together(where) as world:
         claim(out, resume or world.restarts > 0 or not world.leads)
+        wanted = datasets.labels(dataset.name)
+        guide = open_teacher(recipe, teacher, wanted, where)
         joint = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
         training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)  # before the hours
         with world.first():  # decodes the images into the cache, where the others find them
@@ -64,7 +68,13 @@ def train(
                 recipe, dataset, training, seed=seed, device=where, workers=workers, accumulate=accumulate,
                 skip_bad=skip_bad, progress=progress,
             )  # fmt: skip
-        run = set_up(recipe, joint, batches, world=world, accumulate=accumulate, compiled=compiled)
+        if hasattr(joint.model, "whiten"):  # a first layer that training images set, the same in every process
+            joint.model.whiten(batches.batch(0).images)
+        if guide:
+            guide.check_images(images.manifest, held)
+        run = set_up(
+            recipe, joint, batches, world=world, accumulate=accumulate, compiled=compiled, teacher=guide
+        )  # fmt: skip
         recipe_sha256 = identity(path)
         run_id = f"{recipe_sha256}/{seed}/{images.manifest}"
         stored = out / "checkpoint.safetensors"
@@ -81,7 +91,7 @@ def train(
             "train_images": images.images, "train_manifest": images.manifest, "train_skipped": images.skipped,
             "processes": world.size, "hardware": hardware(where),
             "versions": versions(),
-            "recipe_sha256": recipe_sha256,
+            "recipe_sha256": recipe_sha256, **({"teacher": guide.facts} if guide else {}),
         }  # fmt: skip
         run.model.load_state_dict(run.tensors)
         first = held.select(np.arange(min(PICTURES, len(held))))
