@@ -1,9 +1,12 @@
-"""Does localization help, and which target? `python tests/bench/paired.py --data FOLDER [--seeds N] [--save]`.
+"""Does localization help, and which target? `python tests/bench/paired.py --data FOLDER [--protocol P] [--save]`.
 
 A small Swin, the recipe paired.toml, learns 50 images a class of CIFAR-100's training split; 10,000 other images of the
 same split measure it, and the test split is never looked at. Every row takes the same steps on the same batches from
 the same first weights, seed by seed; rows differ in the table [drloc] alone. What the averaged weights of the last step
 answer is what counts. Runs that were measured before are kept in --work and not repeated.
+
+Three protocols: the recipe's own AdamW; `muon`; and `taught`, which is Muon with the logits of a small CNN that learned
+the same 5,000 images as second target.
 """
 
 import json
@@ -20,6 +23,7 @@ from figures import circumstances, options, tell, versions
 
 HERE = Path(__file__).resolve()
 BASELINE, L1 = "baseline", "l1"
+LIGHTER = (L1, "signed", "cross_entropy")  # measured with a fifth of the weight too
 # The name of each row, and what it changes in [drloc]. Stage 0 has 8x8 cells, stage 1 has 4x4.
 ROWS: dict[str, dict[str, Any] | None] = {
     BASELINE: None,
@@ -30,9 +34,17 @@ ROWS: dict[str, dict[str, Any] | None] = {
     "every_stage": {"loss": "every_stage", "stage": 0},
     "off_grid": {"loss": "off_grid"},
 }
+ROWS |= {f"{name}, weight 0.1": {**(ROWS[name] or {}), "weight": 0.1} for name in LIGHTER}
+MUON: dict[str, Any] = {
+    "name": "muon", "learning_rate": 1e-2, "betas": (0.9, 0.99), "clip_norm": 0.0, "momentum": 0.95, "iterations": 4,
+    "adamw_learning_rate": 2e-3,
+}  # fmt: skip
+PROTOCOLS: dict[str, dict[str, Any]] = {"adamw": {}, "muon": MUON, "taught": MUON}  # changes in [optimizer]
+TEACHER = {"weight": 0.8, "temperature": 2.0}
+TEACHER_EPOCHS = 20
 
 
-def measure(row: str, seed: int, data: Path | None) -> dict[str, Any]:
+def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -> dict[str, Any]:
     """Train one row with one seed; its top-1 on the images held out, and what it took."""
     import torch
 
@@ -44,12 +56,16 @@ def measure(row: str, seed: int, data: Path | None) -> dict[str, Any]:
 
     recipe = load_recipe(HERE.with_suffix(".toml"))
     change = ROWS[row]
-    recipe = replace(recipe, drloc=None if change is None else replace(recipe.drloc, **change))
+    recipe = replace(
+        recipe, drloc=None if change is None else replace(recipe.drloc, **change),
+        optimizer=replace(recipe.optimizer, **PROTOCOLS[protocol]),
+    )  # fmt: skip
     dataset, cpu = datasets.find(recipe.dataset), torch.device("cpu")
     rest, held = splits.read(dataset, "train", data).hold_out(0.2, seed=0)
     _, small = rest.hold_out(0.125, seed=1)
     batches, _ = open_batches(recipe, dataset, small, seed=seed, device=cpu)
-    run = loop.set_up(recipe, loop.build(recipe, dataset.classes, seed, cpu), batches)
+    teacher = teach(small, dataset, work) if protocol == "taught" else None
+    run = loop.set_up(recipe, loop.build(recipe, dataset.classes, seed, cpu), batches, teacher=teacher)
     with tempfile.TemporaryDirectory() as folder:
         seconds = loop.fit(run, recipe, seed=seed, identity="paired", folder=Path(folder))
         lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()[-batches.steps_per_epoch :]
@@ -60,6 +76,31 @@ def measure(row: str, seed: int, data: Path | None) -> dict[str, Any]:
         "row": row, "seed": seed, "top1": top1, "localization": last, "steps": run.step, "seconds": round(seconds),
         "train_images": len(small), "held_images": len(held),
     }  # fmt: skip
+
+
+def teach(small: Any, dataset: Any, work: Path) -> Any:
+    """The teacher: the zoo's small CNN on the same images; what `work` already has is not trained again."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from vtzoo.recipe import load_recipe, locate
+    from vtzoo.training import loop
+    from vtzoo.training.data import open_batches
+    from vtzoo.training.teacher import Teacher
+
+    recipe, cpu, file = load_recipe(locate(f"small_cnn-baseline-{dataset.name}")), torch.device("cpu"), work / "teacher"
+    schedule = replace(recipe.schedule, epochs=TEACHER_EPOCHS, cosine_epochs=TEACHER_EPOCHS)
+    recipe = replace(recipe, schedule=schedule)
+    joint = loop.build(recipe, dataset.classes, 0, cpu)
+    if not file.exists():
+        batches, _ = open_batches(recipe, dataset, small, seed=0, device=cpu)
+        joint.model.whiten(batches.batch(0).images)
+        run = loop.set_up(recipe, joint, batches)
+        with tempfile.TemporaryDirectory() as folder:
+            loop.fit(run, recipe, seed=0, identity="teacher", folder=Path(folder))
+        save_file(joint.model.state_dict(), file)
+    joint.model.load_state_dict(load_file(file))
+    return Teacher(model=joint.model.eval().requires_grad_(False), facts={}, train_manifest=None, **TEACHER)
 
 
 def accuracy(model: Any, pixels: Any, labels: Any, dataset: Any) -> float:
@@ -77,12 +118,20 @@ def accuracy(model: Any, pixels: Any, labels: Any, dataset: Any) -> float:
     return right / len(labels)
 
 
-def bench(names: list[str], seeds: int, data: Path | None, work: Path, jobs: int) -> list[dict[str, Any]]:
+def bench(
+    names: list[str], seeds: int, protocol: str, data: Path | None, work: Path, jobs: int
+) -> list[dict[str, Any]]:
     """Every row with every seed; what `work` already has is not measured again."""
     work.mkdir(parents=True, exist_ok=True)
-    wanted = {work / f"{name.replace(' ', '_')}-{seed}.json": (name, seed) for seed in range(seeds) for name in names}
+    wanted = {
+        work / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json": (name, seed)
+        for seed in range(seeds)
+        for name in names
+    }
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(measure, *run, data): file for file, run in wanted.items() if not file.exists()}
+        futures = {
+            pool.submit(measure, *run, protocol, data, work): file for file, run in wanted.items() if not file.exists()
+        }
         for future in as_completed(futures):
             futures[future].write_text(json.dumps(future.result()) + "\n")
             print(futures[future].read_text(), end="", file=sys.stderr, flush=True)
@@ -132,17 +181,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="which rows", metavar="ROW")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="adamw", help="what the rows are trained by")
     work = Path(tempfile.gettempdir()) / "vtzoo-paired"
     parser.add_argument("--work", type=Path, default=work, help="results so far")
     arguments = parser.parse_args()
-    runs = bench(arguments.rows, arguments.seeds, arguments.data, arguments.work, arguments.jobs)
+    work = arguments.work / arguments.protocol
+    runs = bench(arguments.rows, arguments.seeds, arguments.protocol, arguments.data, work, arguments.jobs)
     measured = {
         **circumstances("torch", "timm"),
         "seeds": arguments.seeds, "batch": 128, "minutes": sum(run["seconds"] for run in runs) / 60,
         **{key: runs[0][key] for key in ("steps", "train_images", "held_images")},
         "rows": summary(runs), "runs": runs,
     }  # fmt: skip
-    tell(__file__, measured, render, arguments)
+    name = HERE.stem if arguments.protocol == "adamw" else f"{HERE.stem}-{arguments.protocol}"
+    tell(str(HERE.with_name(name)), measured, render, arguments)
 
 
 if __name__ == "__main__":
