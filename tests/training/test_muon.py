@@ -41,7 +41,7 @@ def test_a_matrix_of_zeros_stays_one() -> None:
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
 def test_with_the_same_iteration_a_step_is_torchs(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch iterates in bfloat16 with the first Muon's numbers, and so does ours here."""
+    """The reference iterates in bfloat16 with the first Muon's numbers, and so does ours here."""
     monkeypatch.setattr(muon, "COEFFICIENTS", ((3.4445, -4.7750, 2.0315),) * 5)
     monkeypatch.setattr(muon, "SAFETY", 1.0)
     monkeypatch.setattr(muon, "precision", lambda device: torch.bfloat16)
