@@ -13,9 +13,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vtzoo.drloc import SMALLEST_SIDE
-from vtzoo.models.t2t import T2TViT
+from vtzoo.models.t2t import BlockAttention, T2TViT
 
 PLAIN = (VisionTransformer, T2TViT)  # exactly these: what is derived from them may attend in other ways
+ATTENTIONS = (Attention, BlockAttention)  # exactly these, too
 POOLS = ("token", "avg")
 
 
@@ -29,7 +30,7 @@ def attentions(model: nn.Module, images: Float[Tensor, "b c h w"]) -> list[Float
     if type(model) not in PLAIN or plain.global_pool not in POOLS or min(_grid(model, images)) < SMALLEST_SIDE:
         return None
     layers = [getattr(block, "attn", None) for block in plain.blocks]
-    if not all(type(layer) is Attention for layer in layers):
+    if not all(type(layer) in ATTENTIONS for layer in layers):
         return None
     return _record(model, layers, images)
 

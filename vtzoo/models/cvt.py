@@ -7,6 +7,7 @@ stage alone. The code released with drloc (yhlleo/VTs-Drloc) has another variant
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vtzoo.errors import VtzooError, unknown
+
+from .precision import in_float32_on_cpu
 
 WIDTHS = (64, 192, 384)  # channels of a token, a stage
 HEADS = (1, 3, 6)
@@ -54,7 +57,7 @@ class Projection(nn.Module):
 
     def forward(self, class_token: Tensor | None, grid: Float[Tensor, "b c _ _"]) -> Float[Tensor, "b _ _ _"]:
         """One of the three inputs of attention."""
-        tokens = self.bn(self.conv(grid)).flatten(2).transpose(1, 2)
+        tokens = self.bn(in_float32_on_cpu(self.conv, grid)).flatten(2).transpose(1, 2)
         if class_token is not None:  # it has no neighbours: it goes round the convolution
             tokens = torch.cat([class_token, tokens], dim=1)
         return self.linear(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -77,7 +80,8 @@ class Attention(nn.Module):
         class_token = tokens[:, :1] if self.has_class_token else None
         grid = as_grid(tokens, height, width)
         query, key, value = (project(class_token, grid) for project in (self.q, self.k, self.v))
-        mixed = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        attend = partial(functional.scaled_dot_product_attention, scale=self.scale)
+        mixed = in_float32_on_cpu(attend, query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 

@@ -6,12 +6,13 @@ small performer after the first two. Behind them is timm's plain vision transfor
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import trunc_normal_
+from timm.layers import Attention, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.nn import functional
 from vtzoo.errors import VtzooError
 
 from .cvt import as_grid
+from .precision import in_float32_on_cpu
 
 KERNELS = (7, 3, 3)  # cells a side, of the three soft splits
 TOKEN_WIDTH = 64  # channels between the splits
@@ -134,6 +136,24 @@ class TokensToToken(nn.Module):
         return math.prod(self.strides)
 
 
+class BlockAttention(Attention):
+    """timm's attention, with timm's parameters; under autocast on the CPU its fused form runs in float32."""
+
+    def forward(
+        self, x: Float[Tensor, "b n c"], attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Float[Tensor, "b n c"]:
+        """The tokens, each mixed with all of the image's."""
+        if not self.fused_attn:
+            return super().forward(x, attn_mask, is_causal)
+        drop_rate = self.attn_drop.p if self.training else 0.0
+        attend = partial(
+            functional.scaled_dot_product_attention, attn_mask=attn_mask, dropout_p=drop_rate, is_causal=is_causal
+        )
+        query, key, value = self.qkv(x).unflatten(2, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        mixed = in_float32_on_cpu(attend, self.q_norm(query), self.k_norm(key), value)
+        return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
+
+
 class T2TViT(VisionTransformer):
     """Logits (b, num_classes) of images (b, in_chans, h, w) of the size `img_size` it was built for, square or not.
 
@@ -168,6 +188,7 @@ class T2TViT(VisionTransformer):
             mlp_ratio=3.0,
             qkv_bias=False,
             norm_layer=nn.LayerNorm,  # torch's, for its epsilon of 1e-5; timm's own has 1e-6
+            attn_layer=BlockAttention,
             **arguments,
         )
 
