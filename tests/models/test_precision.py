@@ -51,8 +51,8 @@ def test_results_and_gradients_under_autocast_are_those_of_float64_to_1e_5(
 ) -> None:
     random = torch.Generator().manual_seed(1)
     tensors = [torch.randn(*shape, generator=random) for shape in shapes]
-    near = [tensor.clone().requires_grad_() for tensor in tensors]
-    exact = [tensor.double().requires_grad_() for tensor in tensors]
+    near: list[Any] = [tensor.clone().requires_grad_() for tensor in tensors]
+    exact: list[Any] = [tensor.double().requires_grad_() for tensor in tensors]
     with torch.autocast("cpu", torch.bfloat16):
         found = in_float32_on_cpu(operation, *near)
         assert operation(*near).dtype == torch.bfloat16  # what it would be otherwise
