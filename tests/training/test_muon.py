@@ -35,6 +35,16 @@ def test_seven_iterations_are_closer_than_five() -> None:
     assert errors[1] < 0.02 < errors[0]
 
 
+@pytest.mark.parametrize("iterations", [3, 5, 7])
+def test_wide_matrices_take_a_shorter_way_to_the_same_numbers(iterations: int) -> None:
+    values = torch.logspace(-3, 0, 32)  # as far apart as those of a gradient
+    left, right = (torch.linalg.qr(torch.randn(n, 32, generator=torch.Generator().manual_seed(n)))[0] for n in (32, 96))
+    matrix = ((left * values) @ right.T)[None]
+    small = (matrix / (matrix.norm() * muon.SAFETY)).double()
+    long = muon._by_product(small, muon.COEFFICIENTS[:iterations])
+    torch.testing.assert_close(orthogonal(matrix, iterations).double(), long, rtol=0, atol=2e-3)
+
+
 def test_a_matrix_of_zeros_stays_one() -> None:
     assert torch.equal(orthogonal(torch.zeros(1, 4, 6), 5), torch.zeros(1, 4, 6))
 
