@@ -24,7 +24,7 @@ def test_train_passes_its_options_on_and_prints_the_accuracy(vt: Command, traine
     assert callable(report)
     assert settings == {
         "data": tmp_path, "out": out, "seed": 3, "device": "auto", "resume": True,
-        "accumulate": 1, "compiled": False, "workers": None, "skip_bad": False,
+        "accumulate": 1, "compiled": False, "workers": None, "skip_bad": False, "teacher": None,
     }  # fmt: skip
     assert result.stdout == (
         f"{out}: top-1 61.23%, top-5 100.00% on 10,000 test images\nnext: vtzoo predict --model {out} photo.jpg\n"
