@@ -82,7 +82,7 @@ def train(
             run.step = checkpoint.restore(stored, run=run_id, **run.parts())
         world.wait()
         if world.leads:
-            (out / "recipe.toml").write_bytes(path.read_bytes())  # as it is now: it may be edited while the run goes on
+            files.write(out / "recipe.toml", path.read_bytes())  # as it is now: it may be edited while the run goes on
         seconds = fit(run, recipe, seed=seed, identity=run_id, folder=out, progress=progress)
         if not world.leads:
             return None
