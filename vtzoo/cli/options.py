@@ -40,6 +40,25 @@ RecipeArgument = Annotated[
         metavar="RECIPE", help="Name of a recipe (see `vtzoo list --recipes`), or a TOML file.", show_default=False
     ),
 ]
+AccumulateOption = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Split each batch into N parts: the same step in less memory.")
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile the model: a slow start, then faster steps on a GPU.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Decode with N processes in each epoch, not once into memory.")
+]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out the training images that cannot be read, and count them.")
+]
+TeacherOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The trained model that the recipe's [teacher] names.")
+]
+# What a recipe says is no option: these are parsed to say so.
+EpochsOption = Annotated[str | None, typer.Option("--epochs", hidden=True)]
+BatchSizeOption = Annotated[str | None, typer.Option("--batch-size", hidden=True)]
+LearningRateOption = Annotated[str | None, typer.Option("--learning-rate", "--lr", hidden=True)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 

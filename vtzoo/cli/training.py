@@ -7,7 +7,21 @@ import typer
 
 from vtzoo.errors import VtzooError
 
-from .options import DataOption, DeviceOption, JsonOption, RecipeArgument, print_json
+from .options import (
+    AccumulateOption,
+    BatchSizeOption,
+    CompileOption,
+    DataOption,
+    DeviceOption,
+    EpochsOption,
+    JsonOption,
+    LearningRateOption,
+    RecipeArgument,
+    SkipBadOption,
+    TeacherOption,
+    WorkersOption,
+    print_json,
+)
 
 # The keys of a recipe that an option of other programs stands for: the options are parsed, to say where the keys are.
 KEYS = {
@@ -25,27 +39,16 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The one value that is not in the recipe.")] = 0,
     device: DeviceOption = "auto",
-    accumulate: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Split each batch into N parts: the same step in less memory.")
-    ] = 1,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the model: a slow start, then faster steps on a GPU.")
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Decode with N processes in each epoch, not once into memory."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out the training images that cannot be read, and count them.")
-    ] = False,
-    teacher: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The trained model that the recipe's [teacher] names.")
-    ] = None,
+    accumulate: AccumulateOption = 1,
+    compiled: CompileOption = False,
+    workers: WorkersOption = None,
+    skip_bad: SkipBadOption = False,
+    teacher: TeacherOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
     as_json: JsonOption = False,
-    epochs: Annotated[str | None, typer.Option("--epochs", hidden=True)] = None,
-    batch_size: Annotated[str | None, typer.Option("--batch-size", hidden=True)] = None,
-    learning_rate: Annotated[str | None, typer.Option("--learning-rate", "--lr", hidden=True)] = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchSizeOption = None,
+    learning_rate: LearningRateOption = None,
 ) -> None:
     """Train a recipe into a model folder, which predicts, evaluates and exports at once.
 
@@ -60,7 +63,7 @@ def train(
     from vtzoo.recipe import locate
 
     path = locate(recipe)
-    _refuse(recipe, {"--epochs": epochs, "--batch-size": batch_size, "--learning-rate": learning_rate})
+    refuse("train", recipe, {"--epochs": epochs, "--batch-size": batch_size, "--learning-rate": learning_rate})
     out = out or Path("runs") / path.stem
     with training(path.stem) as report:
         from vtzoo.training.run import train as run
@@ -78,7 +81,7 @@ def train(
     typer.echo(f"next: vtzoo predict --model {out} photo.jpg")
 
 
-def _refuse(recipe: str, given: dict[str, str | None]) -> None:
+def refuse(command: str, recipe: str, given: dict[str, str | None]) -> None:
     """Say which keys of which file to edit, and what to type, where an option was given in a recipe's stead."""
     wanted = {option: value for option, value in given.items() if value is not None}
     if not wanted:
@@ -89,5 +92,5 @@ def _refuse(recipe: str, given: dict[str, str | None]) -> None:
     copying = "" if own else f"vtzoo recipe copy {recipe} {file}; "
     raise VtzooError(
         f"{' and '.join(wanted)} would change what the recipe says: edit a copy of it instead",
-        f"{copying}set {keys} in {file}; vtzoo train {file}",
+        f"{copying}set {keys} in {file}; vtzoo {command} {file}",
     )
