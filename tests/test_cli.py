@@ -23,7 +23,7 @@ from vtzoo import progress, resources
 from vtzoo.cli import app
 from vtzoo.errors import VtzooError
 
-COMMANDS = ("predict", "list", "show", "evaluate", "train", "recipe", "export")
+COMMANDS = ("predict", "list", "show", "evaluate", "train", "sweep", "recipe", "export")
 NAME = "colours-drloc-cifar10"
 PURE = math.e / (math.e + 2)  # softmax of (1, 0, 0)
 CONFIG = {

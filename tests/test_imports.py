@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from vtzoo import resources
 from vtzoo.cli import DEFAULT_MODEL
 
 ROCKET = Path(__file__).with_name("photos") / "rocket.jpg"
@@ -34,12 +36,13 @@ else:
 """
 
 
-def run(*arguments: str) -> str:
-    """What the command prints; it must end well and say nothing on stderr."""
+def run(*arguments: str, told: str = "") -> str:
+    """What the command prints; it must end well and say nothing on stderr, or begin so."""
     command = [sys.executable, "-W", "error", "-c", BLOCKED, *arguments]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(told) if told else not done.stderr, done.stderr
     return done.stdout
 
 
@@ -48,7 +51,7 @@ def test_the_wall_stands() -> None:
         run("-c", "import torch")
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("predict", "--help"), ("train", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("predict", "--help"), ("train", "--help"), ("sweep", "--help")])
 def test_help_needs_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).startswith("Usage: vtzoo")
 
@@ -67,6 +70,17 @@ def test_list_and_show_need_nothing_heavy_and_no_onnx_runtime() -> None:
     assert DEFAULT_MODEL in [row["name"] for row in json.loads(run("list", "--json"))]
     assert json.loads(run("show", DEFAULT_MODEL, "--json"))["name"] == DEFAULT_MODEL
     assert "onnxruntime" not in run("-c", "from vtzoo import recipe, zoo; print(*sys.modules)").split()
+
+
+def test_a_sweep_leaves_what_is_heavy_to_its_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "swin_t-drloc-cifar10-seed0"
+    folder.mkdir()
+    shutil.copy(resources.recipes_folder() / "swin_t-drloc-cifar10.toml", folder / "recipe.toml")
+    result = {"seed": 0, "top1": 0.5, "images": 10_000, "steps": 7, "train_seconds": 60}
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "README.md").touch()
+    command = ("sweep", "swin_t-drloc-cifar10", "--seeds", "0", "--out", str(tmp_path))
+    assert "|  50.00 |" in run(*command, told="swin_t-drloc-cifar10-seed0: top-1 50.00%")
 
 
 def test_predict_needs_nothing_heavy() -> None:

@@ -24,7 +24,7 @@ def counted(
     `total` is how many images there are, or what says it where a bar is to be drawn, None where nobody knows before
     the end. `done` of them are done before the first item.
     """
-    known = (total() if callable(total) else total) if _watched() else 0
+    known = (total() if callable(total) else total) if watched() else 0
     if known is not None and known <= MANY:
         yield from items
         return
@@ -39,7 +39,7 @@ def counting(title: str, total: int | None = None, *, done: int = 0) -> Iterator
     """A bar that counts images and images/s, out of `total` where that is known; call what it gives with every further
     number. `done` images are no work of this bar's.
     """
-    if not _watched():
+    if not watched():
         yield lambda images: None
         return
     from rich.console import Console
@@ -68,7 +68,7 @@ def training(title: str) -> Iterator[Callable[[Any], None]]:
 
     Before the first step, call it with every further number of images that are decoded.
     """
-    if not _watched():
+    if not watched():
         yield lambda now: None
         return
     from rich.console import Console
@@ -95,6 +95,7 @@ def training(title: str) -> Iterator[Callable[[Any], None]]:
         yield report
 
 
-def _watched() -> bool:
-    # Asked here and not of rich, which takes FORCE_COLOR for a terminal. Of torchrun's processes one alone draws.
+def watched() -> bool:
+    """Whether anybody sees what is drawn on stderr: it is a terminal. Of torchrun's processes one alone draws."""
+    # Asked here and not of rich, which takes FORCE_COLOR for a terminal.
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"

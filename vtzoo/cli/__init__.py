@@ -17,6 +17,7 @@ from .options import DEFAULT_MODEL as DEFAULT_MODEL
 from .predict import predict
 from .recipe import app as recipe_app
 from .sentences import Sentences
+from .sweep import WithSeeds, sweep
 from .training import train
 
 HELP = """Visual transformers for small datasets: classify images with the zoo's models, measure them, train your own.
@@ -69,6 +70,7 @@ app.command(short_help="Print a model's card.")(card)
 app.command(short_help="Measure a model on its test images.")(evaluate)
 app.command(short_help="Draw where a model looked in a photograph.")(explain)
 app.command(short_help="Train a recipe into a model folder.")(train)
+app.command(cls=WithSeeds, short_help="Train recipes with several seeds each, and compare them.")(sweep)
 app.command(short_help="Teach a model the classes of your own images.")(finetune)
 app.add_typer(recipe_app, name="recipe", short_help="Show a recipe, or copy one to edit.")
 app.command(short_help="Write a model as one verified ONNX file.")(export)

@@ -1,0 +1,41 @@
+"""Recipes to sweep, and a `vtzoo train` that learns nothing."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vtzoo import resources
+from vtzoo.sweep import local, schedule
+
+STUB = (sys.executable, "-I", "-S", str(Path(__file__).with_name("train.py")))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[..., str]:
+    """Writes a copy of one of the zoo's recipes, with values replaced by key or added on top, and gives its path."""
+
+    def write(name: str, of: str = "swin_t-drloc-cifar10", **replaced: str) -> str:
+        text = (resources.recipes_folder() / f"{of}.toml").read_text()
+        for key, value in replaced.items():
+            text, found = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
+            text = text if found else text.replace("\n\n", f"\n{key} = {value}\n\n", 1)
+        (tmp_path / f"{name}.toml").write_text(text)
+        return str(tmp_path / f"{name}.toml")
+
+    return write
+
+
+@pytest.fixture
+def pair(recipe: Callable[..., str]) -> list[str]:
+    """A recipe and its baseline: `with.toml` and `without.toml`."""
+    return [recipe("with"), recipe("without", of="swin_t-baseline-cifar10")]
+
+
+@pytest.fixture(autouse=True)
+def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "TRAIN", STUB)
+    monkeypatch.setattr(schedule, "POLL", 0.01)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
