@@ -1,8 +1,5 @@
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -63,50 +60,6 @@ def test_every_stages_loss_is_the_sum_of_those_of_its_stages(tiny: Tiny, start: 
     grids = models.grids(run.model, images)
     expected = sum(head(grid, points=points) for head, grid in zip(run.localizer, grids, strict=False))
     torch.testing.assert_close(run.joint(images, points)[1], expected)
-
-
-def test_a_run_is_compiled_on_demand_alone(tiny: Tiny, start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[torch.nn.Module] = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
-    run = start(tiny())
-    assert compiled == []
-    assert loop.set_up(tiny(), run.joint, run.batches, compiled=True).joint is run.joint
-    assert compiled == [run.joint]
-
-
-COMPILED = """
-import sys
-from pathlib import Path
-import numpy as np, torch
-from vtzoo.recipe import parse_recipe
-from vtzoo.training import loop
-from vtzoo.training.crops import Crops
-from vtzoo.training.data import Batches
-from vtzoo.training.pixels import Pixels
-
-recipe, cpu = parse_recipe(Path(sys.argv[1]).read_text()), torch.device("cpu")
-pixels = np.random.default_rng(5).integers(0, 256, (24, 3, 16, 16), dtype=np.uint8)
-batches = Batches(
-    Pixels.of(pixels, cpu), np.arange(24) % 10, crops=Crops.of(recipe.augmentation, size=16, flip=True),
-    augmentation=recipe.augmentation, batch_size=8, classes=10, mean=(0.5,) * 3, std=(0.25,) * 3, seed=0, device=cpu,
-)
-for compiled in (False, True):
-    run = loop.set_up(recipe, loop.build(recipe, 10, 0, cpu), batches, compiled=compiled)
-    for run.step in range(3):
-        print(loop._step(run, run.joint, recipe, 0)[1]["loss"].item())
-    assert "head.fc.weight" in run.model.state_dict()
-"""
-
-
-@pytest.mark.stress
-def test_compiled_steps_have_the_losses_of_plain_ones(recipe_text: Callable[..., str], tmp_path: Path) -> None:
-    """In a process of its own: what checks shapes in these tests cannot be compiled."""
-    (tmp_path / "recipe.toml").write_text(recipe_text(drop_path_rate=0.0))
-    command = [sys.executable, "-c", COMPILED, str(tmp_path / "recipe.toml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    losses = [float(line) for line in done.stdout.split()]
-    assert losses[3:] == pytest.approx(losses[:3], rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -44,7 +44,8 @@ AccumulateOption = Annotated[
     int, typer.Option(metavar="N", min=1, help="Split each batch into N parts: the same step in less memory.")
 ]
 CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Compile the model: a slow start, then faster steps on a GPU.")
+    bool,
+    typer.Option("--compile", help="Compile the model's blocks: a start of some seconds, then faster steps on a GPU."),
 ]
 WorkersOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Decode with N processes in each epoch, not once into memory.")

@@ -19,6 +19,7 @@ from vtzoo import models
 from vtzoo.recipe import Recipe
 
 from . import augment, checkpoint
+from .compiling import compile_blocks
 from .criterion import ONE, Criterion
 from .data import DROPOUT, WEIGHTS, Batch, Batches, key
 from .distributed import World
@@ -156,7 +157,7 @@ def set_up(
     world, model, device = world or World(), joint.model, batches.device
     batches.check_parts(world.size * accumulate)
     if compiled:
-        joint.compile()
+        compile_blocks(joint)
     layer_decay = recipe.finetune.layer_decay if recipe.finetune else None
     schedule = recipe.schedule
     return Run(
