@@ -1,0 +1,68 @@
+"""What a training leaves on the borrowed machine: weights, their accuracy and a result.json; no graph, no card."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from vtzoo import datasets, files, inference, splits
+from vtzoo.errors import VtzooError
+from vtzoo.recipe import Recipe, load_recipe
+from vtzoo.training import loop, run
+
+KEPT = ("model.safetensors", "localizer.safetensors")
+
+
+def keep(
+    model: torch.nn.Module, localizer: torch.nn.Module | None, recipe: Recipe, config: dict[str, Any], *, out: Path,
+    facts: dict[str, Any], measure: Any, device: str, **_: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """What `vtzoo.training.run.finish` does, but for the graph, the curves and the card: they can wait for home."""
+    run.write_weights(model.state_dict(), out / "model.safetensors")
+    if localizer:
+        run.write_weights(localizer.state_dict(), out / "localizer.safetensors")
+    run.write_json(out / "config.json", config)
+    measured = measure(inference.load(out.resolve(), backend="torch", device=device))
+    weights = {name: files.sha256(out / name) for name in KEPT if (out / name).exists()}
+    result = {"name": recipe.name, "dataset": recipe.dataset, **facts, "weights": weights, **measured}
+    run.write_json(out / "result.json", result)
+    return result
+
+
+def salvage(folder: Path, data: Path, device: str) -> dict[str, Any]:
+    """Keep what the last checkpoint of a run holds, which ended early or still goes on; its result.json."""
+    stored = folder / "checkpoint.safetensors"
+    if not stored.exists():
+        raise VtzooError(f"{folder} has no checkpoint yet", "wait a minute: one is written every minute")
+    with safe_open(stored, framework="pt") as file:
+        facts, names = file.metadata(), list(file.keys())
+        average = "average." if any(name.startswith("average.") for name in names) else "model."
+        weights, head = (
+            {name.removeprefix(part): file.get_tensor(name) for name in names if name.startswith(part)}
+            for part in (average, "localizer.")
+        )
+    sha256, seed, manifest = facts["run"].split("/")
+    recipe = load_recipe(folder / "recipe.toml")
+    dataset = datasets.find(recipe.dataset)
+    joint = loop.build(recipe, dataset.classes, int(seed), torch.device("cpu"))
+    joint.model.load_state_dict(weights)
+    localizer = None
+    if head:
+        localizer = joint.heads[0] if len(joint.heads) == 1 else joint.heads
+        localizer.load_state_dict(head)
+    training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    known = {
+        "seed": int(seed), "steps": int(facts["step"]), "batch": min(recipe.optimizer.batch_size, len(training)),
+        "train_seconds": round(last["seconds"]), "train_images": len(training), "train_manifest": manifest,
+        "train_skipped": 0, "processes": 1, "hardware": run.hardware(torch.device(device)),
+        "versions": run.versions(), "recipe_sha256": sha256,
+    }  # fmt: skip
+    config = run.describe(joint.model, recipe, dataset, training.label_names)
+    return keep(
+        joint.model, localizer, recipe, config, out=folder, facts=known, measure=partial(run.accuracy, held),
+        device=device,
+    )  # fmt: skip
