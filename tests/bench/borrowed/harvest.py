@@ -20,7 +20,9 @@ from .training import read_state
 PIECE = 16 * MIB - MIB // 16  # bytes, the largest file that travels, less a little
 FILES, ALL = 8, 64 * MIB  # that travel at a time
 OVER = ("done", "cut", "failed")
-LEFT_OUT = ("checkpoint.safetensors", "model.safetensors", "rest.zip")
+REST = (
+    "config.json", "curves.png", "localizer.safetensors", "log", "metrics.jsonl", "recipe.toml", "result.json",
+)  # fmt: skip
 TIES = 0.002  # by which two machines may measure one accuracy differently
 
 
@@ -81,12 +83,12 @@ def sentence(name: str, state: dict[str, Any]) -> str:
 
 
 def _rest(folder: Path) -> Path:
-    """A zip of all small files of a run."""
+    """A zip of a run's small files, those that it has."""
     packed = folder / "rest.zip"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.name not in LEFT_OUT and not path.name.startswith("."):
-                file.write(path, path.name)
+        for name in REST:
+            if (folder / name).exists():
+                file.write(folder / name, name)
     return packed
 
 
