@@ -33,6 +33,10 @@ FOLDER = {
     "config.json", "curves.png", "localizer.safetensors", "log", "metrics.jsonl", "model.safetensors",
     "onnx/model.onnx", "README.md", "recipe.toml", "result.json",
 }  # fmt: skip
+FACTS = {
+    "name", "dataset", "seed", "steps", "batch", "train_seconds", "train_images", "train_manifest", "train_skipped",
+    "processes", "hardware", "versions", "recipe_sha256", "weights",
+}  # fmt: skip
 TEACHER = '\n[teacher]\nname = "swin_t-baseline-cifar10"\nweight = 0.8\ntemperature = 2.0\n'
 
 Edit = Callable[..., str]
@@ -292,14 +296,44 @@ def test_the_speed_that_is_tried_is_the_recipes_own(recipe_text: Edit, machine: 
 
 
 def test_a_run_whose_time_is_over_leaves_its_last_checkpoint_as_a_model(recipe_text: Edit, machine: Machine) -> None:
-    folder = machine.runs / NAME
-    folder.mkdir(parents=True)
-    (folder / "fitted.toml").write_text(fitting.fitted(recipe_text(), 1000, 3))
-    training.fit(machine, folder, order(ends=time.time()), None)
+    learn(machine, BASELINE, recipe_text(baseline=True), order(ends=time.time()))
+    folder = learn(machine, NAME, recipe_text() + TEACHER, order(ends=time.time()))
     assert training.read_state(folder)["phase"] == "cut"
     result = json.loads((folder / "result.json").read_text())
     assert (result["steps"], result["train_images"], result["batch"]) == (20, 24, 8)
+    assert result["teacher"]["name"] == BASELINE
+    assert result.keys() - {"top1", "top5", "images", "manifest", "teacher"} == FACTS
     assert inference.load(folder, backend="torch").labels == datasets.labels("cifar10")
+
+
+def learn(machine: Machine, name: str, text: str, how: Order) -> Path:
+    """The folder of a run that would take a thousand epochs."""
+    folder = machine.runs / name
+    folder.mkdir(parents=True)
+    (folder / "fitted.toml").write_text(fitting.fitted(text, 1000, 3))
+    (folder / "order.json").write_text(json.dumps(vars(how)))
+    training.fit(machine, folder, how, machine.model(BASELINE))
+    return folder
+
+
+def test_weights_of_a_run_that_goes_on_come_home_on_demand(recipe_text: Edit, machine: Machine, tmp_path: Path) -> None:
+    folder = learn(machine, BASELINE, recipe_text(baseline=True), order(ends=time.time()))
+    for name in ("model.safetensors", "result.json"):
+        (folder / name).unlink()
+    training.say(folder, "training")
+    for now in (False, True):
+        harvest.harvest(machine, BASELINE, tmp_path / "out", wait=0, now=now, record=False)
+        assert (tmp_path / "out/model.safetensors.000").exists() == now
+
+
+def test_a_run_without_a_checkpoint_has_no_weights_to_bring(
+    recipe_text: Edit, machine: Machine, tmp_path: Path
+) -> None:
+    folder = learn(machine, BASELINE, recipe_text(baseline=True), order(ends=time.time()))
+    (folder / "checkpoint.safetensors").unlink()
+    training.say(folder, "training")
+    with pytest.raises(VtzooError, match="has no checkpoint yet"):
+        harvest.harvest(machine, BASELINE, tmp_path / "out", wait=0, now=True, record=False)
 
 
 def test_a_teacher_is_trained_first_and_only_once(
@@ -419,6 +453,18 @@ def test_a_row_has_its_speed_or_what_went_wrong(tiny: Callable[..., Recipe], mon
 
     monkeypatch.setattr(smoking, "begin", fails)
     assert smoking.line(smoking.measure(recipe, row, 2, cpu), 8, recipe).endswith("RuntimeError: CUDA out of memory.")
+
+
+@pytest.mark.stress
+def test_two_processes_together_keep_a_part_of_their_speed(recipe_text: Edit, machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(recipe_text())
+    helper = smoking.Helper(machine, str(tmp_path / "tiny.toml"), "cpu")
+    helper.wait()
+    share = helper.share(parse_recipe(recipe_text()), torch.device("cpu"), 30)
+    helper.end()
+    assert helper.process.returncode == 0
+    assert share
+    assert 0.1 < share < 2
 
 
 def test_losses_are_one_within_two_hundredths() -> None:

@@ -37,8 +37,9 @@ def smoke(given: argparse.Namespace) -> None:
     from borrowed import smoking
 
     how = smoking.How(
-        seconds=given.seconds, batches=tuple(given.batch), steps=given.steps, checked=given.check, device=given.device
-    )
+        seconds=given.seconds, batches=tuple(given.batch), steps=given.steps, checked=given.check, alone=given.alone,
+        device=given.device,
+    )  # fmt: skip
     if not smoking.smoke(machine, given.recipe, given.minutes, how):
         raise SystemExit(1)
 
@@ -88,12 +89,16 @@ def beside(given: argparse.Namespace) -> None:
     smoking.serve(given.recipe, given.device)
 
 
+def _absolute(path: str) -> Path:
+    return Path(path).resolve()
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     whole = argparse.ArgumentParser(prog="python tests/bench/borrowed", description=__doc__)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     machine = argparse.ArgumentParser(add_help=False)
-    machine.add_argument("--at", type=Path, default=Path("/tmp/borrowed"), help="the machine's own folder")
+    machine.add_argument("--at", type=_absolute, default=Path("/tmp/borrowed"), help="the machine's own folder")
     machine.add_argument("--device", default="auto", help="cpu, cuda or auto")
 
     one = commands.add_parser("pack", help="at home: write the folders to carry, and keep the tree light")
@@ -110,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--batch", type=int, nargs="+", default=[256, 512, 1024])
     one.add_argument("--steps", type=int, default=30, help="timed in a row")
     one.add_argument("--check", type=int, default=64, help="images of the steps that two devices compare")
+    one.add_argument("--alone", action="store_true", help="do not measure two processes together")
     one.set_defaults(run=smoke)
 
     one = commands.add_parser("train", parents=[machine], help="there: start a training that goes on by itself")

@@ -15,7 +15,7 @@ from vtzoo.recipe import load_recipe
 from .machine import Machine
 from .pieces import MIB, cut
 from .pieces import join as joined
-from .training import read_state
+from .training import read_order, read_state
 
 PIECE = 16 * MIB - MIB // 16  # bytes, the largest file that travels, less a little
 FILES, ALL = 8, 64 * MIB  # that travel at a time
@@ -39,7 +39,9 @@ def harvest(machine: Machine, name: str, out: Path, *, wait: float, now: bool, r
     if now and state["phase"] not in OVER:
         from .keeping import salvage
 
-        salvage(folder, machine.data(load_recipe(folder / "recipe.toml").dataset), "cpu")
+        recipe, order = load_recipe(folder / "recipe.toml"), read_order(folder)
+        teacher = machine.model(recipe.teacher.name) if recipe.teacher else None
+        salvage(folder, machine.data(recipe.dataset), order.device, teacher)
     ship = {"rest.zip": _rest(folder)}
     if (now or state["phase"] in ("done", "cut")) and not record:
         ship = {"model.safetensors": folder / "model.safetensors"} | ship

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from vtzoo import datasets, files, inference, splits
+from vtzoo import datasets, files, inference, models, splits
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import Recipe, load_recipe
 from vtzoo.training import loop, run
+from vtzoo.training.teacher import open_teacher
 
 KEPT = ("model.safetensors", "localizer.safetensors")
 
@@ -32,7 +33,7 @@ def keep(
     return result
 
 
-def salvage(folder: Path, data: Path, device: str) -> dict[str, Any]:
+def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict[str, Any]:
     """Keep what the last checkpoint of a run holds, which ended early or still goes on; its result.json."""
     stored = folder / "checkpoint.safetensors"
     if not stored.exists():
@@ -58,9 +59,11 @@ def salvage(folder: Path, data: Path, device: str) -> dict[str, Any]:
     known = {
         "seed": int(seed), "steps": int(facts["step"]), "batch": min(recipe.optimizer.batch_size, len(training)),
         "train_seconds": round(last["seconds"]), "train_images": len(training), "train_manifest": manifest,
-        "train_skipped": 0, "processes": 1, "hardware": run.hardware(torch.device(device)),
+        "train_skipped": 0, "processes": 1, "hardware": run.hardware(models.pick_device(device)),
         "versions": run.versions(), "recipe_sha256": sha256,
     }  # fmt: skip
+    if guide := open_teacher(recipe, teacher, training.label_names, torch.device("cpu")):
+        known["teacher"] = guide.facts
     config = run.describe(joint.model, recipe, dataset, training.label_names)
     return keep(
         joint.model, localizer, recipe, config, out=folder, facts=known, measure=partial(run.accuracy, held),

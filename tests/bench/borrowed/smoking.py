@@ -40,6 +40,7 @@ class How:
     batches: tuple[int, ...]  # images
     steps: int  # timed in a row
     checked: int  # images, of the steps that two devices compare
+    alone: bool  # without a look at two processes together
     device: str
 
 
@@ -61,7 +62,7 @@ def smoke(machine: Machine, name: str, minutes: float, how: How) -> bool:
     began, device = time.monotonic(), models.pick_device(how.device)
     recipe = load_recipe(locate(name))
     recipe = replace(recipe, teacher=None)
-    helper = Helper(machine, name, how.device)  # gets ready while other things are looked at
+    helper = None if how.alone else Helper(machine, name, how.device)  # gets ready while other things are looked at
     versions = ", ".join(f"{package} {version}" for package, version in run.versions().items())
     print(f"{run.hardware(device)}; Python {sys.version.split()[0]}, {versions}", flush=True)
     checks = {model: check(model, how.checked, device) for model in MODELS}
@@ -69,14 +70,17 @@ def smoke(machine: Machine, name: str, minutes: float, how: How) -> bool:
         print(f"{model}: {told(losses)}", flush=True)
     waits = synchronisations(recipe, device)
     print(f"a step waits for the device {sum(waits.values())} times {dict(waits.most_common(3)) or ''}", flush=True)
-    helper.wait()
+    if helper:
+        helper.wait()
     rows = []
     for row in wanted(recipe, how.batches):
         if time.monotonic() - began < how.seconds or not rows:
             rows.append(measure(recipe, row, how.steps, device))
             print(line(rows[-1], minutes, recipe), flush=True)
-    together = helper.share(recipe, device, how.steps) if time.monotonic() - began < how.seconds else None
-    helper.end()
+    in_time = time.monotonic() - began < how.seconds
+    together = helper.share(recipe, device, how.steps) if helper and in_time else None
+    if helper:
+        helper.end()
     print("two together: " + ("not measured" if together is None else f"each keeps {together:.0%} of its speed"))
     facts = {"checks": checks, "waits": waits, "rows": [asdict(row) for row in rows], "beside": together}
     (machine.folder / "smoke.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -163,7 +167,7 @@ def wanted(recipe: Recipe, batches: tuple[int, ...]) -> list[Row]:
         Row(optimizer=optimizer, compiled=compiled, batch=batch)
         for optimizer, compiled, batch in product(("adamw", "muon"), (False, True), dict.fromkeys((first, *batches)))
     ]
-    return sorted(rows, key=lambda row: (row.optimizer != own) + (row.batch != first))
+    return sorted(rows, key=lambda row: ((row.optimizer != own) + (row.batch != first), row.compiled))
 
 
 def measure(recipe: Recipe, row: Row, steps: int, device: torch.device) -> Row:
@@ -219,7 +223,8 @@ class Helper:
     """A second process that trains the same recipe, when it is told to."""
 
     def __init__(self, machine: Machine, recipe: str, device: str) -> None:
-        command = [sys.executable, sys.argv[0], "beside", recipe, "--at", str(machine.folder), "--device", device]
+        words = ["beside", recipe, "--at", str(machine.folder), "--device", device]
+        command = [sys.executable, str(Path(__file__).parent), *words]
         self.log = machine.folder / "beside.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
@@ -235,12 +240,12 @@ class Helper:
 
     def share(self, recipe: Recipe, device: torch.device, steps: int) -> float | None:
         """What is left of the speed alone while it trains too; None where it could not."""
-        step = stepping(recipe, device, compiled=device.type == "cuda")
-        timed(step, WARM, device)
-        alone = timed(step, steps, device)
         if not self.ready:
             print(f"the second process has failed: {self.log.read_text().strip()[-300:]}")
             return None
+        step = stepping(recipe, device, compiled=device.type == "cuda")
+        timed(step, WARM, device)
+        alone = timed(step, steps, device)
         assert self.process.stdin
         print("go", file=self.process.stdin, flush=True)
         timed(step, WARM, device)

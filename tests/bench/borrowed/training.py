@@ -26,6 +26,7 @@ from .fitting import Pace
 from .machine import Machine
 
 CHECKPOINT_SECONDS = 60  # from one to the next, all that a lost machine takes with it
+TRYING = 1 / 5  # of the time, after which a slow machine's speed is known well enough
 TEACHING = 1 / 3  # of the time, that a teacher's own training may take
 TOGETHER = 0.8  # of its speed alone, that a run must keep beside another
 ENDLESS = 100_000  # epochs of the recipe whose speed is tried
@@ -88,13 +89,18 @@ def launch(machine: Machine, folder: Path, text: str, order: Order) -> None:
 
 def work(machine: Machine, folder: Path) -> None:
     """Train what was ordered in a folder; whatever happens, state.json there says how it ended."""
-    order = Order(**json.loads((folder / "order.json").read_text()))
+    order = read_order(folder)
     try:
         _train(machine, folder, order)
     except Exception as error:
         traceback.print_exc()
         say(folder, "failed", error=str(error))
         raise SystemExit(1) from error
+
+
+def read_order(folder: Path) -> Order:
+    """What was ordered in a folder."""
+    return Order(**json.loads((folder / "order.json").read_text()))
 
 
 def _train(machine: Machine, folder: Path, order: Order) -> None:
@@ -134,11 +140,13 @@ def try_out(machine: Machine, path: Path, order: Order, teacher: Path | None) ->
     from vtzoo.training.loop import Progress
 
     marks: list[tuple[float, int, int]] = []  # seconds, step, steps
+    soon = time.time() + TRYING * (order.ends - time.time())
 
     def watch(now: Progress | int) -> None:
         if isinstance(now, Progress):
             marks.append((time.monotonic(), now.step, now.steps))
-            if len(marks) > 2 and marks[-1][0] - marks[1][0] > order.trial:  # the first ones compile
+            steady = len(marks) > 2 and marks[-1][0] - marks[1][0] > order.trial  # the first ones compile
+            if steady or (len(marks) > 1 and time.time() > soon):
                 raise _EnoughError
 
     with TemporaryDirectory() as folder, suppress(_EnoughError):
@@ -148,7 +156,8 @@ def try_out(machine: Machine, path: Path, order: Order, teacher: Path | None) ->
             endless, data=machine.data(load_recipe(path).dataset), out=Path(folder) / "run", seed=order.seed,
             device=order.device, compiled=order.compiled, teacher=teacher, progress=watch,
         )  # fmt: skip
-    between = [(later[1] - sooner[1]) / (later[0] - sooner[0]) for sooner, later in pairwise(marks[1:])]
+    steady = marks[1:] if len(marks) > 2 else marks
+    between = [(later[1] - sooner[1]) / (later[0] - sooner[0]) for sooner, later in pairwise(steady)]
     return Pace(steps_per_second=statistics.median(between), steps_per_epoch=marks[-1][2] // ENDLESS)
 
 
@@ -174,7 +183,7 @@ def fit(machine: Machine, folder: Path, order: Order, teacher: Path | None) -> N
                 compiled=order.compiled, teacher=teacher, progress=partial(_report, folder, order),
             )  # fmt: skip
     except KeyboardInterrupt:
-        salvage(folder, data, order.device)
+        salvage(folder, data, order.device, teacher)
         say(folder, "cut")
     else:
         say(folder, "done")
