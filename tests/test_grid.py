@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from vtzoo.training.optim import learning_rate_at
 FOLDER = resources.recipes_folder()
 PAPER = [name for name in shipped() if name.endswith("-paper")]
 OWN = [name for name in shipped() if name not in PAPER]
-MODELS = {"": ("swin_t", "cvt_13", "t2t_vit_14"), "-paper": tuple(models.MODELS)}
+PAPERS = ("swin_t", "cvt_13", "t2t_vit_14", "vit_b_16", "resnet_50")
+MODELS = {"": PAPERS[:3], "-paper": PAPERS}
+TAUGHT = ("cifar10", "cifar100")
 SMALL = {
     "every": {
         "precision": "float32", "model": {"arguments": {"depth": 1}}, "optimizer": {"betas": [0.9, 0.99], "rate": 1e-3},
@@ -52,6 +55,20 @@ def test_a_recipe_adds_up_every_size_model_and_data_set_and_the_later_ones_win()
     )
 
 
+def test_a_table_for_cpus_stands_in_the_place_of_the_whole_table_where_a_pair_has_epochs() -> None:
+    cpu = {
+        "every": {"augmentation": {"mixup": 0.5}, "schedule": {"epochs": 0, "warmup": 2}},
+        "models": {"vt": {"model": {"arguments": {"width": 3}}}}, "epochs": {"vt-digits": 7},
+    }  # fmt: skip
+    text = dict(grid.render(SMALL | {"cpu": cpu}))["vt-drloc-digits"]
+    assert "[augmentation]\nmixup = 0.5\n\n" in text
+    assert '[model]\nname = "vt"\nimage_size = 8\narguments = { depth = 1, width = 3 }\n\n' in text
+    assert "[schedule]\nepochs = 7\nwarmup = 2\ncosine_epochs = 7\n\n" in text
+    assert "[drloc]\nweight = 1.0\nschedule_epochs = 7\n" in text
+    other = cpu | {"epochs": {"vt-letters": 7}}
+    assert dict(grid.render(SMALL | {"cpu": other})) == dict(grid.render(SMALL))
+
+
 def test_a_table_of_an_exception_stands_in_the_place_of_the_whole_table() -> None:
     exception = {"augmentation": {"mixup": 0.5}, "model": {"arguments": {}}}
     text = dict(grid.render(SMALL | {"exceptions": {"vt-digits": exception}}))["vt-drloc-digits"]
@@ -59,6 +76,26 @@ def test_a_table_of_an_exception_stands_in_the_place_of_the_whole_table() -> Non
     assert '[model]\nname = "vt"\nimage_size = 8\narguments = {}\n\n' in text
     assert "[schedule]\nepochs = 4\nwarmup = 1\n\n" in text
     assert dict(grid.render(SMALL | {"exceptions": {"vt-letters": exception}})) == dict(grid.render(SMALL))
+
+
+def test_a_teacher_has_a_recipe_of_its_own_and_every_pair_is_there_without_it_too() -> None:
+    model = {"name": "cnn", "image_size": 8, "arguments": {}}
+    teacher = {"datasets": ["digits"], "weight": 0.8, "temperature": 2.0, "recipe": SMALL["every"] | {"model": model}}
+    del teacher["recipe"]["drloc"]
+    rendered = dict(grid.render(SMALL | {"teacher": teacher}))
+    alone = dict(grid.render(SMALL))
+    assert list(rendered) == [
+        "vt-drloc-digits", "vt-baseline-digits", "vt-drloc-digits-untaught", "vt-baseline-digits-untaught",
+        "cnn-baseline-digits",
+    ]  # fmt: skip
+    table = '[teacher]\nname = "cnn-baseline-digits"\nweight = 0.8\ntemperature = 2.0\n'
+    for name, text in alone.items():
+        assert rendered[f"{name}-untaught"] == text.replace(name, f"{name}-untaught")
+        before, mark, localization = text.partition("[drloc]\n")
+        expected = f"{before}{table}\n{mark}{localization}" if mark else f"{text}\n{table}"
+        assert rendered[name] == expected
+    assert '[model]\nname = "cnn"\nimage_size = 8\narguments = {}\n' in rendered["cnn-baseline-digits"]
+    assert "drloc" not in rendered["cnn-baseline-digits"]
 
 
 def test_a_protocol_ends_every_name_and_is_the_folder_of_the_grid() -> None:
@@ -115,8 +152,22 @@ def test_rendering_writes_what_is_stale_and_removes_what_is_in_no_grid(
 
 @pytest.mark.parametrize("suffix", MODELS)
 def test_every_model_meets_every_data_set_with_and_without_drloc(suffix: str) -> None:
-    wanted = {f"{m}-{o}-{d}{suffix}" for m in MODELS[suffix] for o in ("drloc", "baseline") for d in DATASETS}
+    objectives = ("drloc", "baseline")
+    wanted = {f"{m}-{o}-{d}{suffix}" for m in MODELS[suffix] for o in objectives for d in DATASETS}
+    if not suffix:
+        pairs = {(m, d) for m in MODELS[suffix] for d in TAUGHT} - {("swin_t", "cifar100")}  # the exception
+        wanted |= {f"{m}-{o}-{d}-untaught" for m, d in pairs for o in objectives}
+        wanted |= {f"small_cnn-baseline-{d}" for d in TAUGHT}
     assert set(PAPER if suffix else OWN) == wanted
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-untaught")])
+def test_an_untaught_model_differs_from_the_taught_one_only_in_the_teacher(name: str) -> None:
+    taught = recipes()[name.removesuffix("-untaught")]
+    assert taught.teacher is not None
+    assert taught.teacher.name in OWN
+    assert recipes()[taught.teacher.name].model.image_size == taught.model.image_size
+    assert replace(taught, teacher=None, name=name) == recipes()[name]
 
 
 # What the recipes say
@@ -163,7 +214,8 @@ def test_the_steps_that_a_grid_says_are_those_of_its_recipes(path: Path) -> None
     assert {*DATASETS} <= {*said}
     ours = {name: one for name, one in recipes().items() if shipped()[name].parent == path.parent}
     steps = {(one.model.name, one.dataset): f"{one.steps:,}" for one in ours.values()}
-    assert steps == {(m, d): said.get(f"{m}-{d}", said[d]) for m, d in steps}
+    teachers = {"small_cnn": said.get("recipe")}
+    assert steps == {(m, d): teachers.get(m) or said.get(f"{m}-{d}", said[d]) for m, d in steps}
 
 
 def test_the_zoos_own_schedules_are_annealed_to_their_end_and_its_weights_averaged() -> None:

@@ -1,8 +1,13 @@
 """Renders recipes/ and recipes/paper/: `python -m vtzoo.grid` writes every recipe that their two grids stand for.
 
 A grid says each thing once. A recipe is the sum of four tables, each later one over the earlier: `[every]`, its image
-size's, the model's at that size and the data set's. The exception for just one model and data set, where there is one,
-adds to none of them: each table in it stands in the place of theirs.
+size's, the model's at that size and the data set's. A pair that is trained on a CPU has a line in `[cpu.epochs]`: each
+table of `[cpu.every]` then stands in the place of theirs, and the model's under `[cpu.models]` is added. A pair whose
+weights are published by an older recipe is an exception, until it is trained anew: each table of it stands in the place
+of theirs, and it has no teacher.
+
+Where a data set has a teacher, the teacher's own recipe is rendered too, and each pair twice: taught, and with a name
+that ends in `-untaught` without the teacher.
 """
 
 import json
@@ -15,7 +20,7 @@ from typing import Any
 from .recipe import folders
 
 OBJECTIVES = ("drloc", "baseline")
-TABLES = ("model", "optimizer", "schedule", "augmentation", "drloc")
+TABLES = ("model", "optimizer", "schedule", "augmentation", "teacher", "drloc")
 HEADER = "# Rendered from {grid} by `python -m vtzoo.grid`. Edit the grid, or copy this file under another name.\n"
 
 
@@ -26,16 +31,52 @@ def render(grid: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """
     protocol = [grid["protocol"]] if "protocol" in grid else []
     header = HEADER.format(grid="/".join(["recipes", *protocol, "grid.toml"]))
-    for model, settings in grid["models"].items():
-        for dataset, at in grid["datasets"].items():
-            size = at["model"]["image_size"]
-            table = _merged(grid["every"], grid.get("sizes", {}).get(str(size), {}), settings[str(size)], at)
-            table |= grid.get("exceptions", {}).get(f"{model}-{dataset}", {})
-            table["model"] = {"name": model, "image_size": size} | table["model"]
-            for objective in OBJECTIVES:
-                name = "-".join([model, objective, dataset, *protocol])
-                tables = [key for key in TABLES if key != "drloc" or objective == "drloc"]
-                yield name, header + text({"name": name, "dataset": dataset, **table}, tables)
+    for name, tables in _recipes(grid, protocol):
+        yield name, header + text({"name": name, **tables}, [key for key in TABLES if key in tables])
+
+
+def _recipes(grid: dict[str, Any], protocol: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name and the content of every recipe: the pairs, taught and untaught, then the teachers' own."""
+    for model in grid["models"]:
+        for dataset in grid["datasets"]:
+            tables = _sum(grid, model, dataset)
+            teacher = {} if _exception(grid, model, dataset) else _teacher(grid, dataset)
+            for ending, taught in [([], teacher), (["untaught"], {})] if teacher else [([], {})]:
+                for objective in OBJECTIVES:
+                    pair = {"dataset": dataset, **tables, **taught}
+                    if objective == "baseline":
+                        del pair["drloc"]
+                    yield "-".join([model, objective, dataset, *protocol, *ending]), pair
+    for dataset in grid.get("teacher", {}).get("datasets", []):
+        yield _teacher(grid, dataset)["teacher"]["name"], {"dataset": dataset, **grid["teacher"]["recipe"]}
+
+
+def _sum(grid: dict[str, Any], model: str, dataset: str) -> dict[str, Any]:
+    """The tables of a model's recipe on a data set, but for the teacher's."""
+    at = grid["datasets"][dataset]
+    size = at["model"]["image_size"]
+    table = _merged(grid["every"], grid.get("sizes", {}).get(str(size), {}), grid["models"][model][str(size)], at)
+    cpu = grid.get("cpu", {})
+    if epochs := cpu.get("epochs", {}).get(f"{model}-{dataset}"):
+        length = {"schedule": {"epochs": epochs, "cosine_epochs": epochs}, "drloc": {"schedule_epochs": epochs}}
+        table = _merged(table | cpu["every"], cpu["models"][model], length)
+    table |= _exception(grid, model, dataset)
+    table["model"] = {"name": model, "image_size": size} | table["model"]
+    return table
+
+
+def _exception(grid: dict[str, Any], model: str, dataset: str) -> dict[str, Any]:
+    """The tables of a pair that is an exception, or nothing."""
+    return grid.get("exceptions", {}).get(f"{model}-{dataset}", {})
+
+
+def _teacher(grid: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """The table [teacher] of a data set's recipes, or nothing where it has none."""
+    teacher = grid.get("teacher", {})
+    if dataset not in teacher.get("datasets", []):
+        return {}
+    name = f"{teacher['recipe']['model']['name']}-baseline-{dataset}"
+    return {"teacher": {"name": name, "weight": teacher["weight"], "temperature": teacher["temperature"]}}
 
 
 def stale(folder: Path) -> list[str]:
