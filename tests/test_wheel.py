@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from vtzoo import zoo
 from vtzoo.cli import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
+ANOTHER = "another-drloc-cifar100"
 
 
 def run(*command: str | Path, **settings: Any) -> str:
@@ -25,9 +28,14 @@ def run(*command: str | Path, **settings: Any) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built with what is installed: no network."""
-    folder = tmp_path_factory.mktemp("dist")
-    run("-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    """The wheel of a checkout with one more model, built with what is installed: no network."""
+    folder, checkout = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("checkout")
+    for name in ("vtzoo", "recipes", "model_cards"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    shutil.copytree(checkout / "vtzoo" / "weights" / DEFAULT_MODEL, checkout / "vtzoo" / "weights" / ANOTHER)
+    run("-m", "build", "--wheel", "--no-isolation", "--outdir", folder, checkout)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -48,13 +56,22 @@ def vtzoo(installed: Path, *arguments: str | Path) -> str:
 
 def test_the_wheel_holds_the_package_and_what_ships_with_it_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    shipped = {"_recipes": ROOT / "recipes", "_model_cards": ROOT / "model_cards", "weights": ROOT / "vtzoo/weights"}
-    for name, outside in shipped.items():
+    models = {f"weights/{name}": ROOT / "vtzoo/weights" / name for name in (DEFAULT_MODEL, zoo.twin_of(DEFAULT_MODEL))}
+    for name, outside in {"_recipes": ROOT / "recipes", "_model_cards": ROOT / "model_cards", **models}.items():
         inside = f"vtzoo/{name}"
         files = {f"{inside}/{file.relative_to(outside).as_posix()}" for file in outside.rglob("*") if file.is_file()}
         assert files, inside
         assert {name for name in names if name.startswith(inside + "/")} == files
     assert {name.split("/")[0].split("-")[0] for name in names} == {"vtzoo"}  # the package and its .dist-info
+
+
+def test_the_wheel_ships_the_weights_of_the_default_model_alone_and_stays_under_75_megabytes(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {Path(name).parts[2] for name in names if name.endswith((".safetensors", ".onnx"))} == {DEFAULT_MODEL}
+    assert {Path(name).parts[2] for name in names if name.startswith("vtzoo/weights/")} == {
+        DEFAULT_MODEL, zoo.twin_of(DEFAULT_MODEL),
+    }  # fmt: skip
+    assert wheel.stat().st_size < 75e6
 
 
 def test_the_installed_wheel_is_what_runs(installed: Path) -> None:

@@ -72,6 +72,31 @@ def test_an_unknown_model_is_answered_by_the_nearest_names(embedded: Path) -> No
     assert "vtzoo list" in error.hint
 
 
+def test_the_name_of_a_recipe_without_weights_is_answered_by_how_to_get_them(embedded: Path) -> None:
+    error = refusal("t2t_vit_14-drloc-cifar100")
+    assert error.message == "there are no weights of t2t_vit_14-drloc-cifar100 here: it is a recipe"
+    assert error.hint is not None
+    assert error.hint.startswith("vtzoo train t2t_vit_14-drloc-cifar100 trains it; a clone ")
+
+
+def test_a_record_is_a_model_that_was_measured_and_has_no_weights(embedded: Path) -> None:
+    record, named = embedded / "swin_t-baseline-cifar100", embedded / "cvt_13-drloc-svhn"
+    record.mkdir()
+    for folder in (record, named):
+        (folder / "result.json").write_text("{}")
+    assert [entry.folder for entry in zoo.records()] == [record]
+    assert [zoo.recorded(folder.name) for folder in (record, named)] == [
+        zoo.Entry(folder.name, folder) for folder in (record, named)
+    ]
+    assert zoo.recorded("t2t_vit_14-drloc-svhn") is None
+
+
+@pytest.mark.parametrize("suffix", ["", "-paper", "-untaught"])
+def test_twins_are_each_others_twins(suffix: str) -> None:
+    pair = [f"swin_t-{objective}-cifar100{suffix}" for objective in ("drloc", "baseline")]
+    assert [zoo.twin_of(name) for name in pair] == pair[::-1]
+
+
 @pytest.mark.parametrize("name", ["", "../weights", "a" * 5000, "a\0b", "/dev/null"])
 def test_no_name_is_more_than_unknown(
     name: str, embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

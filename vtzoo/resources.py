@@ -5,6 +5,7 @@ from pathlib import Path
 from .errors import VtzooError
 
 PACKAGE = Path(__file__).resolve().parent
+DEFAULT_MODEL = "swin_t-drloc-cifar100"  # the one that the wheel ships; a checkout has them all
 
 
 def recipes_folder() -> Path:
@@ -18,7 +19,7 @@ def cards_folder() -> Path:
 
 
 def weights_folder() -> Path:
-    """The folder of the embedded model folders; it may be empty."""
+    """The folder of the embedded model folders, and of the records of models whose weights are not kept."""
     return PACKAGE / "weights"
 
 

@@ -128,6 +128,23 @@ def entries() -> list[Entry]:
     return [Entry(file.parent.name, file.parent) for file in found]
 
 
+def records() -> list[Entry]:
+    """The models, by name, that were measured and whose weights are not kept: a result.json and a recipe.toml each."""
+    measured = {file.parent for file in resources.weights_folder().glob("*/result.json")}
+    return [Entry(folder.name, folder) for folder in sorted(measured - {entry.folder for entry in entries()})]
+
+
+def recorded(name: str) -> Entry | None:
+    """The embedded model of that name, or else the record of it; None where neither is here."""
+    return next((entry for entry in (*entries(), *records()) if entry.name == name), None)
+
+
+def twin_of(name: str) -> str:
+    """The name of the model that differs in the objective alone."""
+    ours, other = ("-drloc-", "-baseline-") if "-drloc-" in name else ("-baseline-", "-drloc-")
+    return name.replace(ours, other)
+
+
 def local(name: str | Path) -> Entry | None:
     """The model of that name as far as it is here: an embedded one first, else the model folder at that path."""
     embedded = {entry.name: entry for entry in entries()}
@@ -147,7 +164,19 @@ def find(name: str | Path) -> Entry:
     if entry := local(name):
         return entry
     names = [entry.name for entry in entries()]
-    raise unknown("model", str(name), names, "vtzoo list names the models; a model folder's path works too")
+    raise unknown_model(str(name), names, "vtzoo list names the models; a model folder's path works too")
+
+
+def unknown_model(name: str, known: Sequence[str], hint: str) -> VtzooError:
+    """The error for a name that is none of a model: it lists the nearest ones, unless the name is that of a recipe."""
+    from .recipe import shipped
+
+    if name in shipped():
+        return VtzooError(
+            f"there are no weights of {name} here: it is a recipe",
+            f"vtzoo train {name} trains it; a clone of vtzoo's repository may have them, after pip install -e .",
+        )
+    return unknown("model", name, known, hint)
 
 
 def summary(entry: Entry) -> dict[str, Any]:
@@ -164,11 +193,17 @@ def facts(entry: Entry) -> dict[str, Any]:
         "image_size": entry.preprocess.size,  # pixels, the side of the square
         **_stated(entry, "dataset", "top1", "top5", "images", "manifest"),
         **_stated(entry, "seed", "steps", "batch", "train_images", "train_seconds", "hardware", "versions"),
+        **_stated(entry, "teacher"),
         **_stated(entry, "recipe_sha256", "certificate"),
         "folder": str(entry.folder),
-        "bytes": sum(file.stat().st_size for file in entry.folder.rglob("*") if file.is_file()),
+        "bytes": size(entry),
         "labels": list(entry.labels),
     }
+
+
+def size(entry: Entry) -> int:
+    """How many bytes all files of a model folder have together."""
+    return sum(file.stat().st_size for file in entry.folder.rglob("*") if file.is_file())
 
 
 def _stated(entry: Entry, *keys: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-DEFAULT_MODEL = "swin_t-drloc-cifar100"
+from vtzoo.resources import DEFAULT_MODEL as DEFAULT_MODEL
 
 ModelOption = Annotated[
     str,

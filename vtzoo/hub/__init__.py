@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from vtzoo import files, zoo
-from vtzoo.errors import VtzooError, unknown
+from vtzoo.errors import VtzooError
 
 from . import cache, client, index
 from .index import Content, Pin
@@ -106,7 +106,7 @@ def _locate(name: str, revision: str | None) -> Reference:
     if index.REPO.fullmatch(given):
         return Reference(repo=given, revision=revision or "main")
     names = [*(entry.name for entry in zoo.entries()), *known]
-    raise unknown("model", name, names, "vtzoo list names the models; a model folder's path and ORG/NAME work too")
+    raise zoo.unknown_model(name, names, "vtzoo list names the models; a model folder's path and ORG/NAME work too")
 
 
 def _entry(reference: Reference, use: str | None) -> zoo.Entry:
