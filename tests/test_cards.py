@@ -1,5 +1,6 @@
 """A card: what it says, what the Hub reads in it, whose folder it may be of, and that its snippets run as written."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -7,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +108,47 @@ def test_a_baselines_card_says_that_it_has_no_localization() -> None:
     assert "swin_t-drloc-cifar100, its twin" in card
     assert "localizer.safetensors" not in card
     assert "drloc" not in ModelCard(card).data.tags
+
+
+def test_a_card_of_a_plain_network_speaks_of_no_localization_and_of_no_twin() -> None:
+    plain = replace(shipped("swin_t-baseline-cifar100"), name="small_cnn-baseline-cifar100")
+    card = cards.render(CONFIG, plain, RESULT | {"name": plain.name}, paired=False)
+    assert "trained without dense relative localization. From scratch" in flat(card)
+    assert "| small_cnn-baseline-cifar100 | 51.23% |" in card
+    for said in ("twin", "not trained yet", "Citation", "Liu", "drloc"):
+        assert said not in card, said
+
+
+TEACHER = {"name": "small_cnn-baseline-cifar100", "weights": "ef" * 32, "top1": 0.7654}
+
+
+def taught(recipe: Recipe, weight: float = 0.8) -> Any:
+    teacher = SimpleNamespace(name=TEACHER["name"], weight=weight, temperature=2.0)
+    return SimpleNamespace(**vars(recipe) | {"teacher": teacher})
+
+
+@pytest.mark.parametrize(("known", "right"), [(TEACHER, " (76.54% on the same test images)"), (None, "")])
+def test_a_card_says_who_taught_the_model_and_how(recipe: Recipe, known: dict[str, Any] | None, right: str) -> None:
+    card = flat(cards.render(CONFIG, taught(recipe), RESULT | {"teacher": known}))
+    assert (
+        f"and no other data. Taught by small_cnn-baseline-cifar100{right}: its logits are a second target, weight 0.8, "
+        "temperature 2." in card
+    )
+    assert "Taught by" not in cards.render(CONFIG, recipe, RESULT)
+
+
+@pytest.mark.parametrize(
+    ("own", "twins", "same"),
+    [
+        (TEACHER, TEACHER, True), (TEACHER, None, False), (None, TEACHER, False),
+        (TEACHER, TEACHER | {"weights": "ab" * 32}, False),
+    ],
+)  # fmt: skip
+def test_a_twin_that_another_teacher_taught_is_not_compared_in_silence(
+    recipe: Recipe, own: Any, twins: Any, same: bool
+) -> None:
+    card = cards.render(CONFIG, recipe, RESULT | {"teacher": own}, RESULT | {"teacher": twins})
+    assert ("localization is not their only difference" in flat(card)) is not same
 
 
 def test_a_card_says_how_many_processes_trained_and_which_images_were_left_out(recipe: Recipe) -> None:
@@ -263,6 +307,12 @@ def test_a_folder_of_an_earlier_version_has_a_card_too(run: Callable[..., Entry]
 TWIN = "swin_t-baseline-cifar100"
 
 
+@pytest.fixture
+def nothing_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path / "no-weights")
+
+
+@pytest.mark.usefixtures("nothing_embedded")
 def test_the_twin_is_found_beside_the_folder_whatever_it_is_called(
     run: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +324,7 @@ def test_the_twin_is_found_beside_the_folder_whatever_it_is_called(
     assert f"| {TWIN}, its twin | 12.50% |" in cards.of(zoo.find("."))
 
 
+@pytest.mark.usefixtures("nothing_embedded")
 @pytest.mark.parametrize("values", [{"top1": None}, {"name": "another"}, {"certificate": None}])
 def test_a_twin_that_is_not_measured_or_another_model_is_no_twin(run: Callable[..., Entry], values: Any) -> None:
     run(TWIN, **({"name": TWIN} | values))
@@ -291,6 +342,55 @@ def test_an_embedded_twin_comes_before_the_folder_beside(
     assert f"| {TWIN}, its twin | 37.50% |" in cards.of(entry)
 
 
+def test_the_record_of_a_twin_whose_weights_are_not_kept_is_enough(run: Callable[..., Entry]) -> None:
+    record = json.loads((EMBEDDED.parent / TWIN / "result.json").read_text())
+    assert not (EMBEDDED.parent / TWIN / "model.safetensors").exists()
+    assert f"| {TWIN}, its twin | {record['top1']:.2%} |" in cards.of(run())
+
+
+def test_a_twin_is_found_by_its_name_in_a_protocol_of_its_own(
+    run: Callable[..., Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, twins = "swin_t-drloc-cifar100-untaught", "swin_t-baseline-cifar100-untaught"
+    recipe = (EMBEDDED / "recipe.toml").read_text().replace(DEFAULT_MODEL, ours)
+    (tmp_path / "weights" / twins).mkdir(parents=True)
+    entry = run(f"weights/{ours}", name=ours, recipe_sha256=hashlib.sha256(recipe.encode()).hexdigest())
+    (entry.folder / "recipe.toml").unlink()
+    (entry.folder / "recipe.toml").write_text(recipe)
+    monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path / "weights")
+    assert f"| {twins}, its twin | not trained yet |" in cards.of(entry)
+    record = entry.result | {"name": twins, "top1": 0.125}
+    (tmp_path / "weights" / twins / "result.json").write_text(json.dumps(record))
+    assert f"| {twins}, its twin | 12.50% |" in cards.of(entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "paired"),
+    [(TWIN, True), (f"{TWIN}-paper", True), ("resnet10t-baseline-cifar100", False)],
+)
+def test_a_baseline_has_a_twin_where_there_is_a_recipe_of_one(
+    run: Callable[..., Entry], name: str, paired: bool
+) -> None:
+    recipe = (resources.recipes_folder() / f"{TWIN}.toml").read_text().replace(TWIN, name)
+    entry = run(name=name, recipe_sha256=hashlib.sha256(recipe.encode()).hexdigest())
+    (entry.folder / "recipe.toml").unlink()
+    (entry.folder / "recipe.toml").write_text(recipe)
+    assert ("its twin" in cards.of(entry)) is paired
+
+
+def test_a_card_of_a_model_that_is_in_the_repository_alone_says_how_to_get_it(recipe: Recipe) -> None:
+    here, default = (flat(cards.render(CONFIG, recipe, RESULT, name=name)) for name in ("another", DEFAULT_MODEL))
+    assert "In a clone of vtzoo, `pip install -e .` brings the model" in here
+    assert 'With timm and `pip install -e ".[train]"`:' in here
+    assert "`pip install vtzoo` brings what predicts" in default
+    assert 'With timm and `pip install "vtzoo[train]"`:' in default
+
+
+def test_an_embedded_models_snippet_imports_all_that_it_uses(recipe: Recipe) -> None:
+    card = cards.render(CONFIG | {"architecture": "vtzoo_cvt_13"}, recipe, RESULT, name="another")
+    assert "import torch\nimport vtzoo.models  # which registers vtzoo_cvt_13 with timm\nimport vtzoo.zoo\n" in card
+
+
 AGAIN = "vtzoo train {folder}/recipe.toml --out {folder} --resume, with the --seed and --data that it was started with"
 BACK = "put back the file that training wrote, or train the edited one into another folder"
 LICENSE = 'add "license": "apache-2.0", or another of the Hub\'s, to pretrained_cfg in config.json'
@@ -302,6 +402,7 @@ LICENSE = 'add "license": "apache-2.0", or another of the Hub\'s, to pretrained_
         ({"without": "result.json"}, "{folder} has no result.json: it was not trained to its end", AGAIN),
         ({"top1": None}, "{folder} has no top1 in its result.json: it was never measured", AGAIN),
         ({"top5": None}, "{folder} has no top5 in its result.json: it was never measured", AGAIN),
+        ({"teacher": "a CNN"}, "{folder}/result.json has no usable teacher", AGAIN),
         ({"steps": "many"}, "{folder}/result.json has no usable steps", AGAIN),
         ({"certificate": {}}, "{folder}/result.json has no usable certificate: images", AGAIN),
         (

@@ -168,6 +168,13 @@ def test_an_edited_recipe_makes_the_embedded_weights_stale(checkout: Path, check
     assert check() == (1, [STALE.format(name=DEFAULT_MODEL)])  # rendering does not mend it
 
 
+def test_an_edited_recipe_makes_the_record_of_a_twin_stale(checkout: Path, check: Check) -> None:
+    twin = zoo.twin_of(DEFAULT_MODEL)
+    recipe = checkout / "recipes" / f"{twin}.toml"
+    recipe.write_bytes(recipe.read_bytes() + b"\n")
+    assert check("--check") == (1, [STALE.format(name=twin)])
+
+
 def test_a_recipe_that_is_gone_makes_the_weights_stale(checkout: Path, check: Check) -> None:
     (checkout / "recipes" / f"{DEFAULT_MODEL}.toml").unlink()
     said = f"the weights of {DEFAULT_MODEL} are stale: the recipe that they were trained by is gone from recipes/"

@@ -6,11 +6,11 @@ from typing import Any
 from vtzoo import files, resources, zoo
 from vtzoo.errors import VtzooError
 from vtzoo.hub.index import REPO
-from vtzoo.recipe import Recipe, parse_recipe
+from vtzoo.recipe import Recipe, parse_recipe, shipped
 from vtzoo.zoo import Entry
 
 from .metadata import check
-from .rendering import render, twin_of
+from .rendering import render
 
 NUMBER = (int, float)
 # What a card needs of a result.json, and what those of earlier versions leave out.
@@ -26,8 +26,8 @@ EARLIER = {"train_skipped": 0, "processes": 1}
 def of(entry: Entry, repo: str | None = None) -> str:
     """The card of a model folder; as it is published in `repo`, ORG/NAME, where one is given.
 
-    Its twin is an embedded model, else the folder of the twin's name beside this one, once that is trained. A folder
-    that was not trained to its end, or whose files do not belong together, is a VtzooError.
+    Its twin is an embedded model or the record of one, else the folder of the twin's name beside this one, once that
+    is trained. A folder that was not trained to its end, or whose files do not belong together, is a VtzooError.
     """
     if repo is not None and not REPO.fullmatch(repo):
         raise VtzooError(f"{repo!r} is not the name of a repository", "a repository is named ORG/NAME")
@@ -39,7 +39,8 @@ def of(entry: Entry, repo: str | None = None) -> str:
         )
     asked = dict(entry.config.get("pretrained_cfg") or {})
     config = entry.config | {"num_classes": len(entry.labels), "pretrained_cfg": asked}
-    card = render(config, recipe, result, _twin(entry, recipe), repo, name=entry.name if _embedded(entry) else ".")
+    twin, name = _twin(entry, recipe), entry.name if _embedded(entry) else "."
+    card = render(config, recipe, result, twin, repo, name=name, paired=bool(twin) or _paired(recipe))
     check(card, result)
     return card
 
@@ -82,6 +83,7 @@ def _wrong(result: dict[str, Any]) -> str | None:
     """The first of the keys that is missing or mistyped; None where they are all there."""
     metrics = ("map",) if "map" in result else ("top1", "top5")
     wanted = dict.fromkeys(metrics, NUMBER) | KEYS
+    wanted |= {"teacher": dict} if result.get("teacher") else {}
     wrong = [key for key, kind in wanted.items() if not isinstance(result.get(key), kind)]
     if "certificate" not in wrong:
         certificate = result["certificate"]
@@ -99,11 +101,15 @@ def _again(entry: Entry) -> str:
     return f"vtzoo {command} --out {entry.folder} --resume, with the {others} and --data that it was started with"
 
 
+def _paired(recipe: Recipe) -> bool:
+    """Whether a twin could be trained: a plain network, which has no grid to localize in, has no recipe for one."""
+    return bool(recipe.drloc or recipe.finetune) or zoo.twin_of(recipe.name) in shipped()
+
+
 def _twin(entry: Entry, recipe: Recipe) -> dict[str, Any] | None:
     """The result of the model that differs in the objective alone; None where none is at hand, or not yet measured."""
-    name = twin_of(recipe.name)
-    embedded = {one.name: one for one in zoo.entries()}
-    twin = embedded.get(name) or Entry(name, entry.folder.resolve().parent / name)
+    name = zoo.twin_of(recipe.name)
+    twin = zoo.recorded(name) or Entry(name, entry.folder.resolve().parent / name)
     if not (twin.folder / "result.json").is_file():
         return None
     result = EARLIER | twin.result

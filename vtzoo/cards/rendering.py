@@ -4,6 +4,8 @@ import textwrap
 from typing import Any
 
 from vtzoo.recipe import Recipe
+from vtzoo.resources import DEFAULT_MODEL
+from vtzoo.zoo import twin_of
 
 from . import metadata, subject
 
@@ -17,36 +19,31 @@ PAPER = """@inproceedings{liu2021efficient,
 
 def render(
     config: dict[str, Any], recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | None = None,
-    repo: str | None = None, *, name: str = ".",
+    repo: str | None = None, *, name: str = ".", paired: bool = True,
 ) -> str:  # fmt: skip
     """The Markdown of a model's card, metadata first, in the Hub's format.
 
     `twin` is the result.json of the same recipe with the other objective; without one the card says that nobody has
-    trained it. `repo` is ORG/NAME on the Hub, None for a model that is not published. What is not is loaded by `name`:
-    an embedded model's own, or "." from within the folder that the card lies in.
+    trained it, or nothing of it where `paired` is False: there is no such recipe. `repo` is ORG/NAME on the Hub, None
+    for a model that is not published. What is not is loaded by `name`: an embedded model's own, or "." from within the
+    folder that the card lies in.
     """
     sections = (
-        _model(config, recipe, result),
-        _accuracy(recipe, result, twin, repo or name),
+        _model(config, recipe, result, paired),
+        _accuracy(recipe, result, twin, repo or name, paired),
         _use(config, recipe, repo, name),
         _training(recipe, result),
         _onnx(result, repo),
         _limits(config, recipe, result),
-        f"## Citation\n\n```bibtex\n{PAPER}\n```",
+        *([f"## Citation\n\n```bibtex\n{PAPER}\n```"] if paired else []),
     )
     return "\n\n".join([f"---\n{metadata.render(config, recipe, result, repo)}\n---", *sections]) + "\n"
 
 
-def twin_of(name: str) -> str:
-    """The name of the model that differs in the objective alone."""
-    ours, other = ("-drloc-", "-baseline-") if "-drloc-" in name else ("-baseline-", "-drloc-")
-    return name.replace(ours, other)
-
-
-def _model(config: dict[str, Any], recipe: Recipe, result: dict[str, Any]) -> str:
+def _model(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], paired: bool) -> str:
     """What it is."""
     images, size = subject.of(recipe, result), recipe.model.image_size
-    how = "without dense relative localization: the baseline of its twin"
+    how = f"without dense relative localization{': the baseline of its twin' if paired else ''}"
     if recipe.drloc:
         how = (
             "together with dense relative localization, the self-supervised task of [Liu et al. 2021]"
@@ -57,6 +54,7 @@ def _model(config: dict[str, Any], recipe: Recipe, result: dict[str, Any]) -> st
         f"An image classifier: `{recipe.model.name}` (`{config['architecture']}` in timm) at {size} px, "
         f"trained {how}. {_from(recipe)}, on {result['train_images']:,} images of {images.linked} in "
         f"{config['num_classes']} classes{'' if recipe.finetune else ' and no other data'}."
+        f"{_taught(recipe, result, images.split)}"
     )
 
 
@@ -68,18 +66,34 @@ def _from(recipe: Recipe) -> str:
     return f"{how} `{recipe.finetune.source}`"
 
 
-def _accuracy(recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | None, model: str) -> str:
+def _taught(recipe: Recipe, result: dict[str, Any], split: str) -> str:
+    """Which model's logits were a second target; nothing where there was no teacher."""
+    teacher = getattr(recipe, "teacher", None)
+    if teacher is None:
+        return ""
+    top1 = (result.get("teacher") or {}).get("top1")
+    right = f" ({top1:.2%} on the same {split} images)" if top1 is not None else ""
+    return (
+        f" Taught by {teacher.name}{right}: its logits are a second target, weight {teacher.weight:g}, "
+        f"temperature {teacher.temperature:g}."
+    )
+
+
+def _accuracy(recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | None, model: str, paired: bool) -> str:
     """How good it is, beside its twin."""
     images = subject.of(recipe, result)
     told = _selected(recipe, images.split)
     if twin and twin["manifest"] != result["manifest"]:
         told += f" The twin was measured on other {images.split} images: the two do not compare."
+    if twin and _teacher(twin) != _teacher(result):
+        told += " The two were not taught by the same teacher: localization is not their only difference."
     told += f" This prints the {' and the '.join(images.measured)} again:"
     of = "" if images.hub_id else " --data DATA"
+    rows = {recipe.name: result} | ({f"{twin_of(recipe.name)}, its twin": twin} if paired else {})
+    lines = "\n".join(_row(name, numbers, images.measured) for name, numbers in rows.items())
     return f"""| | {" | ".join(images.measured)} | {images.split} images | seeds | optimizer steps | batch |
 {"| --- " * (5 + len(images.measured))}|
-{_row(recipe.name, result, images.measured)}
-{_row(f"{twin_of(recipe.name)}, its twin", twin, images.measured)}
+{lines}
 
 {_filled(told)}
 
@@ -88,6 +102,11 @@ vtzoo evaluate --model {model}{of}
 ```
 
 {images.split.capitalize()} split (sha256 of pixels and labels): `{result["manifest"]}`."""
+
+
+def _teacher(result: dict[str, Any]) -> str | None:
+    """The sha256 of the weights that taught a model; None where it had no teacher."""
+    return (result.get("teacher") or {}).get("weights")
 
 
 def _selected(recipe: Recipe, split: str) -> str:
@@ -118,12 +137,12 @@ def _use(config: dict[str, Any], recipe: Recipe, repo: str | None, name: str) ->
         first = f"import vtzoo.models  # which registers {config['architecture']} with timm\n"
     loaded = f'"hf-hub:{repo}"' if repo else '"local-dir:."'
     if not repo and name != ".":
-        first = first or "import vtzoo.zoo\n"
+        first += "import vtzoo.zoo\n"
         loaded = f'f"local-dir:{{vtzoo.zoo.find({name!r}).folder}}"'
-    where = "" if model != "." else " In the folder of this card:"
+    brings, extra = _installed(repo, name)
     return f"""## Use
 
-`pip install vtzoo` brings what predicts, without torch.{where}
+{brings}
 
 ```bash
 vtzoo predict --model {model} photo.jpg
@@ -139,7 +158,7 @@ probabilities = classify("photo.jpg")[0]  # {config["num_classes"]} of them, in 
 print(classify.labels[probabilities.argmax()], probabilities.max())
 ```
 
-With timm{' and `pip install "vtzoo[train]"`' if first else ""}:
+With timm{f" and `{extra}`" if first else ""}:
 
 ```python
 import timm
@@ -153,6 +172,15 @@ with torch.inference_mode():
 probabilities = logits.{"sigmoid()" if config.get("multi_label") else "softmax(dim=1)"}[0]
 print(model.pretrained_cfg["label_names"][probabilities.argmax()], probabilities.max().item())
 ```"""
+
+
+def _installed(repo: str | None, name: str) -> tuple[str, str]:
+    """A sentence on what brings the model and what predicts, and the command that brings torch and timm too."""
+    if not repo and name not in (".", DEFAULT_MODEL):  # it is in the repository, and not in the wheel
+        brings = "In a clone of vtzoo, `pip install -e .` brings the model and what predicts, without torch."
+        return brings, 'pip install -e ".[train]"'
+    where = "" if repo or name != "." else " In the folder of this card:"
+    return f"`pip install vtzoo` brings what predicts, without torch.{where}", 'pip install "vtzoo[train]"'
 
 
 def _training(recipe: Recipe, result: dict[str, Any]) -> str:

@@ -22,14 +22,17 @@ def stale(folder: Path) -> dict[str, str]:
 
 
 def stale_weights() -> dict[str, str]:
-    """A sentence on each model, embedded or in the index, whose recipe is no more the one that it was trained by."""
+    """A sentence on each model whose recipe is no more the one that it was trained by.
+
+    The models are those that are embedded, those on record, whose number is on their twin's card, and the index's.
+    """
     shipped, found = recipe.shipped(), {}
-    pins, embedded = index.read(resources.index_file()), {entry.name: entry for entry in zoo.entries()}
-    for name in sorted(pins | embedded):
+    pins, measured = index.read(resources.index_file()), {one.name: one for one in (*zoo.entries(), *zoo.records())}
+    for name in sorted(pins | measured):
         path = shipped.get(name)
         if path is None:
             found[name] = f"the weights of {name} are stale: the recipe that they were trained by is gone from recipes/"
-        elif not _trained_by(path, embedded.get(name), pins.get(name)):
+        elif not _trained_by(path, measured.get(name), pins.get(name)):
             place = path.relative_to(resources.recipes_folder()).as_posix()
             found[name] = f"the weights of {name} are stale: recipes/{place} is not the recipe they were trained by"
     return found
@@ -60,10 +63,10 @@ def published(folder: Path) -> dict[str, str]:
     return found
 
 
-def _trained_by(path: Path, embedded: Entry | None, pin: Pin | None) -> bool:
+def _trained_by(path: Path, measured: Entry | None, pin: Pin | None) -> bool:
     """Whether a recipe is the one on record, wherever one is."""
     content = pin.files.get("recipe.toml") if pin else None
-    ours = embedded is None or embedded.result.get("recipe_sha256") == recipe.identity(path)
+    ours = measured is None or measured.result.get("recipe_sha256") == recipe.identity(path)
     return ours and (pin is None or (content is not None and content.fits(path)))
 
 
