@@ -245,18 +245,32 @@ def stale(name: str) -> str:
     return f"the weights of {name} are stale: the recipe that they were trained by is gone from recipes/"
 
 
-def test_list_gives_each_model_with_its_accuracy() -> None:
-    assert vt("list").stdout == f"{NAME}  61.23% top-1 on 10,000 test images of cifar10\n"
+def own_recipes() -> set[str]:
+    return {path.stem for path in resources.recipes_folder().glob("*-*.toml")}
+
+
+def test_list_gives_each_model_with_its_accuracy_and_its_size_before_the_recipes(weights: Path) -> None:
+    size = sum(file.stat().st_size for file in (weights / NAME).rglob("*") if file.is_file())
+    result = vt("list")
+    head, first, *others = result.stdout.splitlines()
+    assert head.split() == ["model", "top-1", "twin's", "MB", "where"]
+    assert first.split() == [NAME, "61.23%", f"{size / 1e6:.1f}", "here"]
+    assert {tuple(line.split()) for line in others} == {(name, "recipe") for name in own_recipes()}
+    assert result.stderr == f"Warning: {stale(NAME)}\n"
     measured = {key: RESULT[key] for key in ("dataset", "top1", "top5", "images")}
-    assert json.loads(vt("list", "--json").stdout) == [{"name": NAME, **measured, "stale": stale(NAME)}]
+    rows = json.loads(vt("list", "--json").stdout)
+    assert rows[0] == {"name": NAME, "place": "here", **measured, "bytes": size, "stale": stale(NAME)}
+    assert {row["name"] for row in rows[1:]} == own_recipes()
 
 
-def test_a_model_that_nobody_measured_is_listed_by_its_name_alone(weights: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_model_that_nobody_measured_is_listed_without_an_accuracy(weights: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "fresh").mkdir()
-    (tmp_path / "fresh" / "config.json").write_text((weights / NAME / "config.json").read_text())
+    config = (weights / NAME / "config.json").read_text()
+    (tmp_path / "fresh" / "config.json").write_text(config)
     monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path)
-    assert vt("list").stdout == "fresh\n"
-    assert json.loads(vt("list", "--json").stdout) == [{"name": "fresh", "stale": stale("fresh")}]
+    assert vt("list").stdout.splitlines()[1].split() == ["fresh", "0.0", "here"]
+    row = {"name": "fresh", "place": "here", "bytes": len(config), "stale": stale("fresh")}
+    assert json.loads(vt("list", "--json").stdout)[0] == row
     assert "top1" not in json.loads(vt("show", "fresh", "--json").stdout)
 
 

@@ -7,52 +7,42 @@ import typer
 
 from .options import JsonOption, RevisionOption, print_json
 
-# How a row is told, by a key that only rows of its kind have.
-LINES = {
-    "epochs": "{name:<36}{steps:>8,} steps of {batch:>5,} images, {image_size:>3} px",
-    "top1": "{name}  {top1:.2%} top-1 on {images:,} test images of {dataset}",
-    "repo": "{name}  on the Hub: {repo}, {tag}",
-    "name": "{name}",
-}
+RECIPE = "{name:<36}{steps:>8,} steps of {batch:>5,} images, {image_size:>3} px"
+MODEL = "{:<36}{:>7}{:>8}{:>8}  {}"  # name, top-1, the twin's top-1, megabytes, where it is
+PLACES = {"here": "here", "hub": "on the Hub: {repo}, {tag}", "recipe": "recipe"}
 
 
 def list_models(
     recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes that `vtzoo train` takes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models: embedded ones with the accuracy measured on their test images, then those on the Hub.
+    """List the models: those that are here, those on the Hub, and those that are only a recipe, to be trained.
 
-    Weights whose recipe was edited since they were trained are marked.
+    Each with its accuracy on the test images, that of its twin (the same recipe with the other objective), and its
+    size; a recipe has an accuracy where its weights were measured and are not kept. Weights whose recipe was edited
+    since they were trained are marked. The paper's recipes are listed by --recipes alone.
     """
-    from vtzoo import cards, recipe
+    from vtzoo import catalogue, recipe
 
     if recipes:
         rows = [recipe.facts(path) for path in recipe.shipped().values()]
-    else:
-        stale = cards.stale_weights()
-        rows = [row | ({"stale": stale[row["name"]]} if row["name"] in stale else {}) for row in _known()]
-    if as_json:
-        print_json(rows)
+        print_json(rows) if as_json else typer.echo("\n".join(RECIPE.format(**row) for row in rows))
         return
-    for row in rows:
-        typer.echo(next(line for key, line in LINES.items() if key in row).format(**row))
-        if "stale" in row:
-            typer.echo(f"Warning: {row['stale']}", err=True)
+    models = catalogue.known()
+    if as_json:
+        print_json([model.as_json() for model in models])
+        return
+    typer.echo(MODEL.format("model", "top-1", "twin's", "MB", "where"))
+    for model in models:
+        size = f"{model.bytes / 1e6:.1f}" if model.bytes is not None else ""
+        place = PLACES[model.place].format(**vars(model))
+        typer.echo(MODEL.format(model.name, _percent(model.top1), _percent(model.twin_top1), size, place))
+        if model.stale:
+            typer.echo(f"Warning: {model.stale}", err=True)
 
 
-def _known() -> list[dict[str, Any]]:
-    """What is known of each model, the embedded ones first."""
-    from vtzoo import zoo
-    from vtzoo.hub import index
-
-    embedded = [zoo.summary(entry) for entry in zoo.entries()]
-    names = {row["name"] for row in embedded}
-    published = [
-        {"name": name, "repo": pin.repo, "revision": pin.revision, "tag": pin.tag}
-        for name, pin in sorted(index.known().items())
-        if name not in names
-    ]
-    return embedded + published
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{fraction:.2%}"
 
 
 def show(
