@@ -123,6 +123,53 @@ def test_an_embedded_model_is_published_by_its_name(hub: Hub, vt: Vt, tmp_path: 
     assert tomllib.loads(index.read_text())[DEFAULT_MODEL]["revision"] == hub.head(f"zoo/{DEFAULT_MODEL}")
 
 
+ALL = """
+import sys
+from pathlib import Path
+
+from vtzoo import cli, resources
+
+resources.weights_folder = lambda: Path(sys.argv[1])
+cli.app(["publish", "--all", *sys.argv[2:]])
+"""
+
+
+def test_all_models_with_weights_are_published_and_a_record_is_told(
+    hub: Hub, run: Vt, folder: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights"
+    another = shutil.copytree(folder, weights / "another")
+    shutil.move(folder, weights / NAME)
+    record = weights / "swin_t-baseline-cifar10"
+    record.mkdir()
+    shutil.copy(another / "result.json", record)
+    recipe = (another / "recipe.toml").read_text().replace(NAME, "another-drloc-cifar10")
+    (another / "recipe.toml").write_text(recipe)
+    facts = json.loads((another / "result.json").read_text()) | {"name": "another-drloc-cifar10"}
+    sign(another, facts | {"recipe_sha256": sha256(recipe.encode())})
+    index = tmp_path / "index.toml"
+    done = run(ALL, weights, "--org", "zoo", "--index", index, "--json")
+    assert (done.returncode, done.stderr) == (0, f"{record.name} is a record without weights: not published\n")
+    names = ["another-drloc-cifar10", NAME]
+    told = [(row["repo"], row["revision"]) for row in json.loads(done.stdout)]
+    assert told == [(f"zoo/{name}", hub.head(f"zoo/{name}")) for name in names]
+    assert tomllib.loads(index.read_text()).keys() == set(names)
+    hub.requests.clear()
+    assert run(ALL, weights, "--org", "zoo", "--index", index, "--json").stdout == done.stdout
+    assert not [path for method, path, _ in hub.requests if method == "PUT" or "/commit/" in path]
+
+
+def test_all_of_no_models_is_a_sentence(run: Vt, tmp_path: Path) -> None:
+    done = run(ALL, tmp_path, "--org", "zoo")
+    assert "there are no weights of any embedded model here" in refusal(done)
+
+
+@pytest.mark.parametrize("runs", [[], ["--all", DEFAULT_MODEL]])
+def test_runs_or_all_are_named_and_not_both_or_neither(runs: list[str], vt: Vt) -> None:
+    done = vt("publish", *runs, "--org", "zoo", check=False)
+    assert (done.returncode, "name the runs to publish, or publish --all" in done.stderr) == (2, True)
+
+
 def test_the_index_keeps_its_other_models(hub: Hub, vt: Vt, folder: Path, tmp_path: Path) -> None:
     vt("publish", folder, "--org", "zoo")
     vt("publish", DEFAULT_MODEL, "--org", "zoo", "--index", folder.parent / "index.toml")

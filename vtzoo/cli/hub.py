@@ -9,11 +9,12 @@ from .options import BackendOption, DataOption, DeviceOption, JsonOption, Revisi
 
 
 def publish(
-    runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN", help="Folders of finished runs, or embedded models.", show_default=False),
-    ],
     org: Annotated[str, typer.Option("--org", metavar="ORG", help="User or organization.", show_default=False)],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="Folders of finished runs, or embedded models.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Publish all embedded models.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a repository that only ORG can see.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published, and send nothing.")] = False,
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="Name of this version.")] = "v1.0",
@@ -26,7 +27,8 @@ def publish(
 
     Nothing is published without its metrics, with weights that are not finite, or with another recipe than the run's.
     Stopped at any moment, the same command goes on; what is published already is not sent again. The card is rendered
-    from result.json, whatever README.md says: `vtzoo card RUN` shows it. --json prints an object, or a list of several.
+    from result.json, whatever README.md says: `vtzoo card RUN` shows it. --json prints an object; a list of several,
+    and with --all.
 
     Log in first: hf auth login; or set HF_TOKEN.
     """
@@ -34,7 +36,7 @@ def publish(
     from vtzoo.publish import publish as send
 
     told = []
-    for run in runs:
+    for run in _chosen(runs, everything):
         publication = prepare(run, org, index)
         row: dict[str, Any] = {"repo": publication.repo}
         row["files"] = {path: content.size for path, content in publication.contents.items()}
@@ -47,7 +49,23 @@ def publish(
         if not as_json:
             _tell_publication(row)
     if as_json:
-        print_json(told if len(told) > 1 else told[0])
+        print_json(told if everything or len(told) > 1 else told[0])
+
+
+def _chosen(runs: list[str] | None, everything: bool) -> list[str]:
+    """The models to publish: those named, or all whose weights are here; a record of others is told."""
+    from vtzoo import zoo
+    from vtzoo.errors import VtzooError
+
+    if bool(runs) == everything:
+        raise typer.BadParameter("name the runs to publish, or publish --all embedded models", param_hint="RUN")
+    if runs:
+        return runs
+    for record in zoo.records():
+        typer.echo(f"{record.name} is a record without weights: not published", err=True)
+    if not (names := [entry.name for entry in zoo.entries()]):
+        raise VtzooError("there are no weights of any embedded model here", "vtzoo publish RUN publishes a run")
+    return names
 
 
 def _tell_publication(row: dict[str, Any]) -> None:
