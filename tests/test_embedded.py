@@ -1,4 +1,4 @@
-"""The embedded model: its files, what they say of themselves, and that both runtimes see the same in an image."""
+"""The embedded models: their files, what they say of themselves, and that both runtimes see the same in an image."""
 
 import hashlib
 import json
@@ -16,84 +16,114 @@ import vtzoo
 from vtzoo import cards, datasets, recipe, resources, splits, zoo
 from vtzoo.cli import DEFAULT_MODEL, app
 
-FOLDER = resources.weights_folder() / DEFAULT_MODEL
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = resources.weights_folder()
+FOLDER = WEIGHTS / DEFAULT_MODEL
 PHOTOS = sorted(Path(__file__).with_name("photos").glob("*.jpg"))
-MEGABYTES = 60  # for everything that is embedded
+MODELS = [entry.name for entry in zoo.entries()]
+MEASURED = [*MODELS, *(entry.name for entry in zoo.records())]
+PAIRED = [name for name in MODELS if "-drloc-" in name]
+each_model = pytest.mark.parametrize("name", MODELS)
 
 
 @cache
-def classifier(backend: str) -> Any:
-    return vtzoo.load(DEFAULT_MODEL, backend=backend, device="cpu")
+def classifier(backend: str, name: str = DEFAULT_MODEL) -> Any:
+    return vtzoo.load(name, backend=backend, device="cpu")
 
 
-def agree(images: Any) -> None:
+def agree(images: Any, name: str = DEFAULT_MODEL) -> None:
     """Both runtimes give the same first class, and probabilities within a thousandth."""
-    onnx, torch = (classifier(backend)(images) for backend in ("onnx", "torch"))
+    onnx, torch = (classifier(backend, name)(images) for backend in ("onnx", "torch"))
     assert np.array_equal(onnx.argmax(axis=1), torch.argmax(axis=1))
     assert np.abs(onnx - torch).max() < 1e-3
 
 
-def test_all_embedded_files_take_60_megabytes_at_most() -> None:
-    files = [file for file in resources.weights_folder().rglob("*") if file.is_file()]
-    assert FOLDER / "config.json" in files
-    assert sum(file.stat().st_size for file in files) <= MEGABYTES * 1e6
+def megabytes(folder: Path) -> float:
+    """The size of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
-def test_the_folder_has_every_file_of_a_model_folder() -> None:
+@each_model
+def test_an_embedded_model_takes_60_megabytes_at_most(name: str) -> None:
+    assert DEFAULT_MODEL in MODELS
+    assert megabytes(WEIGHTS / name) <= 60
+
+
+def test_all_weights_of_the_repository_take_400_megabytes_at_most() -> None:
+    assert megabytes(WEIGHTS) <= 400
+
+
+def test_git_takes_no_file_of_weights_for_text() -> None:
+    attributes = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    suffixes = {file.suffix for file in WEIGHTS.rglob("*.*") if file.is_file()} - {".json", ".toml", ".md"}
+    assert {".safetensors", ".onnx", ".png"} <= suffixes
+    assert [suffix for suffix in sorted(suffixes) if f"*{suffix} binary" not in attributes] == []
+
+
+@each_model
+def test_the_folder_has_every_file_of_a_model_folder(name: str) -> None:
     weights = ("model.safetensors", "onnx/model.onnx")
     others = ("config.json", "recipe.toml", "result.json", "curves.png", "README.md")
-    assert [name for name in (*weights, *others) if not (FOLDER / name).is_file()] == []
+    assert [file for file in (*weights, *others) if not (WEIGHTS / name / file).is_file()] == []
 
 
-def test_result_names_the_sha256_of_the_weight_files() -> None:
-    weights = zoo.find(DEFAULT_MODEL).result["weights"]
+@each_model
+def test_result_names_the_sha256_of_the_weight_files(name: str) -> None:
+    weights = zoo.find(name).result["weights"]
     assert {"model.safetensors", "onnx/model.onnx"} <= weights.keys()
-    for name, expected in weights.items():
-        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == expected, name
+    for file, expected in weights.items():
+        assert hashlib.sha256((WEIGHTS / name / file).read_bytes()).hexdigest() == expected, file
 
 
-def test_it_was_trained_by_the_recipe_of_its_name() -> None:
-    shipped = resources.recipes_folder() / f"{DEFAULT_MODEL}.toml"
-    assert (FOLDER / "recipe.toml").read_bytes() == shipped.read_bytes()
-    assert zoo.find(DEFAULT_MODEL).result["recipe_sha256"] == recipe.identity(shipped)
+@pytest.mark.parametrize("name", MEASURED)
+def test_it_was_trained_by_the_recipe_of_its_name(name: str) -> None:
+    shipped = recipe.locate(name)
+    result = json.loads((WEIGHTS / name / "result.json").read_text(encoding="utf-8"))
+    assert (WEIGHTS / name / "recipe.toml").read_bytes() == shipped.read_bytes()
+    assert (result["name"], result["recipe_sha256"]) == (name, recipe.identity(shipped))
 
 
-def test_the_twin_whose_numbers_the_card_shows_differs_in_the_objective_alone() -> None:
-    twin = DEFAULT_MODEL.replace("-drloc-", "-baseline-")  # its record is kept, and not its weights
-    record = json.loads((resources.weights_folder() / twin / "result.json").read_text(encoding="utf-8"))
-    own = zoo.find(DEFAULT_MODEL).result
+@pytest.mark.parametrize("name", PAIRED)
+def test_the_twin_whose_numbers_the_card_shows_differs_in_the_objective_alone(name: str) -> None:
+    twin = name.replace("-drloc-", "-baseline-")  # its record is enough, without its weights
+    record = json.loads((WEIGHTS / twin / "result.json").read_text(encoding="utf-8"))
+    own = zoo.find(name).result
     shared = ("dataset", "seed", "steps", "batch", "images", "manifest", "train_images", "train_manifest")
-    assert {name: record[name] for name in shared} == {name: own[name] for name in shared}
-    assert record["recipe_sha256"] == recipe.identity(resources.recipes_folder() / f"{twin}.toml")
-    assert f"| {twin}, its twin | {record['top1']:.2%} |" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert {key: record[key] for key in shared} == {key: own[key] for key in shared}
+    assert record.get("teacher") == own.get("teacher")
+    assert f"| {twin}, its twin | {record['top1']:.2%} |" in (WEIGHTS / name / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_classes_are_those_of_the_data_set() -> None:
-    assert zoo.find(DEFAULT_MODEL).labels == datasets.labels("cifar100")
+@each_model
+def test_its_classes_are_those_of_the_data_set(name: str) -> None:
+    assert zoo.find(name).labels == datasets.labels(zoo.find(name).result["dataset"])
 
 
-def test_its_weights_are_the_classifiers_alone_in_half_precision() -> None:
-    with safe_open(FOLDER / "model.safetensors", "numpy") as weights:
+@each_model
+def test_its_weights_are_the_classifiers_alone_in_half_precision(name: str) -> None:
+    with safe_open(WEIGHTS / name / "model.safetensors", "numpy") as weights:
         names = list(weights.keys())
         assert weights.metadata() == {"format": "pt"}
-        assert {weights.get_slice(name).get_dtype() for name in names} == {"F16"}
-    assert not [name for name in names if "localizer" in name]
+        assert {weights.get_slice(one).get_dtype() for one in names} == {"F16"}
+    assert not [one for one in names if "localizer" in one]
 
 
-def test_the_card_says_what_the_result_says() -> None:
-    result = zoo.find(DEFAULT_MODEL).result
-    card = (resources.cards_folder() / f"{DEFAULT_MODEL}.md").read_text(encoding="utf-8")
-    beside = card.replace(f"../vtzoo/weights/{DEFAULT_MODEL}/", "")  # where its picture lies
-    assert beside == (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert f"| {DEFAULT_MODEL} | {result['top1']:.2%} | {result['top5']:.2%} | {result['images']:,} |" in card
+@each_model
+def test_the_card_says_what_the_result_says(name: str) -> None:
+    result = zoo.find(name).result
+    card = (resources.cards_folder() / f"{name}.md").read_text(encoding="utf-8")
+    beside = card.replace(f"../vtzoo/weights/{name}/", "")  # where its picture lies
+    assert beside == (WEIGHTS / name / "README.md").read_text(encoding="utf-8")
+    assert f"| {name} | {result['top1']:.2%} | {result['top5']:.2%} | {result['images']:,} |" in card
     assert f"value: {round(result['top1'], 4)}" in card
-    assert result["images"] == datasets.find("cifar100").test
+    assert result["images"] == datasets.find(result["dataset"]).test
     assert not cards.stale(resources.cards_folder())
 
 
-def test_onnx_and_torch_agree_on_photographs() -> None:
+@each_model
+def test_onnx_and_torch_agree_on_photographs(name: str) -> None:
     assert len(PHOTOS) >= 4
-    agree([str(photo) for photo in PHOTOS])
+    agree([str(photo) for photo in PHOTOS], name)
 
 
 def test_onnx_and_torch_agree_on_256_real_test_images(real_data: Callable[[str], Path]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from figures import circumstances, options, tell, versions
 
-from vtzoo import files, zoo
+from vtzoo import files, resources, zoo
 from vtzoo.publish import prepare
 
 HERE = Path(__file__).resolve()
@@ -32,7 +32,7 @@ from server import Hub  # noqa: E402
 
 VTZOO, HF = [sys.executable, "-m", "vtzoo"], [str(Path(sys.executable).with_name("hf"))]
 ORGANIZATION, COUNT = "zoo", 3
-MODEL = zoo.entries()[0]
+MODEL = zoo.find(resources.DEFAULT_MODEL)
 UP = {"vtzoo publish A B C": "hf upload", "vtzoo publish, one by one": "hf upload"}
 DOWN = {"vtzoo pull A B C": "hf download", "vtzoo pull, one by one": "hf download"}
 

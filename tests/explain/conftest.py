@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vtzoo import models, zoo
+from vtzoo.resources import DEFAULT_MODEL
 
 
 class Squares(nn.Module):
@@ -41,7 +42,7 @@ def squares() -> nn.Module:
 @pytest.fixture
 def embedded(tmp_path: Path) -> Path:
     """A copy of the embedded model, which nothing is known of the hashes of: its files may be changed."""
-    folder = Path(shutil.copytree(zoo.entries()[0].folder, tmp_path / "embedded"))
+    folder = Path(shutil.copytree(zoo.find(DEFAULT_MODEL).folder, tmp_path / "embedded"))
     (folder / "result.json").unlink()
     return folder
 

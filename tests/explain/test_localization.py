@@ -16,6 +16,7 @@ from vtzoo.errors import VtzooError
 from vtzoo.explain.localization import Localization, Localizer, every_pair, localize, read_localizer
 from vtzoo.preprocess import prepare, read_image
 from vtzoo.recipe import parse_recipe
+from vtzoo.resources import DEFAULT_MODEL
 
 
 class Told(nn.Module):
@@ -101,7 +102,7 @@ def test_the_error_of_a_cell_is_the_mean_over_the_pairs_it_has_a_part_in() -> No
 
 
 def test_the_embedded_models_error_is_the_loss_that_it_was_trained_with(photos: Any) -> None:
-    entry = zoo.entries()[0]
+    entry = zoo.find(DEFAULT_MODEL)
     classifier: Any = inference.load(entry, backend="torch", device="cpu")
     images = classifier.normalized(prepare(read_image(photos.chelsea), classifier.preprocess)[None])
     found = localize(entry, classifier.model, images)
