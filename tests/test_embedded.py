@@ -13,7 +13,7 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 import vtzoo
-from vtzoo import cards, datasets, recipe, resources, splits, zoo
+from vtzoo import cards, datasets, hub, recipe, resources, splits, zoo
 from vtzoo.cli import DEFAULT_MODEL, app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,10 +61,9 @@ def test_git_takes_no_file_of_weights_for_text() -> None:
 
 
 @each_model
-def test_the_folder_has_every_file_of_a_model_folder(name: str) -> None:
-    weights = ("model.safetensors", "onnx/model.onnx")
-    others = ("config.json", "recipe.toml", "result.json", "curves.png", "README.md")
-    assert [file for file in (*weights, *others) if not (WEIGHTS / name / file).is_file()] == []
+def test_the_folder_has_every_file_of_a_model_folder_and_no_other(name: str) -> None:
+    files = {file.relative_to(WEIGHTS / name).as_posix() for file in (WEIGHTS / name).rglob("*") if file.is_file()}
+    assert files | {"localizer.safetensors"} == {*hub.FILES, "localizer.safetensors"}
 
 
 @each_model
