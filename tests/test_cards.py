@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from typer.testing import CliRunner
 from vtzoo import cards, datasets, resources, zoo
 from vtzoo.cli import DEFAULT_MODEL, app
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import Recipe, load_recipe
+from vtzoo.recipe import Recipe, Teacher, load_recipe
 from vtzoo.zoo import Entry
 
 EMBEDDED = resources.weights_folder() / DEFAULT_MODEL
@@ -122,14 +121,10 @@ def test_a_card_of_a_plain_network_speaks_of_no_localization_and_of_no_twin() ->
 TEACHER = {"name": "small_cnn-baseline-cifar100", "weights": "ef" * 32, "top1": 0.7654}
 
 
-def taught(recipe: Recipe, weight: float = 0.8) -> Any:
-    teacher = SimpleNamespace(name=TEACHER["name"], weight=weight, temperature=2.0)
-    return SimpleNamespace(**vars(recipe) | {"teacher": teacher})
-
-
 @pytest.mark.parametrize(("known", "right"), [(TEACHER, " (76.54% on the same test images)"), (None, "")])
 def test_a_card_says_who_taught_the_model_and_how(recipe: Recipe, known: dict[str, Any] | None, right: str) -> None:
-    card = flat(cards.render(CONFIG, taught(recipe), RESULT | {"teacher": known}))
+    teacher = Teacher(name=TEACHER["name"], weight=0.8, temperature=2.0)
+    card = flat(cards.render(CONFIG, replace(recipe, teacher=teacher), RESULT | {"teacher": known}))
     assert (
         f"and no other data. Taught by small_cnn-baseline-cifar100{right}: its logits are a second target, weight 0.8, "
         "temperature 2." in card

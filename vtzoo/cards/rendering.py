@@ -68,8 +68,7 @@ def _from(recipe: Recipe) -> str:
 
 def _taught(recipe: Recipe, result: dict[str, Any], split: str) -> str:
     """Which model's logits were a second target; nothing where there was no teacher."""
-    teacher = getattr(recipe, "teacher", None)
-    if teacher is None:
+    if (teacher := recipe.teacher) is None:
         return ""
     top1 = (result.get("teacher") or {}).get("top1")
     right = f" ({top1:.2%} on the same {split} images)" if top1 is not None else ""
