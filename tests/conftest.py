@@ -11,6 +11,8 @@ from jaxtyping import install_import_hook
 from onnx import TensorProto, helper
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may wait for a network
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers that run side by side share the cores: a thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = (
