@@ -94,6 +94,20 @@ def test_a_kernel_is_a_matrix_of_its_output_channels() -> None:
     torch.testing.assert_close(rows @ rows.T, 0.2**2 * 18 * torch.eye(4), rtol=0, atol=0.03)
 
 
+def test_parameters_of_one_shape_move_as_each_would_alone() -> None:
+    random = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(6, 4, generator=random) for _ in range(3)]
+    together, alone = ([nn.Parameter(torch.ones(6, 4)) for _ in gradients] for _ in range(2))
+    for chosen in (together, *([one] for one in alone)):
+        for parameter, gradient in zip(together + alone, 2 * gradients, strict=True):
+            parameter.grad = gradient.clone()
+        Muon([{"params": chosen, "weight_decay": 0.1, "matrices": 3}], learning_rate=0.1, betas=(0.9, 0.99),
+             momentum=0.9, iterations=5).step()  # fmt: skip
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not torch.equal(together[0], together[1])
+
+
 def test_what_is_no_hidden_matrix_moves_as_adamw_moves_it() -> None:
     random = torch.Generator().manual_seed(0)
     ours, theirs, matrix = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(3, 3))

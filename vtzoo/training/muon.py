@@ -49,21 +49,36 @@ class Muon(torch.optim.AdamW):
         """Take a step; parameters without a gradient stay as they are."""
         for group in self.param_groups:
             if matrices := group.get("matrices"):
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._move(parameter, parameter.grad, matrices, group["lr"], group["weight_decay"])
-                        parameter.grad = None  # AdamW passes over what has none
+                moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+                for alike in _by_shape(moving):
+                    self._move(alike, matrices, group["lr"], group["weight_decay"])
         super().step()
 
-    def _move(self, parameter: Tensor, gradient: Tensor, matrices: int, rate: float, decay: float) -> None:
-        state = self.state[parameter]
+    def _move(self, parameters: list[Tensor], matrices: int, rate: float, decay: float) -> None:
+        """Move parameters of one shape, whose matrices are made orthogonal at once: a GPU would wait for launches."""
+        ahead = torch.cat([self._ahead(parameter).unflatten(0, (matrices, -1)) for parameter in parameters])
+        updates = orthogonal(ahead, self.iterations).split(matrices)
+        scale = rate * 0.2 * math.sqrt(max(ahead.shape[1:]))
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - rate * decay).add_(update.reshape(parameter.shape), alpha=-scale)
+            parameter.grad = None  # AdamW passes over what has none
+
+    def _ahead(self, parameter: Tensor) -> Float[Tensor, "m n"]:
+        """Nesterov's look ahead: the gradient moved toward the momentum, which takes the gradient in first."""
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
         average = state["momentum"].lerp_(gradient, 1 - self.momentum)
-        ahead = gradient.lerp(average, self.momentum).flatten(1).unflatten(0, (matrices, -1))
-        update = orthogonal(ahead, self.iterations)
-        parameter.mul_(1 - rate * decay)
-        parameter.add_(update.reshape(parameter.shape), alpha=-rate * 0.2 * math.sqrt(max(update.shape[1:])))
+        return gradient.lerp(average, self.momentum).flatten(1)
+
+
+def _by_shape(tensors: list[Tensor]) -> list[list[Tensor]]:
+    """The tensors in lists of one shape each."""
+    found: dict[torch.Size, list[Tensor]] = {}
+    for tensor in tensors:
+        found.setdefault(tensor.shape, []).append(tensor)
+    return list(found.values())
 
 
 def orthogonal(matrices: Float[Tensor, "k m n"], iterations: int) -> Float[Tensor, "k m n"]:
