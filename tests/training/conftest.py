@@ -67,6 +67,23 @@ warmup_epochs = 1
 schedule_epochs = 4
 """
 
+MUON = """name = "muon"
+momentum = 0.95
+iterations = 5
+adamw_learning_rate = 2e-3
+"""
+SMALL_CNN = """[model]
+name = "small_cnn"
+image_size = 16
+arguments = { widths = [8, 16, 16] }
+
+"""
+TEACHER = """[teacher]
+name = "small_cnn-baseline-cifar10"
+weight = 0.8
+temperature = 2.0
+
+"""
 COLOURS = {"Rote Grütze": (200, 60, 60), "grün": (60, 200, 60), "青": (60, 60, 200)}  # of people's classes
 
 Edit = Callable[..., str]
@@ -75,10 +92,24 @@ Starter = Callable[..., loop.Run]
 
 @pytest.fixture(scope="session")
 def recipe_text() -> Edit:
-    """The TOML of the tiny recipe, with values replaced by key and, on demand, as a baseline."""
+    """The TOML of the tiny recipe, with values replaced by key and, on demand, other tables.
 
-    def edit(*, baseline: bool = False, **values: object) -> str:
+    As a baseline; with Muon, and averages of every second step; of a small CNN in Swin's place, or taught by that.
+    """
+
+    def edit(
+        *, baseline: bool = False, muon: bool = False, small_cnn: bool = False, taught: bool = False, **values: object
+    ) -> str:
         text = RECIPE.partition("[drloc]")[0].replace("-drloc-", "-baseline-") if baseline else RECIPE
+        if muon:
+            text = text.replace("[optimizer]\n", f"[optimizer]\n{MUON}")
+            text = text.replace("[schedule]\n", "[schedule]\nema_every = 2\n")
+            text = text.replace("\nlearning_rate = 2e-3", "\nlearning_rate = 1e-2")
+        if small_cnn:
+            before, _, after = text.replace("swin_t-", "small_cnn-").partition("[model]")
+            text = before + SMALL_CNN + "[optimizer]" + after.partition("[optimizer]")[2]
+        if taught:
+            text = text.replace("[augmentation]", f"{TEACHER}[augmentation]")
         for key, value in values.items():
             lines = text.splitlines()
             (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{key} = "))
@@ -153,6 +184,18 @@ def tiny_source(recipe_text: Edit, tmp_path_factory: pytest.TempPathFactory) -> 
     run.write_json(folder / "config.json", run.describe(joint.model, recipe, row, datasets.labels("cifar10") or ()))
     (folder / "recipe.toml").write_text(recipe_text())
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_cnn(recipe_text: Edit, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run: a small CNN that Muon taught the tiny data in six steps."""
+    folder = tmp_path_factory.mktemp("cnn")
+    text = recipe_text(baseline=True, small_cnn=True, muon=True, epochs=2)
+    (folder / "recipe.toml").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets.DATASETS, "cifar10", replace(datasets.find("cifar10"), train=24, test=20))
+        run.train(folder / "recipe.toml", data=tiny_data, out=folder / "run", device="cpu")
+    return folder / "run"
 
 
 @pytest.fixture(scope="session")

@@ -46,12 +46,14 @@ def refused(run: loop.Run, path: Path, identity: str = ID) -> str:
     return raised.value.message
 
 
-@pytest.fixture
-def fresh(tiny: Callable[..., Recipe], start: Callable[..., loop.Run]) -> Callable[..., loop.Run]:
-    """A run of the tiny recipe after some steps."""
+@pytest.fixture(params=["adamw", "muon"])
+def fresh(
+    request: pytest.FixtureRequest, tiny: Callable[..., Recipe], start: Callable[..., loop.Run]
+) -> Callable[..., loop.Run]:
+    """A run of the tiny recipe after some steps, with either optimizer."""
 
     def take(steps: int = 0, seed: int = 0, **edits: Any) -> loop.Run:
-        recipe = tiny(**edits)
+        recipe = tiny(muon=request.param == "muon", **edits)
         run = start(recipe, seed)
         for _ in range(steps):
             loop._step(run, run.joint, recipe, seed)
@@ -96,7 +98,8 @@ def test_a_checkpoint_of_another_recipe_or_seed_is_refused(
     identity: str, fresh: Callable[..., loop.Run], tmp_path: Path
 ) -> None:
     save(fresh(1), tmp_path / "c.safetensors")
-    assert "another recipe, seed or data set" in refused(fresh(1, seed=4), tmp_path / "c.safetensors", identity)
+    message = refused(fresh(1, seed=4), tmp_path / "c.safetensors", identity)
+    assert "another recipe, seed, data set or teacher" in message
 
 
 def test_a_truncated_checkpoint_is_refused(fresh: Callable[..., loop.Run], tmp_path: Path) -> None:
@@ -252,3 +255,22 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(
     with pytest.raises(VtzooError, match="not finite after step 2"):
         save(run, path, step=2)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("muon", "matrices", "said"),
+    [
+        (True, True, "(Muon's, optimizer.learning_rate in the recipe)"),
+        (True, False, "(that of AdamW beside Muon, optimizer.adamw_learning_rate in the recipe)"),
+        (False, False, "(AdamW's, --learning-rate when fine-tuning, optimizer.learning_rate in a recipe)"),
+    ],
+)
+def test_weights_that_are_not_finite_are_laid_to_the_optimizer_that_moved_them(
+    muon: bool, matrices: bool, said: str, tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path
+) -> None:
+    run = start(tiny(muon=muon))
+    group = next(group for group in run.optimizer.param_groups if ("matrices" in group) == matrices)
+    group["params"][0].data.view(-1)[0] = float("inf")
+    with pytest.raises(VtzooError) as raised:
+        save(run, tmp_path / "c.safetensors")
+    assert raised.value.hint == f"lower the learning rate {said}, or train in float32; the last checkpoint is intact"

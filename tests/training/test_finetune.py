@@ -262,7 +262,7 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(
     with pytest.raises(VtzooError, match="already holds a run"):
         finetune(job_of(tiny_source, found, epochs=2), out)
     for other in (job_of(tiny_source, found, epochs=3), prepare(tiny_source, found, wishes=Wishes(epochs=2), seed=1)):
-        with pytest.raises(VtzooError, match="belongs to another recipe, seed or data set"):
+        with pytest.raises(VtzooError, match="belongs to another recipe, seed, data set or teacher"):
             finetune(other, out, resume=True)
     with pytest.raises(VtzooError, match="belongs to another recipe, seed or data set"):
         finetune(job_of(tiny_source, found, head_only=True), out, resume=True)

@@ -125,11 +125,12 @@ def test_a_run_resumed_at_any_step_is_an_uninterrupted_one_bit_for_bit(
 
 
 @pytest.mark.usefixtures("every_step")
+@pytest.mark.parametrize("muon", [False, True])
 def test_a_run_in_fp16_resumes_with_the_scale_of_its_losses_and_the_steps_it_skipped(
-    tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    muon: bool, tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scale starts so high that the first steps overflow: AdamW skips them, and the scale is halved."""
-    recipe = tiny(precision='"float16"')
+    """The scale starts so high that the first steps overflow: the optimizer skips them, and the scale is halved."""
+    recipe = tiny(precision='"float16"', muon=muon)
 
     def fresh() -> loop.Run:
         run = start(recipe)
@@ -264,10 +265,29 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_last_checkpoint_intac
     before_step(monkeypatch, 5, poison_images)
     with pytest.raises(VtzooError, match=r"the loss is nan at step 6, at a learning rate of 0\.001") as raised:
         go(start(tiny()), tiny(), tmp_path)
-    assert "learning_rate" in str(raised.value.hint)
+    assert "AdamW's, --learning-rate when fine-tuning, optimizer.learning_rate in a recipe" in str(raised.value.hint)
     assert lines(tmp_path) == lines(whole)[:5]
     resume(start(tiny()), tiny(), tmp_path)
     assert_same(tmp_path, whole)
+
+
+def test_a_loss_that_is_not_a_number_is_laid_to_both_rates_of_a_muon_recipe(
+    tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_step(monkeypatch, 2, poison_images)
+    with pytest.raises(VtzooError, match="the loss is nan at step 3") as raised:
+        go(start(tiny(muon=True)), tiny(muon=True), tmp_path)
+    assert "(Muon's, optimizer.learning_rate in the recipe; " in str(raised.value.hint)
+    assert "AdamW beside Muon, optimizer.adamw_learning_rate in the recipe)" in str(raised.value.hint)
+
+
+def test_a_rate_that_is_too_high_for_muon_ends_the_run_with_that_hint(
+    tiny: Tiny, start: Starter, tmp_path: Path
+) -> None:
+    recipe = tiny(muon=True, learning_rate=1e30, clip_norm=0)
+    with pytest.raises(VtzooError, match="the loss is nan at step") as raised:
+        go(start(recipe), recipe, tmp_path)
+    assert "Muon's, optimizer.learning_rate" in str(raised.value.hint)
 
 
 def test_a_divergence_between_two_flushes_is_named_by_its_first_step(

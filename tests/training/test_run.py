@@ -242,8 +242,8 @@ def started(path: Path, out: Path, data: Path, fresh: loop.Run) -> bytes:
     ("edits", "options", "message"),
     [
         ({}, {}, "already holds a run | go on with it: --resume"),
-        ({}, {"resume": True, "seed": 1}, "belongs to another recipe, seed or data set | train into another --out"),
-        ({"learning_rate": 1e-4}, {"resume": True}, "belongs to another recipe, seed or data set"),
+        ({}, {"resume": True, "seed": 1}, "another recipe, seed, data set or teacher | train into another --out"),
+        ({"learning_rate": 1e-4}, {"resume": True}, "belongs to another recipe, seed, data set or teacher"),
     ],
 )
 def test_a_folder_with_another_run_is_refused_and_left_alone(
@@ -268,7 +268,7 @@ def test_a_run_goes_on_with_its_own_data_and_with_no_other(
     for split in ("train", "test"):  # both splits hold the test images
         (other / f"{split}-0.parquet").write_bytes(next(tiny_data.glob("test-*")).read_bytes())
     started(write(), out, tiny_data, start(tiny()))
-    with pytest.raises(VtzooError, match="belongs to another recipe, seed or data set"):
+    with pytest.raises(VtzooError, match="belongs to another recipe, seed, data set or teacher"):
         run.train(write(), data=other, out=out, device="cpu", resume=True)
     with pytest.raises(AssertionError, match="it trains"):
         run.train(write(), data=tiny_data, out=out, device="cpu", resume=True)

@@ -7,6 +7,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,14 +17,10 @@ from torch.amp.grad_scaler import GradScaler
 
 from vtzoo.errors import VtzooError
 
-from .optim import Average
+from .optim import Average, slower
 from .selection import Selection
 
 MOMENTS = {True: ("momentum",), False: ("exp_avg", "exp_avg_sq")}  # of what Muon moves, and of what AdamW does
-DIVERGED = (
-    "lower the learning rate: --learning-rate when fine-tuning, optimizer.learning_rate in a recipe, whose precision "
-    "may be float32; the last checkpoint is intact"
-)
 
 
 def save(
@@ -35,12 +32,12 @@ def save(
     Weights that are not finite, and a disk that cannot take the file, are a VtzooError; the checkpoint that was there
     before stays as it is.
     """
+    if spoiled := [group for group in optimizer.param_groups if not _finite(group, optimizer)]:
+        raise VtzooError(f"the weights are not finite after step {step}", slower(optimizer, spoiled))
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, head, average, selection).items()}
     for index, (parameter, names) in enumerate(_moments(optimizer)):
         state = optimizer.state.get(parameter, {})  # none before the first step, nor for what no gradient reaches
         tensors |= {_moment(index, name): state[name] for name in names if name in state}
-        if not all(tensor.isfinite().all() for tensor in (parameter, *state.values())):
-            raise VtzooError(f"the weights are not finite after step {step}", DIVERGED)
     partial = path.with_suffix(".partial")
     try:
         counts = _counts(optimizer, scaler, selection)
@@ -60,7 +57,7 @@ def restore(
 ) -> int:  # fmt: skip
     """Put a checkpoint's state back in place and return the number of steps already taken.
 
-    A checkpoint of another recipe, seed or data set, or a damaged one, is a VtzooError, and nothing is changed.
+    A checkpoint of another run, or a damaged one, is a VtzooError, and nothing is changed.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -69,7 +66,9 @@ def restore(
     except (SafetensorError, OSError) as error:
         raise VtzooError(f"cannot read the checkpoint {path}: {error}", "delete it to start afresh") from error
     if metadata.get("run") != run:
-        raise VtzooError(f"{path} belongs to another recipe, seed or data set", "train into another --out folder")
+        raise VtzooError(
+            f"{path} belongs to another recipe, seed, data set or teacher", "train into another --out folder"
+        )
     tensors, step = _tensors(model, head, average, selection), int(metadata["step"])
     moved = {
         index: (parameter, names)
@@ -134,6 +133,15 @@ def _moments(optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, tuple
     """Every parameter that the optimizer moves, with the names of the moments that it keeps of it."""
     groups = optimizer.param_groups
     return [(parameter, MOMENTS["matrices" in group]) for group in groups for parameter in group["params"]]
+
+
+def _finite(group: dict[str, Any], optimizer: torch.optim.Optimizer) -> bool:
+    """Whether all weights of a group, and what the optimizer keeps of them, are finite."""
+    return all(
+        tensor.isfinite().all()
+        for parameter in group["params"]
+        for tensor in (parameter, *optimizer.state.get(parameter, {}).values())
+    )
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from vtzoo import files
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import Drloc
 
-from .checkpoint import DIVERGED
 from .curves import draw_curves
 from .distributed import World
 
@@ -27,12 +26,13 @@ class Log:
     The first rank alone writes; what it writes are the means over all ranks.
     """
 
-    def __init__(self, folder: Path, step: int, images: int, world: World) -> None:
+    def __init__(self, folder: Path, step: int, images: int, world: World, hint: str | None = None) -> None:
         """Open the log to go on after `step`: lines of later steps, from before a kill, are dropped.
 
-        `images` is what this rank trains on in a step. A log that ends before the step is a VtzooError.
+        `images` is what this rank trains on in a step, `hint` what to do where the loss is not finite. A log that ends
+        before the step is a VtzooError.
         """
-        self.images, self.world = images, world
+        self.images, self.world, self.hint = images, world, hint
         self._path, self._picture = folder / "metrics.jsonl", folder / "curves.png"
         self._waiting: list[tuple[int, float, dict[str, Tensor]]] = []
         self._last = (0.0, 0.0)
@@ -67,7 +67,7 @@ class Log:
         if diverged is not None:
             line = lines[diverged]
             at = f"step {line['step']}, at a learning rate of {line['learning_rate']:.2g}"
-            raise VtzooError(f"the loss is {line['loss']} at {at}", DIVERGED)
+            raise VtzooError(f"the loss is {line['loss']} at {at}", self.hint)
         loss, accuracy = (sum(line[name] for line in lines) / len(lines) for name in ("loss", "accuracy"))
         self._last = loss, accuracy
         return self._last

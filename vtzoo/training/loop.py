@@ -26,7 +26,7 @@ from .distributed import World
 from .heads import head_epochs, hold, localization_weight
 from .joint import Joint, join
 from .log import Log
-from .optim import Average, build_optimizer, learning_rate_at
+from .optim import Average, build_optimizer, hidden_matrices, learning_rate_at, slower
 from .selection import Selection
 from .teacher import Teacher, divergence
 
@@ -146,6 +146,8 @@ def build(recipe: Recipe, classes: int, seed: int, device: torch.device) -> Join
     model = models.build(
         recipe.model.name, num_classes=classes, image_size=recipe.model.image_size, **recipe.model.arguments
     ).to(device)
+    if recipe.optimizer.name:
+        hidden_matrices(model)  # refuses a model without any
     return join(recipe, model, device)
 
 
@@ -184,7 +186,8 @@ def fit(
     joint = run.joint if world.size == 1 else DistributedDataParallel(run.joint)
     began = saved = time.monotonic()
     first = run.step
-    with Log(folder, run.step, batches.batch_size // world.size, world) as log, _interruptions() as interrupted:
+    images, hint = batches.batch_size // world.size, slower(run.optimizer)
+    with Log(folder, run.step, images, world, hint) as log, _interruptions() as interrupted:
         stop = world.any(bool(interrupted))
         while run.step < steps and not run.settled and not stop:
             log.add(run.step + 1, *_step(run, joint, recipe, seed))

@@ -14,6 +14,10 @@ from vtzoo.recipe import Optimizer
 from .muon import Muon
 
 FUSED = ("qkv", "kqv")  # what a linear layer is called that makes queries, keys and values at once
+RATES = {  # the key of each learning rate of a Muon recipe, by whether it is that of hidden matrices
+    True: "Muon's, optimizer.learning_rate in the recipe",
+    False: "that of AdamW beside Muon, optimizer.adamw_learning_rate in the recipe",
+}
 
 
 def build_optimizer(
@@ -26,8 +30,8 @@ def build_optimizer(
     assert how.momentum is not None
     assert how.iterations is not None
     assert how.adamw_learning_rate is not None
-    scale = how.adamw_learning_rate / how.learning_rate
-    groups = [part for group in groups for part in _split(group, hidden_matrices(model), scale)]
+    matrices, scale = hidden_matrices(model), how.adamw_learning_rate / how.learning_rate
+    groups = [part for group in groups for part in _split(group, matrices, scale)]
     return Muon(
         groups, learning_rate=how.learning_rate, betas=how.betas, momentum=how.momentum, iterations=how.iterations
     )
@@ -65,7 +69,8 @@ def hidden_matrices(model: Any) -> dict[nn.Parameter, int]:
             found[module.weight] = 3 if name.rpartition(".")[2] in FUSED and len(module.weight) % 3 == 0 else 1
     if not found:
         raise VtzooError(
-            f"{type(model).__name__} has no hidden matrices for Muon to move", "leave out name in [optimizer]: AdamW"
+            f"{type(model).__name__} has no hidden matrices for Muon to move",
+            "take AdamW: leave name, momentum, iterations and adamw_learning_rate out of [optimizer]",
         )
     return found
 
@@ -81,6 +86,19 @@ def _split(group: dict[str, Any], matrices: dict[nn.Parameter, int], adamw_scale
         if chosen := [parameter for parameter in group["params"] if matrices.get(parameter, 0) == number]:
             scale = group.get("lr_scale", 1.0) * (1.0 if number else adamw_scale)
             yield group | {"params": chosen, "lr_scale": scale} | ({"matrices": number} if number else {})
+
+
+def slower(optimizer: torch.optim.Optimizer, groups: Iterable[dict[str, Any]] | None = None) -> str:
+    """The hint for a run that diverges: which optimizer's learning rate to lower, by which key of its recipe.
+
+    `groups` are those of the optimizer whose weights are not finite, None where any may be to blame.
+    """
+    if isinstance(optimizer, Muon):
+        spoiled = {"matrices" in group for group in groups or optimizer.param_groups}
+        rates = [rate for of_matrices, rate in RATES.items() if of_matrices in spoiled]
+    else:
+        rates = ["AdamW's, --learning-rate when fine-tuning, optimizer.learning_rate in a recipe"]
+    return f"lower the learning rate ({'; '.join(rates)}), or train in float32; the last checkpoint is intact"
 
 
 def learning_rate_at(epoch: float, *, peak: float, warmup_epochs: float, cosine_epochs: float, final: float) -> float:
