@@ -17,7 +17,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers that run side by side share t
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = (
     "vtzoo.drloc", "vtzoo.explain", "vtzoo.models", "vtzoo.training.augment", "vtzoo.training.crops",
-    "vtzoo.training.data", "vtzoo.training.joint", "vtzoo.training.pixels", "vtzoo.training.workers",
+    "vtzoo.training.data", "vtzoo.training.joint", "vtzoo.training.muon", "vtzoo.training.pixels",
+    "vtzoo.training.teacher", "vtzoo.training.workers",
 )  # fmt: skip
 install_import_hook(list(CHECKED), "beartype.beartype")
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import Recipe
-from vtzoo.training import loop
+from vtzoo.training import loop, muon
 
 
 def trained(recipe: Recipe, start: Callable[..., loop.Run], accumulate: int, folder: Path) -> dict[str, torch.Tensor]:
@@ -43,10 +43,14 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(
         torch.testing.assert_close(found[1][name], value, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("with_muon", [False, True])
 def test_a_run_in_parts_ends_with_the_weights_of_a_whole_one(
-    tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path
-) -> None:
-    recipe = tiny(drop_path_rate=0.0)
+    with_muon: bool, tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(muon, "precision", lambda device: torch.float32)  # as in ranks.py
+    monkeypatch.setattr(muon, "_by_gram", muon._by_product)
+    recipe = tiny(muon=with_muon, drop_path_rate=0.0)
     whole, parts = (trained(recipe, start, accumulate, tmp_path / str(accumulate)) for accumulate in (1, 4))
     for name in whole:
         if name.startswith(("model.", "average.", "localizer.")):

@@ -5,15 +5,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from vtzoo import datasets
+from vtzoo.training import muon, run
 from vtzoo.training.distributed import World, together
 
 ROOT = Path(__file__).resolve().parents[2]
+OPTIMIZERS = ("adamw", "muon")
 TOLERANCE = 1e-4  # relative, of a loss: ranks add their gradients up in another order, over all twelve steps
 
 
@@ -40,42 +44,51 @@ def assert_alike(folder: Path, other: Path) -> None:
     assert [line["step"] for line in one] == [line["step"] for line in two] == list(range(1, 13))
     for line, wanted in zip(one, two, strict=True):
         assert line == pytest.approx(wanted, rel=TOLERANCE)
-
-
-@pytest.fixture(scope="module")
-def recipe(recipe_text: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """No drop path, which each rank draws for itself; everything else that is random is on."""
-    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
-    path.write_text(recipe_text(drop_path_rate=0.0))
-    return path
-
-
-@pytest.fixture(scope="module")
-def alone(recipe: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    torchrun(1, recipe, tiny_data, folder)
-    return folder
-
-
-@pytest.mark.parametrize(("ranks", "parts"), [(2, 1), (2, 2)])
-def test_two_processes_have_the_losses_of_one(
-    ranks: int, parts: int, recipe: Path, tiny_data: Path, alone: Path, tmp_path: Path
-) -> None:
-    torchrun(ranks, recipe, tiny_data, tmp_path, PARTS=str(parts))
-    assert_alike(tmp_path, alone)
-    one, other = (load_file(folder / "checkpoint.safetensors") for folder in (tmp_path, alone))
-    for name in one:
+    weights, wanted = (load_file(place / "checkpoint.safetensors") for place in (folder, other))
+    for name in weights:
         if name.startswith(("model.", "average.", "localizer.")):
-            torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(weights[name], wanted[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def recipes(recipe_text: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One for each optimizer. No drop path, which each rank draws for itself; everything else that is random is on."""
+    folder = tmp_path_factory.mktemp("recipes")
+    for name in OPTIMIZERS:
+        (folder / f"{name}.toml").write_text(recipe_text(drop_path_rate=0.0, muon=name == "muon"))
+    return {name: folder / f"{name}.toml" for name in OPTIMIZERS}
+
+
+@pytest.fixture(scope="module")
+def alone(recipes: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of one process for each optimizer."""
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets.DATASETS, "cifar10", replace(datasets.find("cifar10"), train=24, test=20))
+        patch.setattr(run, "finish", lambda *_, **__: {})  # these three as in ranks.py
+        patch.setattr(muon, "precision", lambda device: torch.float32)
+        patch.setattr(muon, "_by_gram", muon._by_product)
+        for name, recipe in recipes.items():
+            run.train(recipe, data=tiny_data, out=folder / name, device="cpu")
+    return {name: folder / name for name in recipes}
+
+
+@pytest.mark.parametrize(("ranks", "parts", "optimizer"), [(2, 1, "adamw"), (2, 2, "muon")])
+def test_two_processes_have_the_losses_of_one(
+    ranks: int, parts: int, optimizer: str, recipes: dict[str, Path], tiny_data: Path, alone: dict[str, Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    torchrun(ranks, recipes[optimizer], tiny_data, tmp_path, PARTS=str(parts))
+    assert_alike(tmp_path, alone[optimizer])
 
 
 def test_a_killed_rank_starts_again_at_the_checkpoint(
-    recipe: Path, tiny_data: Path, alone: Path, tmp_path: Path
+    recipes: dict[str, Path], tiny_data: Path, alone: dict[str, Path], tmp_path: Path
 ) -> None:
-    done = torchrun(2, recipe, tiny_data, tmp_path, 7, restarts=1)
+    """With Muon, whose checkpoint has AdamW's moments too."""
+    done = torchrun(2, recipes["muon"], tiny_data, tmp_path, 7, restarts=1)
     assert "exitcode: -9" in done.stderr  # it did die
-    assert_alike(tmp_path, alone)
+    assert_alike(tmp_path, alone["muon"])
 
 
 def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,13 +39,15 @@ class Trainer:
         return int(self.process.stdout.readline())
 
 
-@pytest.fixture(scope="module", params=["train", "finetune"])
+@pytest.fixture(scope="module", params=["train", "train with muon", "finetune"])
 def trainer(
     request: pytest.FixtureRequest, recipe_text: Callable[..., str], tiny_data: Path, tiny_source: Path, people: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Trainer]:  # fmt: skip
     folder = tmp_path_factory.mktemp("kill")
-    text = recipe_text(epochs=EPOCHS, cosine_epochs=EPOCHS, schedule_epochs=EPOCHS)
+    text = recipe_text(
+        muon="muon" in request.param, epochs=EPOCHS, cosine_epochs=EPOCHS, schedule_epochs=EPOCHS
+    )  # fmt: skip
     (folder / "recipe.toml").write_text(text.replace("flip = true\n", f"flip = true\n{COLOURS}"))
     what = [tiny_source, people] if request.param == "finetune" else [folder / "recipe.toml", tiny_data]
     command = [sys.executable, str(Path(__file__).with_name("zygote.py")), *map(str, what)]

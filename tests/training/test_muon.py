@@ -1,17 +1,22 @@
 """Muon: against torch's and timm's own, against a singular value decomposition, and what it moves."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from vtzoo import models
 from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import Optimizer
 from vtzoo.training import muon
+from vtzoo.training.criterion import ONE
+from vtzoo.training.data import Batch
+from vtzoo.training.loop import train_step
 from vtzoo.training.muon import Muon, orthogonal
 from vtzoo.training.optim import build_optimizer, hidden_matrices
 
@@ -124,6 +129,60 @@ def test_what_is_no_hidden_matrix_moves_as_adamw_moves_it() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+def both() -> tuple[Muon, nn.Parameter, nn.Parameter]:
+    """Muon on a matrix and AdamW on a vector; these two."""
+    matrix, vector = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(5))
+    optimizer = Muon(
+        [{"params": [matrix], "matrices": 1, "weight_decay": 0.1}, {"params": [vector], "weight_decay": 0.1}],
+        learning_rate=1e-2, betas=(0.9, 0.99), momentum=0.9, iterations=5,
+    )  # fmt: skip
+    return optimizer, matrix, vector
+
+
+@pytest.mark.parametrize("overflows", ["matrix", "vector"])
+def test_a_gradient_that_overflows_in_fp16_skips_the_whole_step(overflows: str) -> None:
+    optimizer, matrix, vector = both()
+    scaler = GradScaler("cpu", init_scale=2.0**10)
+    scaler.scale(torch.zeros(()))  # makes the scale
+    for parameter, name in ((matrix, "matrix"), (vector, "vector")):
+        parameter.grad = torch.full_like(parameter, float("inf") if name == overflows else 1.0)
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(matrix, torch.ones(3, 3))
+    assert torch.equal(vector, torch.ones(5))
+    assert not any(optimizer.state.values())
+    assert scaler.get_scale() == 2.0**9
+
+
+@pytest.mark.parametrize("scale", [2.0**10, None])
+def test_gradients_are_unscaled_and_clipped_together_before_either_optimizer_sees_them(scale: float | None) -> None:
+    """After the first step a tenth of what Muon saw is its momentum, and a tenth of what AdamW saw its average."""
+    optimizer, matrix, vector = both()
+    inputs, scaler = torch.arange(3.0), GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+
+    class Model(nn.Module):
+        def forward(self, images: Any, points: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            return (matrix @ inputs)[None], 2 * vector.sum()
+
+    batch = Batch(
+        images=torch.zeros(1, 3, 1, 1), targets=torch.zeros(1, 3), chosen=torch.zeros(1, dtype=torch.long), epoch=0
+    )
+    train_step(
+        Model(), optimizer, scaler, [(batch, None)], count=1, weight=1.0, clip_norm=0.5, precision=torch.float32,
+        criterion=replace(ONE, loss=lambda logits, targets: logits.sum()),
+    )  # fmt: skip
+    gradient = torch.cat([inputs.repeat(3), torch.full((5,), 2.0)])
+    seen = torch.cat([optimizer.state[matrix]["momentum"].flatten(), optimizer.state[vector]["exp_avg"]]) / 0.1
+    torch.testing.assert_close(seen, 0.5 * gradient / gradient.norm())
+
+
+def test_products_are_in_bfloat16_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert muon.precision(torch.device("cuda")) == torch.bfloat16
+    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda fast=fast: fast)
+        assert muon.precision(torch.device("cpu")) == dtype
+
+
 def test_muon_moves_swins_hidden_matrices_and_nothing_else() -> None:
     model = models.build("swin_t", num_classes=10, image_size=32, patch_size=4, window_size=4)
     found = {name for name, parameter in model.named_parameters() if parameter in hidden_matrices(model)}
@@ -183,4 +242,4 @@ def test_a_model_without_hidden_matrices_is_refused() -> None:
 
     with pytest.raises(VtzooError, match="Patches has no hidden matrices for Muon") as raised:
         build_optimizer(MUON, Patches(), None)
-    assert "[optimizer]" in str(raised.value.hint)
+    assert "out of [optimizer]" in str(raised.value.hint)

@@ -15,7 +15,7 @@ from vtzoo.training import loop
 from vtzoo.training.criterion import ONE
 from vtzoo.training.finetune import finetune
 from vtzoo.training.job import Job, prepare
-from vtzoo.training.plan import Wishes
+from vtzoo.training.plan import Wishes, complete
 from vtzoo.training.selection import Selection
 
 QUICK = Wishes(epochs=12)
@@ -35,12 +35,20 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "finish", lambda *_, facts, **__: facts)
 
 
-def job_of(source: Path | str, found: Collection, **wishes: Any) -> Job:
-    return prepare(source, found, wishes=replace(QUICK, **wishes), device="cpu")
+def job_of(source: Path | str, found: Collection, *, muon: bool = False, **wishes: Any) -> Job:
+    job = prepare(source, found, wishes=replace(QUICK, **wishes), device="cpu")
+    if not muon:
+        return job
+    optimizer = replace(
+        job.recipe.optimizer, name="muon", momentum=0.95, iterations=5, learning_rate=1e-2, adamw_learning_rate=1e-3
+    )
+    recipe, text = complete(replace(job.recipe, optimizer=optimizer))
+    return replace(job, recipe=recipe, text=text)
 
 
+@pytest.mark.parametrize("muon", [False, True])
 def test_the_heads_learn_alone_at_first_and_then_everything_does(
-    tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    muon: bool, tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved, real = [], loop._step
 
@@ -51,13 +59,13 @@ def test_the_heads_learn_alone_at_first_and_then_everything_does(
         return answer
 
     monkeypatch.setattr(loop, "_step", step)
-    job = job_of(tiny_source, found)
+    job = job_of(tiny_source, found, muon=muon)
     finetune(job, tmp_path / "run")
     heads = {f"heads.0.{name}" for name, _ in job.joint.heads[0].named_parameters()} | {
         "model.head.fc.weight", "model.head.fc.bias",
     }  # fmt: skip
     assert all(names == heads for names in moved[:6])
-    assert moved[-1] == {name for name, _ in job.joint.named_parameters()}
+    assert moved[10] == {name for name, _ in job.joint.named_parameters()}  # the last rates are next to nothing
 
 
 def test_each_layer_learns_by_its_distance_from_the_head(
@@ -112,9 +120,12 @@ def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_st
     assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
 
 
-@pytest.mark.parametrize("step", [5, 6, 7, 20])  # about the end of the heads' six, and later
+@pytest.mark.parametrize(
+    ("step", "muon"),  # about the end of the heads' six, and later
+    [(5, False), (6, False), (7, False), (20, False), (6, True)],
+)
 def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
-    step: int, tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, muon: bool, tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException): ...
 
@@ -123,7 +134,7 @@ def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
             raise Killed
         return real(now, *rest)
 
-    real, jobs = loop._step, [job_of(tiny_source, found) for _ in range(3)]
+    real, jobs = loop._step, [job_of(tiny_source, found, muon=muon) for _ in range(3)]
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
     finetune(jobs[0], tmp_path / "whole")
     monkeypatch.setattr(loop, "_step", killed)
