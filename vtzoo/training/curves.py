@@ -9,19 +9,22 @@ import numpy as np
 from vtzoo import files
 from vtzoo.recipe import Drloc
 
-PANELS = (("cross_entropy", "cross-entropy"), ("accuracy", "accuracy, training batches"), ("localization", ""))
+PANELS = (
+    ("cross_entropy", "cross-entropy"), ("accuracy", "accuracy, training batches"), ("localization", ""),
+    ("distillation", "divergence from the teacher"),
+)  # fmt: skip
 IN_CELLS = (None, "l1", "signed", "off_grid", "every_stage")  # losses that are mean errors of a distance
 
 
 def draw_curves(metrics: Path, picture: Path, steps_per_epoch: int, drloc: Drloc | None) -> None:
-    """Draw the means of every epoch: the loss, the accuracy and, with drloc, the localization error.
+    """Draw the means of every epoch: the loss, the accuracy and, where there are, what drloc and a teacher measure.
 
     The picture appears whole or not at all, so that it can be looked at while the run goes on.
     """
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    panels = [(key, title) for key, title in PANELS if any(line[key] for line in lines)]
+    panels = [(key, title) for key, title in PANELS if any(line.get(key) for line in lines)]
     figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         values = epoch_means([line[key] for line in lines], steps_per_epoch)

@@ -28,7 +28,7 @@ from .joint import Joint, join
 from .log import Log
 from .optim import Average, build_optimizer, hidden_matrices, learning_rate_at, slower
 from .selection import Selection
-from .teacher import Teacher, divergence
+from .teacher import Teacher
 
 CHECKPOINT_SECONDS = 120  # the most work a kill can cost
 REPORT = 20  # steps between two looks at the device's losses, at which ranks also agree on whether to stop or to save
@@ -99,7 +99,7 @@ def train_step(
 ) -> dict[str, Tensor]:  # fmt: skip
     """One step of gradient descent on the criterion's cross-entropy plus `weight` times the localization loss.
 
-    A teacher's targets take their share of the cross-entropy's place.
+    A teacher's divergence takes the share of the cross-entropy that is its weight.
 
     `parts` are the `count` equal parts of the batch, each with the points to localize: one after another they give the
     whole batch's step in less memory. Returns the mean losses and the number of images classified right, as tensors on
@@ -109,15 +109,13 @@ def train_step(
     for number, (batch, points) in enumerate(parts, start=1):
         with _gradients_shared(joint, now=number == count):
             with torch.autocast(batch.images.device.type, precision, enabled=precision != torch.float32):
-                taught = teacher.logits(batch.images) if teacher else None
                 logits, localization = joint(batch.images, points)
-            means = {"cross_entropy": criterion.loss(logits.float(), batch.targets), "localization": localization}
-            loss = means["cross_entropy"]
-            if teacher and taught is not None:
-                means["distillation"] = divergence(logits.float(), taught, teacher.temperature)
-                loss = teacher.loss(loss, means["distillation"])
-            means["loss"] = loss = loss + weight * localization
+                taught = {"distillation": teacher.divergence(logits, batch.images)} if teacher else {}
+            cross_entropy = criterion.loss(logits.float(), batch.targets)
+            loss = teacher.loss(cross_entropy, **taught) if teacher else cross_entropy
+            loss = loss + weight * localization
             scaler.scale(loss / count).backward()
+        means = {"loss": loss, "cross_entropy": cross_entropy, "localization": localization, **taught}
         found = {name: value.detach() / count for name, value in means.items()}
         found["right"] = criterion.right(logits, batch.targets)
         totals = {name: value + totals.get(name, 0) for name, value in found.items()}

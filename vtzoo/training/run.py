@@ -23,7 +23,7 @@ from vtzoo.splits import Split
 
 from . import checkpoint
 from .curves import draw_curves
-from .data import check_test_images, open_batches
+from .data import Batches, check_test_images, open_batches
 from .distributed import together
 from .loop import Progress, build, fit, set_up
 from .teacher import open_teacher
@@ -44,8 +44,8 @@ def train(
     one after another, `compiled` compiles the model, `workers` processes decode in every epoch where a number is given,
     and `skip_bad` leaves unreadable training images out. With `resume` a run goes on at its last checkpoint, to the
     very losses of a run that was never interrupted; on the CPU, bit for bit. `teacher` is the model folder of the
-    recipe's teacher; None looks for it among the models at hand. `progress` is called with every further
-    number of images that are decoded, then with where the run stands.
+    recipe's teacher; None looks for it among the models at hand. `progress` is called with every further number of
+    images that are decoded, then with where the run stands.
 
     Started by torchrun, each process takes its share of every batch; all but the first return None. What torchrun
     starts again after a process died goes on by itself; machines must share the folder `out`.
@@ -58,8 +58,7 @@ def train(
     where = models.pick_device(device)
     with together(where) as world:
         claim(out, resume or world.restarts > 0 or not world.leads)
-        wanted = datasets.labels(dataset.name)
-        guide = open_teacher(recipe, teacher, wanted, where)
+        guide = open_teacher(recipe, teacher, where)
         joint = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
         training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)  # before the hours
         with world.first():  # decodes the images into the cache, where the others find them
@@ -68,16 +67,16 @@ def train(
                 recipe, dataset, training, seed=seed, device=where, workers=workers, accumulate=accumulate,
                 skip_bad=skip_bad, progress=progress,
             )  # fmt: skip
-        if hasattr(joint.model, "whiten"):  # a first layer that training images set, the same in every process
-            joint.model.whiten(batches.batch(0).images)
         if guide:
             guide.check_images(images.manifest, held)
+        recipe_sha256, stored = identity(path), out / "checkpoint.safetensors"
+        taught = {"teacher": guide.facts} if guide else {}
+        run_id = f"{recipe_sha256}/{seed}/{images.manifest}" + (f"/{guide.facts['weights']}" if guide else "")
+        if not stored.exists():
+            whiten(joint.model, batches)
         run = set_up(
             recipe, joint, batches, world=world, accumulate=accumulate, compiled=compiled, teacher=guide
         )  # fmt: skip
-        recipe_sha256 = identity(path)
-        run_id = f"{recipe_sha256}/{seed}/{images.manifest}"
-        stored = out / "checkpoint.safetensors"
         if stored.exists():
             run.step = checkpoint.restore(stored, run=run_id, **run.parts())
         world.wait()
@@ -91,7 +90,7 @@ def train(
             "train_images": images.images, "train_manifest": images.manifest, "train_skipped": images.skipped,
             "processes": world.size, "hardware": hardware(where),
             "versions": versions(),
-            "recipe_sha256": recipe_sha256, **({"teacher": guide.facts} if guide else {}),
+            "recipe_sha256": recipe_sha256, **taught,
         }  # fmt: skip
         run.model.load_state_dict(run.tensors)
         first = held.select(np.arange(min(PICTURES, len(held))))
@@ -101,6 +100,12 @@ def train(
             run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.label_names), out=out,
             facts=facts, steps_per_epoch=batches.steps_per_epoch, pictures=pictures, measure=partial(accuracy, held),
         )  # fmt: skip
+
+
+def whiten(model: Any, batches: Batches) -> None:
+    """Set the first layer of a model that takes it from training images: from the first batch, in every process."""
+    if hasattr(model, "whiten"):
+        model.whiten(batches.batch(0).images)
 
 
 def accuracy(held: Split, classifier: Classifier) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict
             {name.removeprefix(part): file.get_tensor(name) for name in names if name.startswith(part)}
             for part in (average, "localizer.")
         )
-    sha256, seed, manifest = facts["run"].split("/")
+    sha256, seed, manifest, *_ = facts["run"].split("/")  # and the sha256 of the teacher's weights
     recipe = load_recipe(folder / "recipe.toml")
     dataset = datasets.find(recipe.dataset)
     joint = loop.build(recipe, dataset.classes, int(seed), torch.device("cpu"))
@@ -62,7 +62,7 @@ def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict
         "train_skipped": 0, "processes": 1, "hardware": run.hardware(models.pick_device(device)),
         "versions": run.versions(), "recipe_sha256": sha256,
     }  # fmt: skip
-    if guide := open_teacher(recipe, teacher, training.label_names, torch.device("cpu")):
+    if guide := open_teacher(recipe, teacher, torch.device("cpu")):
         known["teacher"] = guide.facts
     config = run.describe(joint.model, recipe, dataset, training.label_names)
     return keep(
