@@ -18,6 +18,7 @@ from torch.nn import functional
 from vtzoo.errors import VtzooError
 
 WIDTHS = (64, 256, 256)  # channels, a block
+SMALLEST = 9  # pixels a side of which three blocks leave a cell
 WHITENED = 24  # channels: each of the 12 principal components of 2x2 RGB patches, with both signs
 NOISE = 5e-4  # variance below which a principal component is taken for noise, in normalized pixels
 
@@ -39,7 +40,7 @@ class Block(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """Logits (b, num_classes) of images (b, in_chans, h, w) of 16 px or more a side.
+    """Logits (b, num_classes) of images (b, in_chans, h, w) of 9 px or more a side.
 
     `widths` are the channels of the three blocks. Call `whiten` once, on training images, before training.
     """
@@ -48,6 +49,8 @@ class SmallCNN(nn.Module):
         self, num_classes: int = 1000, in_chans: int = 3, widths: Sequence[int] = WIDTHS, global_pool: str = "max"
     ) -> None:
         super().__init__()
+        if len(widths) != len(WIDTHS) or min(widths) < 1:
+            raise VtzooError(f"the small CNN has no widths {widths!r}", "they are the channels of its three blocks")
         self.in_chans, self.widths = in_chans, tuple(widths)
         self.num_features = self.head_hidden_size = self.widths[-1]
         self.whitening = nn.Conv2d(in_chans, 8 * in_chans, 2)
@@ -91,6 +94,9 @@ class SmallCNN(nn.Module):
         """
         if output_fmt != "NCHW":
             raise VtzooError(f"the small CNN's grids have no format {output_fmt!r}", "use NCHW")
+        if min(images.shape[-2:]) < SMALLEST:
+            shape = " x ".join(map(str, images.shape[-2:]))
+            raise VtzooError(f"the small CNN sees nothing in {shape} pixels", f"it takes {SMALLEST} or more a side")
         images = images.contiguous(memory_format=torch.channels_last)  # 1.3 times as fast on a CPU
         grids, grid = [], functional.gelu(self.whitening(images))
         for block in self.blocks:
