@@ -5,10 +5,24 @@ import pytest
 
 from vtzoo import resources
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import LOSSES, copy, facts, identity, load_recipe, locate, parse_recipe, shipped
+from vtzoo.recipe import LOSSES, Optimizer, Teacher, copy, facts, identity, load_recipe, locate, parse_recipe, shipped
 
 FOLDER = resources.recipes_folder()
 TEXT = (FOLDER / "swin_t-drloc-cifar100.toml").read_text()
+ADAMW = (FOLDER / "paper" / "swin_t-drloc-cifar100-paper.toml").read_text()  # as released: AdamW, and no teacher
+MUON = """[optimizer]
+name = "muon"
+momentum = 0.95
+iterations = 5
+adamw_learning_rate = 0.002
+"""
+TEACHER = """[teacher]
+name = "small_cnn-baseline-cifar100"
+weight = 0.8
+temperature = 2.0
+
+"""
+TAUGHT = ADAMW.replace("[optimizer]\n", MUON).replace("[drloc]", f"{TEACHER}[drloc]")
 
 
 def refused(text: str) -> str:
@@ -121,6 +135,83 @@ def test_every_loss_may_be_named() -> None:
         assert drloc.loss == loss
 
 
+def test_a_recipe_without_muon_a_teacher_and_sparse_averages_says_so_by_their_absence() -> None:
+    recipe = parse_recipe(ADAMW)
+    how = recipe.optimizer
+    assert (how.name, how.momentum, how.iterations, how.adamw_learning_rate) == (None,) * 4
+    assert (recipe.teacher, recipe.schedule.ema_every) == (None, None)
+
+
+def test_a_recipe_says_its_optimizer_and_its_teacher() -> None:
+    recipe = parse_recipe(TAUGHT.replace("[schedule]", "[schedule]\nema_every = 8"))
+    assert recipe.optimizer == Optimizer(
+        name="muon", momentum=0.95, iterations=5, adamw_learning_rate=0.002, batch_size=1024, learning_rate=0.001,
+        weight_decay=0.05, betas=(0.9, 0.999), clip_norm=5.0,
+    )  # fmt: skip
+    assert recipe.teacher == Teacher(name="small_cnn-baseline-cifar100", weight=0.8, temperature=2.0)
+    assert recipe.schedule.ema_every == 8
+
+
+@pytest.mark.parametrize(("name", "near"), [("moun", "did you mean muon?"), ("adamw", "leave out the name for AdamW")])
+def test_an_unknown_optimizer_brings_the_nearest_and_says_how_to_have_adamw(name: str, near: str) -> None:
+    message = refused(TAUGHT.replace('"muon"', f'"{name}"'))
+    assert f"unknown optimizer '{name}' | " in message
+    assert near in message
+    assert "leave out the name for AdamW" in message
+
+
+@pytest.mark.parametrize("key", ["momentum", "iterations", "adamw_learning_rate"])
+def test_muon_wants_each_of_its_keys_and_adamw_none(key: str) -> None:
+    (line,) = [line for line in MUON.splitlines() if line.startswith(key)]
+    message = refused(TAUGHT.replace(f"{line}\n", ""))
+    assert f"mine.toml: optimizer: {key} is missing | Muon needs momentum, iterations and adamw_" in message
+    message = refused(ADAMW.replace("[optimizer]", f"[optimizer]\n{line}"))
+    assert message == f'mine.toml: AdamW has no optimizer: {key} | add name = "muon", or leave the key out'
+
+
+@pytest.mark.parametrize("key", ["name", "weight", "temperature"])
+def test_a_teacher_wants_each_of_its_keys(key: str) -> None:
+    lines = [line for line in TEACHER.splitlines(keepends=True) if not line.startswith(key)]
+    assert f"mine.toml: teacher: {key} is missing" in refused(TAUGHT.replace(TEACHER, "".join(lines)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("momentum = 0.95", "momentum = 1.0", "optimizer: momentum is out of range: 1.0"),
+        ("momentum = 0.95", "momentum = -0.1", "optimizer: momentum is out of range: -0.1"),
+        ("iterations = 5", "iterations = 0", "optimizer: iterations is out of range: 0"),
+        ("iterations = 5", "iterations = 8", "optimizer: iterations is out of range: 8"),
+        ("iterations = 5", "iterations = 2.5", "optimizer: iterations must be a whole number, not 2.5"),
+        ("adamw_learning_rate = 0.002", "adamw_learning_rate = 0.0", "adamw_learning_rate is out of range: 0.0"),
+        ("adamw_learning_rate = 0.002", "adamw_learning_rate = nan", "adamw_learning_rate is out of range: nan"),
+        ("weight = 0.8", "weight = 0.0", "teacher: weight is out of range: 0.0"),
+        ("weight = 0.8", "weight = 1.5", "teacher: weight is out of range: 1.5"),
+        ("temperature = 2.0", "temperature = 0", "teacher: temperature is out of range: 0"),
+        ("temperature = 2.0", "temperature = inf", "teacher: temperature is out of range: inf"),
+        ("temperature = 2.0", 'temperature = "hot"', "teacher: temperature must be a number, not 'hot'"),
+        ("[schedule]", "[schedule]\nema_every = 0", "schedule: ema_every is out of range: 0"),
+        ("[schedule]", "[schedule]\nema_every = 2.5", "schedule: ema_every must be a whole number, not 2.5"),
+        ("[teacher]", "[teacher]\nepochs = 3", "teacher: epochs"),
+    ],
+)
+def test_a_value_that_no_muon_and_no_teacher_could_mean_is_refused(old: str, new: str, said: str) -> None:
+    assert old in TAUGHT
+    assert said in refused(TAUGHT.replace(old, new, 1))
+
+
+def test_a_teacher_alone_without_labels_is_a_recipe() -> None:
+    teacher = parse_recipe(TAUGHT.replace("weight = 0.8", "weight = 1.0")).teacher
+    assert teacher is not None
+    assert teacher.weight == 1
+
+
+def test_facts_name_the_optimizer_and_the_teacher(tmp_path: Path) -> None:
+    (tmp_path / "taught.toml").write_text(TAUGHT)
+    told = facts(tmp_path / "taught.toml")
+    assert (told["optimizer"], told["teacher"]) == ("muon", "small_cnn-baseline-cifar100")
+
+
 def test_an_unknown_data_set_brings_the_nearest() -> None:
     message = refused(TEXT.replace('dataset = "cifar100"', 'dataset = "cifar"'))
     assert "unknown dataset 'cifar'" in message
@@ -166,7 +257,7 @@ def test_facts_are_what_the_file_and_the_data_sets_row_say() -> None:
     path = FOLDER / "paper" / "cvt_13-drloc-flowers102-paper.toml"
     assert facts(path) == {
         "name": "cvt_13-drloc-flowers102-paper", "file": str(path), "dataset": "flowers102", "images": 2_040,
-        "image_size": 224, "epochs": 100, "batch": 1_024, "steps": 100,
+        "image_size": 224, "epochs": 100, "batch": 1_024, "steps": 100, "optimizer": "adamw", "teacher": None,
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ A key that may be absent, as the table `[drloc]`, names a thing that is then not
 """
 
 import json
+import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -194,7 +195,10 @@ def folders() -> tuple[Path, Path]:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What training a recipe comes to, on its data set as vtzoo.datasets counts it: images, epochs and steps."""
+    """What training a recipe comes to, on its data set as vtzoo.datasets counts it: images, epochs and steps.
+
+    The optimizer is "adamw" or one of OPTIMIZERS; the teacher is a model's name, or None.
+    """
     recipe = load_recipe(path)
     return {
         "name": recipe.name,
@@ -205,6 +209,8 @@ def facts(path: Path) -> dict[str, Any]:
         "epochs": recipe.schedule.epochs,
         "batch": recipe.optimizer.batch_size,
         "steps": recipe.steps,
+        "optimizer": recipe.optimizer.name or "adamw",
+        "teacher": recipe.teacher.name if recipe.teacher else None,
     }
 
 
@@ -306,7 +312,7 @@ def _validate(recipe: Recipe, source: str) -> None:
     if recipe.teacher:
         checks |= {
             "teacher: weight": 0 < recipe.teacher.weight <= 1,
-            "teacher: temperature": recipe.teacher.temperature > 0,
+            "teacher: temperature": 0 < recipe.teacher.temperature < math.inf,
         }
     if recipe.drloc:
         checks |= {

@@ -39,9 +39,9 @@ def test_train_writes_into_runs_by_default_and_prints_the_result_as_json(vt: Com
 
 
 def test_train_passes_on_how_to_run_which_changes_no_recipe(vt: Command, trained: Mock) -> None:
-    options = ("--accumulate", 4, "--compile", "--workers", 2, "--skip-bad")
+    options = ("--accumulate", 4, "--compile", "--workers", 2, "--skip-bad", "--teacher", "runs/teacher")
     assert vt("train", "swin_t-drloc-cifar100", *options).exit_code == 0
-    how = {"accumulate": 4, "compiled": True, "workers": 2, "skip_bad": True}
+    how = {"accumulate": 4, "compiled": True, "workers": 2, "skip_bad": True, "teacher": Path("runs/teacher")}
     assert how.items() <= trained.call_args.kwargs.items()
 
 

@@ -17,10 +17,10 @@ app = typer.Typer(
 
 @app.command(short_help="Print a recipe, and how many steps it takes.")
 def show(name: RecipeArgument, as_json: JsonOption = False) -> None:
-    """Print a recipe as it is in its file; the file's path, the images and the optimizer steps go to stderr.
+    """Print a recipe as it is in its file; the file's path, the images, the steps and the optimizer go to stderr.
 
-    --json prints one object: {"name", "file", "dataset", "images", "image_size", "epochs", "batch", "steps", "sha256",
-    "recipe"}, the last one with the recipe's tables.
+    --json prints one object: {"name", "file", "dataset", "images", "image_size", "epochs", "batch", "steps",
+    "optimizer", "teacher", "sha256", "recipe"}, the last one with the recipe's tables.
     """
     from vtzoo.recipe import facts, identity, load_recipe, locate
 
@@ -30,7 +30,8 @@ def show(name: RecipeArgument, as_json: JsonOption = False) -> None:
         print_json({**known, "sha256": identity(path), "recipe": asdict(load_recipe(path))})
         return
     told = "{file}: {epochs:,} epochs of {images:,} images of {dataset}, {steps:,} optimizer steps of {batch:,} images"
-    typer.echo(told.format(**known), err=True)
+    how = " with {optimizer}" + (", taught by {teacher}" if known["teacher"] else "")
+    typer.echo((told + how).format(**known), err=True)
     typer.echo(path.read_text(encoding="utf-8"), nl=False)
 
 
