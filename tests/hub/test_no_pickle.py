@@ -281,7 +281,7 @@ def test_a_pickled_checkpoint_and_a_pickled_cache_are_not_read(
     run_all: Callable[..., Ends], data: Path, marker: Path, tmp_path: Path
 ) -> None:
     contents = {kind: make(Bomb(marker)) for kind, (make, _) in KINDS.items()}
-    train = ["train", resources.recipes_folder() / f"{NAME}.toml", "--data", data, "--resume", "--out"]
+    train = ["train", resources.recipes_folder() / f"{NAME}-untaught.toml", "--data", data, "--resume", "--out"]
     for kind, content in contents.items():
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "checkpoint.safetensors").write_bytes(content)

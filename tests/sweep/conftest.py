@@ -17,7 +17,7 @@ STUB = (sys.executable, "-I", "-S", str(Path(__file__).with_name("train.py")))
 def recipe(tmp_path: Path) -> Callable[..., str]:
     """Writes a copy of one of the zoo's recipes, with values replaced by key or added on top, and gives its path."""
 
-    def write(name: str, of: str = "swin_t-drloc-cifar10", **replaced: str) -> str:
+    def write(name: str, of: str = "swin_t-drloc-cifar10-untaught", **replaced: str) -> str:
         text = (resources.recipes_folder() / f"{of}.toml").read_text()
         for key, value in replaced.items():
             text, found = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
@@ -31,7 +31,7 @@ def recipe(tmp_path: Path) -> Callable[..., str]:
 @pytest.fixture
 def pair(recipe: Callable[..., str]) -> list[str]:
     """A recipe and its baseline: `with.toml` and `without.toml`."""
-    return [recipe("with"), recipe("without", of="swin_t-baseline-cifar10")]
+    return [recipe("with"), recipe("without", of="swin_t-baseline-cifar10-untaught")]
 
 
 @pytest.fixture(autouse=True)

@@ -80,7 +80,7 @@ def test_every_pair_of_the_zoo_is_one_and_nothing_else_is() -> None:
 
 
 def test_what_differs_in_more_than_drloc_is_no_pair(recipe: Callable[..., str], pair: list[str]) -> None:
-    other = recipe("other", of="swin_t-baseline-cifar10", batch_size="32")
+    other = recipe("other", of="swin_t-baseline-cifar10-untaught", batch_size="32")
     lighter = recipe("lighter", pairs="16", weight="0.1")
     found = {Path(path).stem: load_recipe(Path(path)) for path in [*pair, other, lighter]}
     assert list(twins(found)) == [("with", "without"), ("lighter", "without")]

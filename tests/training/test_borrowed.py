@@ -277,7 +277,7 @@ def test_no_epoch_in_the_time_is_an_error() -> None:
 
 
 def test_a_twin_differs_in_its_name_and_in_drloc_alone() -> None:
-    text = fitting.fitted(locate("swin_t-drloc-cifar10").read_text() + TEACHER, 5, 390)
+    text = fitting.fitted(locate("swin_t-drloc-cifar10").read_text(), 5, 390)
     one, other = parse_recipe(text), parse_recipe(fitting.twin(text))
     assert other == replace(one, name=BASELINE, drloc=None)
     with pytest.raises(VtzooError, match="is a baseline"):
