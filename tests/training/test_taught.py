@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vtzoo import datasets, files, models, splits
+from vtzoo import datasets, files, models, resources, splits
 from vtzoo.errors import VtzooError
 from vtzoo.training import loop, run
 
@@ -154,8 +154,9 @@ def refused(
 
 
 def test_a_teacher_that_is_nowhere_is_refused_with_the_command_that_trains_it(
-    refused: Callable[..., str], tmp_path: Path
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path / "empty")  # as in a wheel
     hint = f"train it: vtzoo train {NAME} --out runs/{NAME}; then go on with --teacher runs/{NAME}"
     message = refused(None)
     assert message.startswith(f"no teacher {NAME}: ")
