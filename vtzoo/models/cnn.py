@@ -19,7 +19,6 @@ from vtzoo.errors import VtzooError
 
 WIDTHS = (64, 256, 256)  # channels, a block
 SMALLEST = 9  # pixels a side of which three blocks leave a cell
-WHITENED = 24  # channels: each of the 12 principal components of 2x2 RGB patches, with both signs
 NOISE = 5e-4  # variance below which a principal component is taken for noise, in normalized pixels
 
 
@@ -53,9 +52,10 @@ class SmallCNN(nn.Module):
             raise VtzooError(f"the small CNN has no widths {widths!r}", "they are the channels of its three blocks")
         self.in_chans, self.widths = in_chans, tuple(widths)
         self.num_features = self.head_hidden_size = self.widths[-1]
-        self.whitening = nn.Conv2d(in_chans, 8 * in_chans, 2)
+        whitened = 2 * 4 * in_chans  # channels: each principal component of the 2x2 patches, with both signs
+        self.whitening = nn.Conv2d(in_chans, whitened, 2)
         self.whitening.weight.requires_grad_(False)
-        channels = (8 * in_chans, *self.widths)
+        channels = (whitened, *self.widths)
         self.blocks = nn.ModuleList(Block(*pair) for pair in pairwise(channels))
         self.feature_info = [
             {"num_chs": width, "reduction": 2 ** (index + 1), "module": f"blocks.{index}"}
