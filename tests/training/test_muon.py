@@ -54,6 +54,13 @@ def test_a_matrix_of_zeros_stays_one() -> None:
     assert torch.equal(orthogonal(torch.zeros(1, 4, 6), 5), torch.zeros(1, 4, 6))
 
 
+def test_zeros_beside_other_matrices_change_nothing() -> None:
+    others = torch.randn(2, 4, 6)
+    together = orthogonal(torch.stack([others[0], torch.zeros(4, 6), others[1]]), 5)
+    torch.testing.assert_close(together[[0, 2]], orthogonal(others, 5))
+    assert not together[1].any()
+
+
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
 def test_with_the_same_iteration_a_step_is_torchs(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference iterates in bfloat16 with the first Muon's numbers, and so does ours here."""
