@@ -284,7 +284,7 @@ def test_list_recipes_names_files_that_train_takes() -> None:
 
 def test_list_recipes_says_how_many_steps_each_takes() -> None:
     lines = dict(line.split(maxsplit=1) for line in vt("list", "--recipes").stdout.splitlines())
-    assert lines["swin_t-drloc-cifar100"] == "8,580 steps of   256 images,  32 px"  # 44 epochs of 50,000 // 256 = 195
+    assert lines["swin_t-drloc-svhn"] == "114,400 steps of   128 images,  32 px"  # 200 epochs of 73,257 // 128 = 572
 
 
 def test_show_json_says_what_config_and_result_say(weights: Path) -> None:

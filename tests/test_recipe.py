@@ -8,7 +8,7 @@ from vtzoo.errors import VtzooError
 from vtzoo.recipe import LOSSES, Optimizer, Teacher, copy, facts, identity, load_recipe, locate, parse_recipe, shipped
 
 FOLDER = resources.recipes_folder()
-TEXT = (FOLDER / "swin_t-drloc-cifar100.toml").read_text()
+TEXT = (FOLDER / "swin_t-drloc-svhn.toml").read_text()  # none of those that trained weights go by
 ADAMW = (FOLDER / "paper" / "swin_t-drloc-cifar100-paper.toml").read_text()  # as released: AdamW, and no teacher
 MUON = """[optimizer]
 name = "muon"
@@ -45,10 +45,10 @@ def test_the_zoos_own_recipes_come_first_and_the_papers_after_them() -> None:
 
 def test_a_recipe_says_what_its_file_says() -> None:
     recipe = parse_recipe(TEXT)
-    assert (recipe.model.name, recipe.dataset, recipe.model.image_size) == ("swin_t", "cifar100", 32)
-    assert recipe.model.arguments["patch_size"] == 4
+    assert (recipe.model.name, recipe.dataset, recipe.model.image_size) == ("swin_t", "svhn", 32)
+    assert recipe.model.arguments["patch_size"] == 2
     assert recipe.drloc is not None
-    assert recipe.drloc.stage == 1
+    assert recipe.drloc.stage == 2
 
 
 def test_identity_is_the_sha256_of_the_file(tmp_path: Path) -> None:
@@ -59,13 +59,13 @@ def test_identity_is_the_sha256_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("table", ["", "model: ", "optimizer: ", "schedule: ", "augmentation: ", "drloc: "])
 def test_an_unknown_key_is_named_with_its_table(table: str) -> None:
-    head = f"[{table[:-2]}]\n" if table else 'name = "swin_t-drloc-cifar100"\n'
+    head = f"[{table[:-2]}]\n" if table else 'name = "swin_t-drloc-svhn"\n'
     message = refused(TEXT.replace(head, head + "epoch = 3\n", 1))
     assert f"mine.toml: {table}epoch" in message
 
 
 def test_an_unknown_key_brings_the_nearest_known_one() -> None:
-    assert "did you mean mine.toml: schedule: epochs" in refused(TEXT.replace("epochs = 44", "epoch = 44", 1))
+    assert "did you mean mine.toml: schedule: epochs" in refused(TEXT.replace("epochs = 200", "epoch = 200", 1))
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_a_missing_table_is_named() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("epochs = 44", "epochs = 44.5", "epochs must be a whole number, not 44.5"),
-        ("epochs = 44", 'epochs = "44"', "epochs must be a whole number, not '44'"),
-        ("epochs = 44", "epochs = true", "epochs must be a whole number, not True"),
-        ("flip = true", "flip = 1", "flip must be true or false, not 1"),
+        ("epochs = 200", "epochs = 200.5", "epochs must be a whole number, not 200.5"),
+        ("epochs = 200", 'epochs = "200"', "epochs must be a whole number, not '200'"),
+        ("epochs = 200", "epochs = true", "epochs must be a whole number, not True"),
+        ("flip = false", "flip = 1", "flip must be true or false, not 1"),
         ("weight_decay = 0.05", 'weight_decay = "x"', "weight_decay must be a number, not 'x'"),
         ("weight_decay = 0.05", "weight_decay = true", "weight_decay must be a number, not True"),
         ("betas = [0.9, 0.999]", "betas = [0.9]", "betas must be a list of 2 numbers"),
-        ('dataset = "cifar100"', "dataset = 3", "dataset must be a string, not 3"),
+        ('dataset = "svhn"', "dataset = 3", "dataset must be a string, not 3"),
         ("[drloc]", "[drloc.inner]", "inner"),
     ],
 )
@@ -103,15 +103,15 @@ def test_a_value_of_the_wrong_type_is_named(old: str, new: str, said: str) -> No
     ("old", "new", "said"),
     [
         ('precision = "bfloat16"', 'precision = "half"', "precision is out of range: 'half'"),
-        ("batch_size = 256", "batch_size = 0", "optimizer: batch_size is out of range: 0"),
-        ("learning_rate = 0.0015", "learning_rate = 0", "optimizer: learning_rate is out of range"),
-        ("learning_rate = 0.0015", "learning_rate = nan", "optimizer: learning_rate is out of range"),
-        ("epochs = 44", "epochs = -1", "schedule: epochs is out of range: -1"),
-        ("cosine_epochs = 44", "cosine_epochs = 43", "schedule: cosine_epochs is out of range: 43"),
+        ("batch_size = 128", "batch_size = 0", "optimizer: batch_size is out of range: 0"),
+        ("learning_rate = 0.001", "learning_rate = 0", "optimizer: learning_rate is out of range"),
+        ("learning_rate = 0.001", "learning_rate = nan", "optimizer: learning_rate is out of range"),
+        ("epochs = 200", "epochs = -1", "schedule: epochs is out of range: -1"),
+        ("cosine_epochs = 200", "cosine_epochs = 199", "schedule: cosine_epochs is out of range: 199"),
         ("mix_probability = 0.5", "mix_probability = 1.5", "augmentation: mix_probability is out of range: 1.5"),
         ("pairs = 32", "pairs = 0", "drloc: pairs is out of range: 0"),
-        ("schedule_epochs = 44", "schedule_epochs = 1", "drloc: schedule_epochs is out of range"),
-        ("ema_decay = 0.998", "ema_decay = 1.0", "schedule: ema_decay is out of range: 1.0"),
+        ("schedule_epochs = 200", "schedule_epochs = 1", "drloc: schedule_epochs is out of range"),
+        ("ema_decay = 0.9998", "ema_decay = 1.0", "schedule: ema_decay is out of range: 1.0"),
     ],
 )
 def test_a_value_that_no_run_could_mean_is_refused(old: str, new: str, said: str) -> None:
@@ -213,13 +213,13 @@ def test_facts_name_the_optimizer_and_the_teacher(tmp_path: Path) -> None:
 
 
 def test_an_unknown_data_set_brings_the_nearest() -> None:
-    message = refused(TEXT.replace('dataset = "cifar100"', 'dataset = "cifar"'))
+    message = refused(TEXT.replace('dataset = "svhn"', 'dataset = "cifar"'))
     assert "unknown dataset 'cifar'" in message
     assert "cifar10" in message
 
 
 def test_a_name_must_say_the_objective() -> None:
-    message = refused(TEXT.replace("swin_t-drloc-cifar100", "swin_t-baseline-cifar100"))
+    message = refused(TEXT.replace("swin_t-drloc-svhn", "swin_t-baseline-svhn"))
     assert "<model>-drloc-<dataset>" in message
 
 
@@ -248,9 +248,9 @@ def test_a_recipe_is_found_by_name_or_by_path() -> None:
 
 
 def test_steps_are_whole_batches_and_a_set_smaller_than_a_batch_is_one() -> None:
-    assert parse_recipe(TEXT).steps == 44 * 195  # 50,000 images make 195 batches of 256 and leave 80
-    assert parse_recipe(TEXT.replace("batch_size = 256", "batch_size = 50000")).steps == 44
-    assert parse_recipe(TEXT.replace("batch_size = 256", "batch_size = 60000")).steps == 44
+    assert parse_recipe(TEXT).steps == 200 * 572  # 73,257 images make 572 batches of 128 and leave 41
+    assert parse_recipe(TEXT.replace("batch_size = 128", "batch_size = 73257")).steps == 200
+    assert parse_recipe(TEXT.replace("batch_size = 128", "batch_size = 80000")).steps == 200
 
 
 def test_facts_are_what_the_file_and_the_data_sets_row_say() -> None:

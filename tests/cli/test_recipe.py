@@ -15,11 +15,11 @@ Command = Callable[..., Result]
 
 
 def test_recipe_show_prints_the_file_and_tells_its_size_on_stderr(vt: Command) -> None:
-    result = vt("recipe", "show", "swin_t-drloc-cifar100")
-    path = resources.recipes_folder() / "swin_t-drloc-cifar100.toml"
+    result = vt("recipe", "show", "swin_t-drloc-svhn")
+    path = resources.recipes_folder() / "swin_t-drloc-svhn.toml"
     assert result.stdout == path.read_text()
     assert result.stderr == (
-        f"{path}: 44 epochs of 50,000 images of cifar100, 8,580 optimizer steps of 256 images with adamw\n"
+        f"{path}: 200 epochs of 73,257 images of svhn, 114,400 optimizer steps of 128 images with adamw\n"
     )
 
 
@@ -35,8 +35,8 @@ def test_recipe_show_tells_of_muon_and_of_the_teacher(vt: Command, tmp_path: Pat
 
 
 def test_recipe_show_json_says_what_the_file_says(vt: Command) -> None:
-    found = json.loads(vt("recipe", "show", "swin_t-baseline-cifar100", "--json").stdout)
-    path = resources.recipes_folder() / "swin_t-baseline-cifar100.toml"
+    found = json.loads(vt("recipe", "show", "swin_t-baseline-svhn", "--json").stdout)
+    path = resources.recipes_folder() / "swin_t-baseline-svhn.toml"
     said = tomllib.loads(path.read_text())
     assert {key for key, value in found["recipe"].items() if value is None} == {"drloc", "finetune", "teacher"}
     for name, table in said.items():  # a key that a recipe leaves out is null
@@ -45,7 +45,7 @@ def test_recipe_show_json_says_what_the_file_says(vt: Command) -> None:
             shown = {key: value for key, value in shown.items() if value is not None}
         assert shown == table
     assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (found["steps"], found["batch"], found["images"], found["file"]) == (8_580, 256, 50_000, str(path))
+    assert (found["steps"], found["batch"], found["images"], found["file"]) == (114_400, 128, 73_257, str(path))
 
 
 def test_recipe_copy_writes_a_file_that_train_takes_and_says_what_to_type_next(
