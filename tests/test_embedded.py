@@ -150,6 +150,17 @@ def test_plain_timm_loads_the_folder_and_gives_the_same_features() -> None:
     assert np.abs(probabilities - classifier("torch")(pixels)).max() < 1e-5
 
 
+def test_the_readme_shows_what_its_first_command_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, after = (ROOT / "README.md").read_text(encoding="utf-8").partition("vtzoo predict tests/photos/")
+    photo, *shown = after.split("```\n")[2].splitlines()
+    monkeypatch.chdir(ROOT)
+    said = CliRunner().invoke(app, ["predict", photo]).stdout.splitlines()
+    assert said[0] == photo
+    for line, expected in zip(said[1:], shown, strict=True):
+        assert line[8:] == expected[8:]  # the class; the probability differs a little from processor to processor
+        assert float(line[:7]) == pytest.approx(float(expected[:7]), abs=0.2)
+
+
 def test_a_rocket_is_called_a_rocket() -> None:
     photo = Path(__file__).with_name("photos") / "rocket.jpg"
     done = CliRunner().invoke(app, ["predict", str(photo), "--json"])
