@@ -47,9 +47,11 @@ def test_several_classes_are_the_most_probable_ones_each_with_its_own_map(photos
 
 
 def test_a_class_that_is_asked_for_is_explained_however_improbable(photos: Any) -> None:
-    found = explain("swin_t-drloc-cifar100", photos.rocket, label="rocket", device="cpu")
-    assert [heat.label for heat in found.heats] == ["rocket"]
-    assert found.heats[0].probability < 0.5
+    classify = vtzoo.load("swin_t-drloc-cifar100")
+    last = classify.labels[classify(str(photos.rocket))[0].argmin()]
+    found = explain("swin_t-drloc-cifar100", photos.rocket, label=last, device="cpu")
+    assert [heat.label for heat in found.heats] == [last]
+    assert found.heats[0].probability < 0.01
 
 
 @pytest.mark.parametrize(
