@@ -2,9 +2,7 @@
 
 A grid says each thing once. A recipe is the sum of four tables, each later one over the earlier: `[every]`, its image
 size's, the model's at that size and the data set's. A pair that is trained on a CPU has a line in `[cpu.epochs]`: each
-table of `[cpu.every]` then stands in the place of theirs, and the model's under `[cpu.models]` is added. A pair whose
-weights are published by an older recipe is an exception, until it is trained anew: each table of it stands in the place
-of theirs, and it has no teacher.
+table of `[cpu.every]` then stands in the place of theirs, and the model's under `[cpu.models]` is added.
 
 Where a data set has a teacher, the teacher's own recipe is rendered too, and each pair twice: taught, and with a name
 that ends in `-untaught` without the teacher.
@@ -39,8 +37,7 @@ def _recipes(grid: dict[str, Any], protocol: list[str]) -> Iterator[tuple[str, d
     """The name and the content of every recipe: the pairs, taught and untaught, then the teachers' own."""
     for model in grid["models"]:
         for dataset in grid["datasets"]:
-            tables = _sum(grid, model, dataset)
-            teacher = {} if _exception(grid, model, dataset) else _teacher(grid, dataset)
+            tables, teacher = _sum(grid, model, dataset), _teacher(grid, dataset)
             for ending, taught in [([], teacher), (["untaught"], {})] if teacher else [([], {})]:
                 for objective in OBJECTIVES:
                     pair = {"dataset": dataset, **tables, **taught}
@@ -60,14 +57,8 @@ def _sum(grid: dict[str, Any], model: str, dataset: str) -> dict[str, Any]:
     if epochs := cpu.get("epochs", {}).get(f"{model}-{dataset}"):
         length = {"schedule": {"epochs": epochs, "cosine_epochs": epochs}, "drloc": {"schedule_epochs": epochs}}
         table = _merged(table | cpu["every"], cpu["models"][model], length)
-    table |= _exception(grid, model, dataset)
     table["model"] = {"name": model, "image_size": size} | table["model"]
     return table
-
-
-def _exception(grid: dict[str, Any], model: str, dataset: str) -> dict[str, Any]:
-    """The tables of a pair that is an exception, or nothing."""
-    return grid.get("exceptions", {}).get(f"{model}-{dataset}", {})
 
 
 def _teacher(grid: dict[str, Any], dataset: str) -> dict[str, Any]:
