@@ -16,6 +16,8 @@ from vtzoo.cli import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 ANOTHER = "another-drloc-cifar100"
+TWIN = zoo.twin_of(DEFAULT_MODEL)
+RECORD = {"recipe.toml", "result.json"}  # what is kept of a twin
 
 
 def run(*command: str | Path, **settings: Any) -> str:
@@ -28,13 +30,17 @@ def run(*command: str | Path, **settings: Any) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of a checkout with one more model, built with what is installed: no network."""
+    """The wheel of a checkout with one more model and the twin's record, built with what is installed: no network."""
     folder, checkout = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("checkout")
     for name in ("vtzoo", "recipes", "model_cards"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
-    shutil.copytree(checkout / "vtzoo" / "weights" / DEFAULT_MODEL, checkout / "vtzoo" / "weights" / ANOTHER)
+    weights = checkout / "vtzoo" / "weights"
+    shutil.copytree(weights / DEFAULT_MODEL, weights / ANOTHER)
+    (weights / TWIN).mkdir(exist_ok=True)
+    for name in RECORD:
+        shutil.copy(weights / DEFAULT_MODEL / name, weights / TWIN)
     run("-m", "build", "--wheel", "--no-isolation", "--outdir", folder, checkout)
     (built,) = folder.glob("*.whl")
     return built
@@ -56,12 +62,14 @@ def vtzoo(installed: Path, *arguments: str | Path) -> str:
 
 def test_the_wheel_holds_the_package_and_what_ships_with_it_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    models = {f"weights/{name}": ROOT / "vtzoo/weights" / name for name in (DEFAULT_MODEL, zoo.twin_of(DEFAULT_MODEL))}
-    for name, outside in {"_recipes": ROOT / "recipes", "_model_cards": ROOT / "model_cards", **models}.items():
+    model = f"weights/{DEFAULT_MODEL}"
+    for name, place in {"_recipes": "recipes", "_model_cards": "model_cards", model: f"vtzoo/{model}"}.items():
+        outside = ROOT / place
         inside = f"vtzoo/{name}"
         files = {f"{inside}/{file.relative_to(outside).as_posix()}" for file in outside.rglob("*") if file.is_file()}
         assert files, inside
         assert {name for name in names if name.startswith(inside + "/")} == files
+    assert {Path(name).name for name in names if name.startswith(f"vtzoo/weights/{TWIN}/")} == RECORD
     assert {name.split("/")[0].split("-")[0] for name in names} == {"vtzoo"}  # the package and its .dist-info
 
 
@@ -69,7 +77,7 @@ def test_the_wheel_ships_the_weights_of_the_default_model_alone_and_stays_under_
     names = zipfile.ZipFile(wheel).namelist()
     assert {Path(name).parts[2] for name in names if name.endswith((".safetensors", ".onnx"))} == {DEFAULT_MODEL}
     assert {Path(name).parts[2] for name in names if name.startswith("vtzoo/weights/")} == {
-        DEFAULT_MODEL, zoo.twin_of(DEFAULT_MODEL),
+        DEFAULT_MODEL, TWIN,
     }  # fmt: skip
     assert wheel.stat().st_size < 75e6
 
