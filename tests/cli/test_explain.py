@@ -1,7 +1,6 @@
 """`vtzoo explain`."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
@@ -29,8 +28,8 @@ def test_explain_writes_a_picture_and_says_what_is_in_it(vt: Command, here: Path
     assert lines[1].endswith(f"%  {first}")
     assert lines[2] == "method: Grad-CAM on 4x4 cells"
     assert lines[3] == "seen: 320x320 of 480x320 pixels, from column 80 and row 0; the rest was cut off"
-    guess = r"localization: off by \d\.\d\d cells over 256 pairs; the best constant guess by (0\.75|1\.25)"
-    assert re.fullmatch(guess, lines[4])
+    assert lines[4].startswith("localization: off by 0.")
+    assert lines[4].endswith(" cells over 256 pairs; the best constant guess by 1.25")
     assert result.stderr == "drawn: rocket-explained.png\n"
     assert [file.name for file in here.iterdir()] == ["rocket-explained.png"]
     with Image.open(here / "rocket-explained.png") as picture:

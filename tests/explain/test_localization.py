@@ -132,9 +132,11 @@ def refusal(folder: Path) -> VtzooError:
 
 
 def edit(folder: Path, old: str, new: str) -> None:
-    """Replace a regular expression in the recipe."""
+    """Replace a regular expression, which must match, in the recipe."""
     recipe = folder / "recipe.toml"
-    recipe.write_text(re.sub(old, new, recipe.read_text(encoding="utf-8")), encoding="utf-8")
+    text, matches = re.subn(old, new, recipe.read_text(encoding="utf-8"))
+    assert matches
+    recipe.write_text(text, encoding="utf-8")
 
 
 def test_a_folder_without_a_head_has_no_localization(embedded: Path) -> None:
@@ -154,9 +156,9 @@ def test_a_head_of_another_grid_is_refused_by_its_shapes(embedded: Path) -> None
 
 def test_a_head_that_lacks_a_tensor_is_refused_by_its_name(embedded: Path) -> None:
     weights = load_file(embedded / FILE)
-    weights.pop("head.0.bias")
+    weights.pop("head.4.bias")
     save_file(weights, embedded / FILE)
-    assert refusal(embedded).message.endswith("its head.0.bias is absent, and must be of shape (512,)")
+    assert refusal(embedded).message.endswith("its head.4.bias is absent, and must be of shape (14,)")
 
 
 def test_a_truncated_head_is_refused(embedded: Path) -> None:
@@ -181,8 +183,8 @@ def test_a_head_beside_a_recipe_without_localization_is_refused(embedded: Path) 
 
 
 def test_of_a_head_in_every_stage_the_last_one_speaks(embedded: Path) -> None:
-    edit(embedded, r"loss = .*\n", "")
-    edit(embedded, "stage = 1", 'stage = 0\nloss = "every_stage"')
+    edit(embedded, "stage = 1", "stage = 0")
+    edit(embedded, "loss = .*", 'loss = "every_stage"')
     heads = nn.ModuleList([DenseRelativeLocalization(96), DenseRelativeLocalization(192)])
     save_file(heads.state_dict(), embedded / FILE)
     entry = zoo.Entry("embedded", embedded)

@@ -84,12 +84,12 @@ def _by_shape(tensors: list[Tensor]) -> list[list[Tensor]]:
 def orthogonal(matrices: Float[Tensor, "k m n"], iterations: int) -> Float[Tensor, "k m n"]:
     """The nearest matrix with orthonormal rows or columns to each, nearly: Newton-Schulz iterations.
 
-    Zeros stay zeros, and on a CPU take no time: queries and keys that attend to a single token get no gradient.
+    Zeros stay zeros, and on a CPU take no time: queries and keys that attend to a single token get no gradient. A GPU
+    would have to wait to know of them.
     """
     if matrices.device.type == "cpu" and not (alive := matrices.flatten(1).any(dim=1)).all():
         found = torch.zeros_like(matrices)
-        if alive.any():
-            found[alive] = orthogonal(matrices[alive], iterations)
+        found[alive] = orthogonal(matrices[alive], iterations)
         return found
     x = matrices.to(precision(matrices.device))
     if tall := x.shape[1] > x.shape[2]:
