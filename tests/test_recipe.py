@@ -112,6 +112,8 @@ def test_a_value_of_the_wrong_type_is_named(old: str, new: str, said: str) -> No
         ("pairs = 32", "pairs = 0", "drloc: pairs is out of range: 0"),
         ("schedule_epochs = 200", "schedule_epochs = 1", "drloc: schedule_epochs is out of range"),
         ("ema_decay = 0.9998", "ema_decay = 1.0", "schedule: ema_decay is out of range: 1.0"),
+        ("[model]", "[model]\nwhitening = 0.0", "model: whitening is out of range: 0.0"),
+        ("[model]", "[model]\nwhitening = true", "model: whitening must be a number, not True"),
     ],
 )
 def test_a_value_that_no_run_could_mean_is_refused(old: str, new: str, said: str) -> None:

@@ -28,6 +28,7 @@ class Model:
     name: str  # a key of vtzoo.models.MODELS, or any timm architecture
     image_size: int  # pixels, the side of the square input
     crop_pct: float | None = None  # of a test image's shorter side that the square keeps, 0..1; absent is all of it
+    whitening: float | None = None  # variance taken for noise where the first layer is whitened; absent is at random
     arguments: dict[str, Any]  # to the architecture: patch_size, window_size, drop_path_rate...
 
 
@@ -270,6 +271,7 @@ def _validate(recipe: Recipe, source: str) -> None:
         "precision": recipe.precision in PRECISIONS,
         "model: image_size": recipe.model.image_size > 0,
         "model: crop_pct": 0 < (recipe.model.crop_pct or 1) <= 1 and recipe.model.crop_pct != 0,
+        "model: whitening": recipe.model.whitening is None or recipe.model.whitening > 0,
         "optimizer: batch_size": recipe.optimizer.batch_size > 0,
         "optimizer: learning_rate": recipe.optimizer.learning_rate > 0,
         "optimizer: weight_decay": recipe.optimizer.weight_decay >= 0,

@@ -45,8 +45,41 @@ def test_a_run_whitens_by_its_first_training_batch(
     recipe, dataset = tiny(baseline=True, small_cnn=True, muon=True), datasets.find("cifar10")
     split = splits.read(dataset, "train", tiny_data)
     batches, _ = run.open_batches(recipe, dataset, split, seed=0, device=torch.device("cpu"))
-    run.whiten(fresh, batches)
+    run.whiten(recipe, fresh, batches)
     torch.testing.assert_close(fresh.whitening.weight, stored)
+
+
+def test_a_recipe_may_whiten_the_first_layer_of_any_model(
+    recipe_text: Callable[..., str], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Seen(BaseException): ...
+
+    def see(run: loop.Run, *_: Any, **__: Any) -> float:
+        kernels.append(run.model.get_parameter("patch_embed.proj.weight").clone())
+        raise Seen
+
+    kernels: list[torch.Tensor] = []
+    monkeypatch.setattr(run, "fit", see)
+    for name, text in (
+        ("plain", recipe_text()),
+        ("white", recipe_text().replace("[model]", "[model]\nwhitening = 0.01")),
+    ):
+        (tmp_path / f"{name}.toml").write_text(text)
+        with pytest.raises(Seen):
+            run.train(tmp_path / f"{name}.toml", data=tiny_data, out=tmp_path / name, device="cpu")
+    plain, white = kernels
+    half = len(white) // 2
+    assert not torch.equal(plain[:half], -plain[half:])
+    assert torch.equal(white[:half], -white[half : 2 * half])
+
+
+def test_a_model_without_a_first_convolution_to_whiten_is_refused_before_the_data_is_read(
+    recipe_text: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipe.toml").write_text(recipe_text().replace("[model]", "[model]\nwhitening = 0.01"))
+    monkeypatch.setattr(models, "build", lambda *_, **__: torch.nn.Linear(2, 2))
+    with pytest.raises(VtzooError, match="Linear starts with no convolution to whiten"):
+        run.train(tmp_path / "recipe.toml", data=tmp_path / "nowhere", out=tmp_path / "run", device="cpu")
 
 
 def test_a_run_that_goes_on_keeps_its_whitening_and_ends_as_one_that_was_never_killed(

@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from vtzoo.errors import VtzooError
 
+from .whitening import whiten
+
 WIDTHS = (64, 256, 256)  # channels, a block
 SMALLEST = 9  # pixels a side of which three blocks leave a cell
 NOISE = 5e-4  # variance below which a principal component is taken for noise, in normalized pixels
@@ -63,17 +65,9 @@ class SmallCNN(nn.Module):
         ]
         self.reset_classifier(num_classes, global_pool)
 
-    @torch.no_grad()
     def whiten(self, images: Float[Tensor, "b c h w"]) -> None:
-        """Set the first convolution, which is never trained: the principal components of the images' 2x2 patches.
-
-        Each is divided by its standard deviation and taken with both signs, as in airbench.
-        """
-        patches = functional.unfold(images, 2).transpose(1, 2).flatten(0, 1)  # (patches, 4 * channels)
-        covariance = patches.T @ patches / len(patches)
-        variances, components = torch.linalg.eigh(covariance)
-        kernels = (components / (variances + NOISE).sqrt()).T.reshape(-1, self.in_chans, 2, 2).flip(0)
-        self.whitening.weight.copy_(torch.cat([kernels, -kernels]))
+        """Set the first convolution, which is never trained, by the principal components of the images' patches."""
+        whiten(self.whitening, images, NOISE)
 
     def forward(self, images: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b _"]:
         """Logits, or the pooled features where there are no classes."""

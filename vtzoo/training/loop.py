@@ -16,6 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from vtzoo import models
+from vtzoo.models.whitening import first_convolution
 from vtzoo.recipe import Recipe
 
 from . import augment, checkpoint
@@ -146,6 +147,8 @@ def build(recipe: Recipe, classes: int, seed: int, device: torch.device) -> Join
     ).to(device)
     if recipe.optimizer.name:
         hidden_matrices(model)  # refuses a model without any
+    if recipe.model.whitening:
+        first_convolution(model)  # likewise
     return join(recipe, model, device)
 
 

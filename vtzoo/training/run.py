@@ -18,6 +18,7 @@ from vtzoo.datasets import Dataset
 from vtzoo.errors import VtzooError
 from vtzoo.evaluation.metrics import evaluate
 from vtzoo.inference import Classifier
+from vtzoo.models import whitening
 from vtzoo.recipe import Recipe, identity, load_recipe
 from vtzoo.splits import Split
 
@@ -73,7 +74,7 @@ def train(
         taught = {"teacher": guide.facts} if guide else {}
         run_id = f"{recipe_sha256}/{seed}/{images.manifest}" + (f"/{guide.facts['weights']}" if guide else "")
         if not stored.exists():
-            whiten(joint.model, batches)
+            whiten(recipe, joint.model, batches)
         run = set_up(
             recipe, joint, batches, world=world, accumulate=accumulate, compiled=compiled, teacher=guide
         )  # fmt: skip
@@ -102,9 +103,11 @@ def train(
         )  # fmt: skip
 
 
-def whiten(model: Any, batches: Batches) -> None:
-    """Set the first layer of a model that takes it from training images: from the first batch, in every process."""
-    if hasattr(model, "whiten"):
+def whiten(recipe: Recipe, model: Any, batches: Batches) -> None:
+    """Set the first layer by training images, where it is to be: from the first batch, in every process."""
+    if recipe.model.whitening:
+        whitening.whiten(whitening.first_convolution(model), batches.batch(0).images, recipe.model.whitening)
+    elif hasattr(model, "whiten"):  # its first layer is nothing else
         model.whiten(batches.batch(0).images)
 
 

@@ -1,0 +1,52 @@
+"""Whitening: a first convolution whose channels are uncorrelated over images' patches, so that fine detail counts.
+
+Most of the variance of pixels is brightness. Tokens of random weights are therefore nearly one and the same direction,
+and what tells images apart is small beside it until training has found it.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vtzoo.errors import VtzooError
+
+AT_ONCE = 64  # images whose patches are in memory together
+
+
+@torch.no_grad()
+def whiten(convolution: nn.Conv2d, images: Float[Tensor, "b c h w"], noise: float) -> None:
+    """Set a convolution to the principal components of the patches that it sees in some images, largest first.
+
+    Each is divided by its standard deviation and taken with both signs, as in Keller Jordan's airbench (arXiv
+    2404.00498). `noise` is added to the variances, in squared normalized pixels: components far below it stay small.
+    Channels that are left over, where there are more than twice as many as components, stay as they are; a bias is 0.
+    """
+    variances, components = torch.linalg.eigh(_covariance(convolution, images))
+    kernels = (components / (variances.clamp(min=0) + noise).sqrt()).T.flip(0)[: convolution.out_channels // 2]
+    both = torch.cat([kernels, -kernels]).reshape(-1, *convolution.weight.shape[1:])
+    convolution.weight[: len(both)] = both
+    if convolution.bias is not None:
+        convolution.bias.zero_()
+
+
+def _covariance(convolution: nn.Conv2d, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "d d"]:
+    """Of the patches that a convolution sees, as vectors of c * height * width, about 0."""
+    unfold: Any = nn.Unfold(convolution.kernel_size, padding=convolution.padding, stride=convolution.stride)  # type: ignore[arg-type]
+    dimensions = convolution.weight[0].numel()
+    total, count = images.new_zeros(dimensions, dimensions), 0
+    for part in images.split(AT_ONCE):
+        patches = unfold(part).transpose(1, 2).flatten(0, 1)
+        total.addmm_(patches.T, patches)
+        count += len(patches)
+    return total / count
+
+
+def first_convolution(model: nn.Module) -> nn.Conv2d:
+    """The convolution that sees a timm model's pixels. A model that starts otherwise, as T2T-ViT, is a VtzooError."""
+    name = getattr(model, "pretrained_cfg", {}).get("first_conv")
+    found = model.get_submodule(name) if isinstance(name, str) else None
+    if not isinstance(found, nn.Conv2d) or found.groups > 1:
+        raise VtzooError(f"{type(model).__name__} starts with no convolution to whiten", "leave out model: whitening")
+    return found
