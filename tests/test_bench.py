@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from vtzoo.recipe import LOSSES, load_recipe
+from vtzoo.recipe import LOSSES, load_recipe, locate
 
 BENCH = Path(__file__).with_name("bench")
 PAIRED = runpy.run_path(str(BENCH / "paired.py"))
+TUNING = runpy.run_path(str(BENCH / "tuning.py"))
 
 
 def test_a_difference_of_two_rows_is_taken_seed_by_seed() -> None:
@@ -27,3 +28,28 @@ def test_every_row_of_the_paired_experiment_is_a_recipe_and_every_loss_has_a_row
     changes = [change for change in PAIRED["ROWS"].values() if change is not None]
     assert {replace(recipe.drloc, **change).loss or "l1" for change in changes} == set(LOSSES)
     assert list(PAIRED["ROWS"].values()).count(None) == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group in TUNING["GROUPS"] for name in TUNING["GROUPS"][group]["rows"]]
+)
+def test_every_row_of_the_tuning_changes_its_recipe_to_one_that_may_be_trained(group: str, name: str) -> None:
+    table = TUNING["GROUPS"][group]
+    recipe = TUNING["recipe_of"](group, name)
+    assert recipe != load_recipe(locate(table["recipe"]))
+    assert recipe.schedule.epochs == recipe.schedule.cosine_epochs == table["rows"][name].get("epochs", table["epochs"])
+    assert recipe.drloc is None or recipe.drloc.schedule_epochs == recipe.schedule.epochs
+    for key, values in table["rows"][name].items():
+        for field, value in values.items():
+            assert getattr(getattr(recipe, key), field) == value
+
+
+def test_a_row_of_the_tuning_says_what_it_took_and_brought() -> None:
+    (name, *_) = TUNING["GROUPS"]["teacher"]["rows"]
+    run = {
+        "group": "teacher", "row": name, "top1": 0.6102, "steps": 450, "batch": 500, "minutes": 20.6,
+        "train_images": 45_000, "held_images": 5_000,
+    }  # fmt: skip
+    text = TUNING["render"]({"machine": "a machine", "versions": {"torch": "2"}, "runs": [run]})
+    assert "each on one core of a machine; torch 2." in text
+    assert f"| small_cnn-baseline-cifar100 | {name} | 45,000 | 450 of 500 | 21 | 61.0 of 5,000 |" in text

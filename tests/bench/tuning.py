@@ -1,0 +1,119 @@
+"""What does a change to a recipe bring? `python tests/bench/tuning.py --data FOLDER [--groups GROUP...] [--save]`.
+
+Each table of tuning.toml is a recipe of the zoo, shortened, and rows that change it. All of a table's rows learn the
+same images of the training split with seed 0; a tenth of that split measures them, and the test split is never looked
+at. A student's teacher is the embedded one, which has seen these images: compare rows, not tables. Every run has a core
+of its own. What was measured before is kept in --work and not repeated.
+"""
+
+import json
+import sys
+import tempfile
+import tomllib
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from figures import circumstances, options, tell, versions
+
+from vtzoo.recipe import Recipe, load_recipe, locate
+
+GROUPS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+HELD = 0.1  # of the training split
+
+
+def changed(recipe: Recipe, row: dict[str, Any], epochs: int) -> Recipe:
+    """A recipe for so many epochs, with a row's keys in the place of its own."""
+    recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=epochs, cosine_epochs=epochs))
+    if recipe.drloc:
+        recipe = replace(recipe, drloc=replace(recipe.drloc, schedule_epochs=epochs))
+    for table, values in row.items():
+        recipe = replace(recipe, **{table: replace(getattr(recipe, table), **values)})
+    return recipe
+
+
+def recipe_of(group: str, name: str) -> Recipe:
+    """The recipe that a row of a table trains by."""
+    table, row = GROUPS[group], dict(GROUPS[group]["rows"][name])
+    epochs = row.pop("epochs", table["epochs"])
+    return changed(load_recipe(locate(table["recipe"])), row, epochs)
+
+
+def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
+    """Train one row; its top-1 on the images held out, and what it took."""
+    import torch
+
+    torch.set_num_threads(1)
+    from paired import accuracy
+
+    from vtzoo import datasets, splits
+    from vtzoo.training import loop, run
+    from vtzoo.training.data import open_batches
+    from vtzoo.training.teacher import open_teacher
+
+    recipe, cpu = recipe_of(group, name), torch.device("cpu")
+    dataset = datasets.find(recipe.dataset)
+    rest, held = splits.read(dataset, "train", data).hold_out(HELD, seed=0)
+    drawn = np.random.default_rng(1).permutation(len(rest))[: GROUPS[group]["images"]]
+    batches, images = open_batches(recipe, dataset, rest.select(np.sort(drawn)), seed=0, device=cpu)
+    joint = loop.build(recipe, dataset.classes, 0, cpu)
+    run.whiten(recipe, joint.model, batches)
+    now = loop.set_up(recipe, joint, batches, teacher=open_teacher(recipe, None, cpu))
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = loop.fit(now, recipe, seed=0, identity="tuning", folder=Path(folder))
+    now.model.load_state_dict(now.tensors)
+    top1 = accuracy(now.model, held.array(recipe.model.image_size), held.labels, dataset)
+    return {
+        "group": group, "row": name, "top1": top1, "steps": now.step, "batch": batches.batch_size,
+        "minutes": seconds / 60, "train_images": images.images, "held_images": len(held),
+    }  # fmt: skip
+
+
+def bench(groups: list[str], data: Path | None, work: Path, jobs: int) -> list[dict[str, Any]]:
+    """Every row of some tables; what `work` already has is not measured again."""
+    work.mkdir(parents=True, exist_ok=True)
+    wanted = {
+        work / f"{group}-{name.replace(' ', '_')}.json": (group, name)
+        for group in groups
+        for name in GROUPS[group]["rows"]
+    }
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(measure, *run, data): file for file, run in wanted.items() if not file.exists()}
+        for future in as_completed(futures):
+            futures[future].write_text(json.dumps(future.result()) + "\n")
+            print(futures[future].read_text(), end="", file=sys.stderr, flush=True)
+    return [json.loads(file.read_text()) for file in wanted]
+
+
+def render(measured: dict[str, Any]) -> str:
+    """The Markdown tables of a measurement, as they stand in the README."""
+    lines = [f"One seed a row, each on one core of {measured['machine']}; {versions(measured)}.", ""]
+    lines += ["| recipe | changed | training images | steps | core-minutes | top-1 of those held out |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for run in measured["runs"]:
+        recipe = GROUPS[run["group"]]["recipe"]
+        lines.append(
+            f"| {recipe} | {run['row']} | {run['train_images']:,} | {run['steps']:,} of {run['batch']} | "
+            f"{run['minutes']:.0f} | {100 * run['top1']:.1f} of {run['held_images']:,} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    parser = options(__file__, __doc__)
+    parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=[*GROUPS], help="tables", metavar="GROUP")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core")
+    work = Path(tempfile.gettempdir()) / "vtzoo-tuning"
+    parser.add_argument("--work", type=Path, default=work, help="results so far")
+    arguments = parser.parse_args()
+    runs = bench(arguments.groups, arguments.data, arguments.work, arguments.jobs)
+    tell(__file__, {**circumstances("torch", "timm"), "runs": runs}, render, arguments)
+
+
+if __name__ == "__main__":
+    main()
