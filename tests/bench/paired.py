@@ -11,15 +11,13 @@ the same 5,000 images as second target.
 
 import json
 import statistics
-import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from figures import circumstances, options, tell, versions
+from runs import measured_once
 
 HERE = Path(__file__).resolve()
 BASELINE, L1 = "baseline", "l1"
@@ -122,20 +120,12 @@ def bench(
     names: list[str], seeds: int, protocol: str, data: Path | None, work: Path, jobs: int
 ) -> list[dict[str, Any]]:
     """Every row with every seed; what `work` already has is not measured again."""
-    work.mkdir(parents=True, exist_ok=True)
     wanted = {
-        work / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json": (name, seed)
+        work / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json": (name, seed, protocol, data, work)
         for seed in range(seeds)
         for name in names
     }
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {
-            pool.submit(measure, *run, protocol, data, work): file for file, run in wanted.items() if not file.exists()
-        }
-        for future in as_completed(futures):
-            futures[future].write_text(json.dumps(future.result()) + "\n")
-            print(futures[future].read_text(), end="", file=sys.stderr, flush=True)
-    return [json.loads(file.read_text()) for file in wanted]
+    return measured_once(wanted, measure, jobs)
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,18 +6,15 @@ at. A student's teacher is the embedded one, which has seen these images: compar
 of its own. What was measured before is kept in --work and not repeated.
 """
 
-import json
-import sys
 import tempfile
 import tomllib
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from figures import circumstances, options, tell, versions
+from runs import measured_once
 
 from vtzoo.recipe import Recipe, load_recipe, locate
 
@@ -74,18 +71,12 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
 
 def bench(groups: list[str], data: Path | None, work: Path, jobs: int) -> list[dict[str, Any]]:
     """Every row of some tables; what `work` already has is not measured again."""
-    work.mkdir(parents=True, exist_ok=True)
     wanted = {
-        work / f"{group}-{name.replace(' ', '_')}.json": (group, name)
+        work / f"{group}-{name.replace(' ', '_')}.json": (group, name, data)
         for group in groups
         for name in GROUPS[group]["rows"]
     }
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(measure, *run, data): file for file, run in wanted.items() if not file.exists()}
-        for future in as_completed(futures):
-            futures[future].write_text(json.dumps(future.result()) + "\n")
-            print(futures[future].read_text(), end="", file=sys.stderr, flush=True)
-    return [json.loads(file.read_text()) for file in wanted]
+    return measured_once(wanted, measure, jobs)
 
 
 def render(measured: dict[str, Any]) -> str:
