@@ -44,6 +44,12 @@ def test_every_row_of_the_tuning_changes_its_recipe_to_one_that_may_be_trained(g
             assert getattr(getattr(recipe, key), field) == value
 
 
+@pytest.mark.parametrize("group", TUNING["GROUPS"])
+def test_no_two_rows_of_the_tuning_are_one_recipe(group: str) -> None:
+    recipes = [TUNING["recipe_of"](group, name) for name in TUNING["GROUPS"][group]["rows"]]
+    assert all(one not in recipes[:place] for place, one in enumerate(recipes))
+
+
 def test_a_row_of_the_tuning_says_what_it_took_and_brought() -> None:
     (name, *_) = TUNING["GROUPS"]["teacher"]["rows"]
     run = {
