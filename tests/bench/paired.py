@@ -38,7 +38,7 @@ MUON: dict[str, Any] = {
     "adamw_learning_rate": 2e-3,
 }  # fmt: skip
 PROTOCOLS: dict[str, dict[str, Any]] = {"adamw": {}, "muon": MUON, "taught": MUON}  # changes in [optimizer]
-TEACHER = {"weight": 0.8, "temperature": 2.0}
+TEACHER = {"weight": 0.8, "temperature": 4.0}
 TEACHER_EPOCHS = 20
 
 
