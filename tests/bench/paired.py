@@ -38,7 +38,6 @@ MUON: dict[str, Any] = {
     "adamw_learning_rate": 2e-3,
 }  # fmt: skip
 PROTOCOLS: dict[str, dict[str, Any]] = {"adamw": {}, "muon": MUON, "taught": MUON}  # changes in [optimizer]
-TEACHER = {"weight": 0.8, "temperature": 4.0}
 TEACHER_EPOCHS = 20
 
 
@@ -98,7 +97,12 @@ def teach(small: Any, dataset: Any, work: Path) -> Any:
             loop.fit(run, recipe, seed=0, identity="teacher", folder=Path(folder))
         save_file(joint.model.state_dict(), file)
     joint.model.load_state_dict(load_file(file))
-    return Teacher(model=joint.model.eval().requires_grad_(False), facts={}, train_manifest=None, **TEACHER)
+    taught = load_recipe(locate(f"swin_t-drloc-{dataset.name}")).teacher
+    assert taught is not None, "the zoo's own student has a teacher"
+    return Teacher(
+        model=joint.model.eval().requires_grad_(False), weight=taught.weight, temperature=taught.temperature, facts={},
+        train_manifest=None,
+    )  # fmt: skip
 
 
 def accuracy(model: Any, pixels: Any, labels: Any, dataset: Any) -> float:
