@@ -366,6 +366,39 @@ def test_a_run_that_fails_says_why(recipe_text: Edit, machine: Machine, capsys: 
         training.launch(machine, folder, recipe_text(), order())
 
 
+def worker(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """Let `launch` start this script, with the folder to train in as its second argument, in the place of the kit."""
+    path = folder / "tests" / "bench" / "borrowed"
+    path.parent.mkdir(parents=True)
+    path.write_text(script)
+    monkeypatch.setattr(Machine, "code", lambda self, name: folder)
+
+
+def test_a_run_names_its_own_process_once_the_command_that_started_it_ends(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = """import json, os, sys, time
+time.sleep(0.5)
+with open(sys.argv[2] + "/new", "w") as file:
+    json.dump({"phase": "done", "process": os.getpid()}, file)
+os.replace(file.name, sys.argv[2] + "/state.json")
+"""
+    worker(monkeypatch, tmp_path / "code", script)
+    training.launch(machine, machine.runs / NAME, "", order())
+    state = training.read_state(machine.runs / NAME)
+    assert (state["phase"], state["process"] == os.getpid()) == ("done", False)
+
+
+def test_a_run_whose_process_ends_at_once_is_not_said_to_train(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    worker(monkeypatch, tmp_path / "code", "raise SystemExit('no such module')")
+    with pytest.raises(VtzooError, match="ended at once"):
+        training.launch(machine, machine.runs / NAME, "", order())
+    assert training.read_state(machine.runs / NAME)["phase"] == "failed"
+    assert "no such module" in (machine.runs / NAME / "log").read_text()
+
+
 def test_a_twin_is_not_started_where_nobody_measured_that_it_pays(
     recipe_text: Edit, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -71,7 +71,10 @@ def beside(machine: Machine) -> float:
 
 
 def launch(machine: Machine, folder: Path, text: str, order: Order) -> None:
-    """Start a worker in a session of its own, which ends with no command and no terminal."""
+    """Start a worker in a session of its own, which ends with no command and no terminal, and wait for its first word.
+
+    Until then state.json names this process, whose end would read as the worker's.
+    """
     if (state := read_state(folder))["phase"] != "none":
         raise VtzooError(f"{folder} holds a run already: {state['phase']}", "choose another --seed, or remove it")
     folder.mkdir(parents=True)
@@ -81,14 +84,20 @@ def launch(machine: Machine, folder: Path, text: str, order: Order) -> None:
     code = machine.code(folder.name)
     command = [sys.executable, str(code / "tests" / "bench" / "borrowed"), "work", str(folder)]
     with (folder / "log").open("ab") as log:
-        subprocess.Popen(
+        worker = subprocess.Popen(
             [*command, "--at", str(machine.folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=code,
             start_new_session=True,
         )  # fmt: skip
+    while worker.poll() is None and read_state(folder)["process"] != worker.pid:
+        time.sleep(0.05)
+    if read_state(folder)["process"] != worker.pid:
+        say(folder, "failed", error="its process ended at once: see its log")
+        raise VtzooError(f"the training in {folder} ended at once", f"see {folder / 'log'}")
 
 
 def work(machine: Machine, folder: Path) -> None:
     """Train what was ordered in a folder; whatever happens, state.json there says how it ended."""
+    say(folder, "starting")
     order = read_order(folder)
     try:
         _train(machine, folder, order)
