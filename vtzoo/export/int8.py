@@ -7,7 +7,9 @@ from each batch ("dynamic"), and is found faster. What 8 bits lose of an activat
 255 times as fine: its product with the same weights is added. That doubles the integers and restores the answer, so the
 products of as few layers have it as will do.
 
-On x86-64 without VNNI (before 2019) ONNX Runtime adds pairs of products in 16 bits, which can saturate.
+On x86-64 without VNNI (Intel's before 2019, AMD's before 2022) ONNX Runtime adds pairs of products in 16 bits, which
+can saturate, unless its session has `session.x64quantprecision` set to 1: ours have, and other programs there want it
+too. Where a product has two terms, which share their weights, it cannot be had: these are judged by what comes out.
 """
 
 import math
