@@ -43,18 +43,19 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(
         torch.testing.assert_close(found[1][name], value, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("with_muon", [False, True])
+@pytest.mark.parametrize(("with_muon", "tolerance"), [(False, 1e-4), (True, 2e-3)])
 def test_a_run_in_parts_ends_with_the_weights_of_a_whole_one(
-    with_muon: bool, tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path,
+    with_muon: bool, tolerance: float, tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    """To a fraction of each one's norm. Muon makes as much of the directions that only rounding moves as of others."""
     monkeypatch.setattr(muon, "precision", lambda device: torch.float32)  # as in ranks.py
     monkeypatch.setattr(muon, "_by_gram", muon._by_product)
     recipe = tiny(muon=with_muon, drop_path_rate=0.0)
     whole, parts = (trained(recipe, start, accumulate, tmp_path / str(accumulate)) for accumulate in (1, 4))
     for name in whole:
         if name.startswith(("model.", "average.", "localizer.")):
-            torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=2e-5)
+            assert (parts[name] - whole[name]).norm() <= tolerance * whole[name].norm(), name
 
 
 def test_parts_that_do_not_divide_a_batch_are_refused_before_the_training(
