@@ -2,11 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import onnx
 import pytest
+from forked import Python
 from jaxtyping import install_import_hook
 from onnx import TensorProto, helper
 
@@ -34,6 +36,13 @@ def real_data() -> Callable[[str], Path]:
         return folder
 
     return locate
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[Python]:
+    """Runs Python commands as `subprocess.run` does, in processes that have torch already."""
+    with closing(Python()) as python:
+        yield python
 
 
 @pytest.fixture(scope="session")

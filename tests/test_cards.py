@@ -5,8 +5,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from forked import Python
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
@@ -510,7 +509,7 @@ def test_the_snippets_of_a_published_card_give_one_answer_where_its_files_are(
 
 
 @pytest.mark.parametrize("repo", [None, "my-org/cvt_13-drloc-cifar10"])
-def test_timm_loads_an_architecture_of_our_own_by_the_snippet(tmp_path: Path, repo: str | None) -> None:
+def test_timm_loads_an_architecture_of_our_own_by_the_snippet(repo: str | None, python: Python, tmp_path: Path) -> None:
     """In a process of its own, where nobody has imported vtzoo.models before."""
     from safetensors.torch import save_file
 
@@ -535,7 +534,7 @@ def test_timm_loads_an_architecture_of_our_own_by_the_snippet(tmp_path: Path, re
     if repo:
         assert f'"hf-hub:{repo}"' in snippet
         snippet = snippet.replace(f"hf-hub:{repo}", f"local-dir:{tmp_path}")
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = python("-c", snippet, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     label, probability = done.stdout.split()
     assert label in config["label_names"]

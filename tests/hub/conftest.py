@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Python
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the modules of the server, which also run by themselves
@@ -24,7 +25,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def run(hub: Hub, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(hub: Hub, python: Python, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a Python program, or `-m module arguments`, that knows the test's Hub alone.
 
     `home` is where it keeps its downloads, and `token` is None for nobody; other keywords are environment variables.
@@ -34,9 +35,8 @@ def run(hub: Hub, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[s
         *arguments: object, home: Path = tmp_path / "home", token: str | None = "hf_write", **variables: str
     ) -> subprocess.CompletedProcess[str]:
         switch = [] if arguments[0] == "-m" else ["-c"]
-        command = [sys.executable, *switch, *map(str, arguments)]
         known = hub.environment(home, token) | {"PYTHONPATH": str(HERE.parents[1])} | variables
-        return subprocess.run(command, capture_output=True, text=True, env=known, timeout=120)
+        return python(*switch, *arguments, env=known)
 
     return run
 

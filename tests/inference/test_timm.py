@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from forked import Python
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_model_data_config
@@ -337,7 +336,7 @@ def test_timm_gives_the_logits_of_the_embedded_model() -> None:
     np.testing.assert_array_equal(our_logits(classifier), timm_answers(EMBEDDED)[0])
 
 
-def ask_transformers(folder: Path) -> list[dict[str, float]]:
+def ask_transformers(python: Python, folder: Path) -> list[dict[str, float]]:
     """What transformers' own pipeline says of each photograph: all labels with their probabilities."""
     script = """
 import json, sys
@@ -348,25 +347,26 @@ assert type(AutoImageProcessor.from_pretrained(folder)).__name__ == "TimmWrapper
 classify = pipeline("image-classification", model=folder, device="cpu", top_k=100)
 print(json.dumps([{one["label"]: one["score"] for one in classify(photo)} for photo in photos]))
 """
-    command = [sys.executable, "-c", script, str(folder), *map(str, PHOTOS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = python("-c", script, folder, *PHOTOS)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def assert_transformers_agrees(folder: Path) -> None:
+def assert_transformers_agrees(python: Python, folder: Path) -> None:
     classifier = load(folder, device="cpu")
-    for photo, answer in zip(PHOTOS, ask_transformers(folder), strict=True):
+    for photo, answer in zip(PHOTOS, ask_transformers(python, folder), strict=True):
         expected = dict(zip(classifier.labels, classifier(str(photo))[0].tolist(), strict=True))
         assert answer == pytest.approx(expected, abs=1e-4)
 
 
-def test_transformers_gives_the_probabilities_of_the_embedded_model(tmp_path: Path) -> None:
+def test_transformers_gives_the_probabilities_of_the_embedded_model(python: Python, tmp_path: Path) -> None:
     shutil.copytree(EMBEDDED, tmp_path / "copy", ignore=shutil.ignore_patterns("README.md"))
-    assert_transformers_agrees(tmp_path / "copy")
+    assert_transformers_agrees(python, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("name", ["cvt", "t2t"])
-def test_transformers_gives_the_probabilities_of_our_own_architectures(name: str, written: Written) -> None:
+def test_transformers_gives_the_probabilities_of_our_own_architectures(
+    name: str, python: Python, written: Written
+) -> None:
     folder = written(make(name), model_args=MODELS[name][1], label_names=list("abcdefg"))
-    assert_transformers_agrees(folder)
+    assert_transformers_agrees(python, folder)

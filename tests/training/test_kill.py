@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 class Trainer:
     """Starts a training process in a folder, and may kill it."""
 
-    def __init__(self, process: subprocess.Popen[str], whole: Path) -> None:
-        self.process, self.whole = process, whole
+    def __init__(self, process: subprocess.Popen[str], source: Path, data: Path, whole: Path) -> None:
+        self.process, self.source, self.data, self.whole = process, source, data, whole
         began = time.monotonic()
         assert self.train(whole) == 0
         self.seconds = time.monotonic() - began
@@ -34,30 +34,39 @@ class Trainer:
         """Train, or go on training, in `folder`; how the process ended: 0, or -9 where it was killed in time."""
         assert self.process.stdin
         assert self.process.stdout
-        self.process.stdin.write(f"{folder} {kill_after} {workers}\n")
+        order = *map(str, (self.source, self.data, folder)), kill_after, workers
+        self.process.stdin.write(f"{json.dumps(order)}\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
 
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Popen[str]"]:
+    """The process that forks those of training."""
+    command = [sys.executable, str(Path(__file__).with_name("zygote.py"))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        cwd=tmp_path_factory.mktemp("zygote"),
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield process
+
+
 @pytest.fixture(scope="module", params=["train", "train with muon", "finetune"])
 def trainer(
-    request: pytest.FixtureRequest, recipe_text: Callable[..., str], tiny_data: Path, tiny_source: Path, people: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Trainer]:  # fmt: skip
+    request: pytest.FixtureRequest, zygote: "subprocess.Popen[str]", recipe_text: Callable[..., str], tiny_data: Path,
+    tiny_source: Path, people: Path, tmp_path_factory: pytest.TempPathFactory,
+) -> Trainer:  # fmt: skip
+    """Has trained to the end once."""
     folder = tmp_path_factory.mktemp("kill")
     text = recipe_text(
         muon="muon" in request.param, epochs=EPOCHS, cosine_epochs=EPOCHS, schedule_epochs=EPOCHS
     )  # fmt: skip
     (folder / "recipe.toml").write_text(text.replace("flip = true\n", f"flip = true\n{COLOURS}"))
-    what = [tiny_source, people] if request.param == "finetune" else [folder / "recipe.toml", tiny_data]
-    command = [sys.executable, str(Path(__file__).with_name("zygote.py")), *map(str, what)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        yield Trainer(process, folder / "whole")
+    what = (tiny_source, people) if request.param == "finetune" else (folder / "recipe.toml", tiny_data)
+    return Trainer(zygote, *what, folder / "whole")
 
 
 def lines(folder: Path) -> list[dict[str, float]]:

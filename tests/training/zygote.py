@@ -1,12 +1,13 @@
-"""A process that has everything imported and forks one training process after another: `python zygote.py FROM DATA`.
+"""A process that has everything imported and forks one training process after another.
 
-FROM is a recipe, or a model folder that is fine-tuned on the images of DATA. For each line "FOLDER SECONDS WORKERS" on
-stdin it trains into FOLDER, or goes on there, in a child, kills it with SIGKILL after the seconds unless they are 0,
-and prints how it ended: 0, or minus the signal. Images come out of the cache, or from so many processes unless they are
-0, where a recipe is trained. The kill is sent from here, by the only process that can know that the child's number is
-still the child's. Every step leaves a checkpoint.
+For each line on stdin, [FROM, DATA, FOLDER, SECONDS, WORKERS] in JSON, it trains into FOLDER, or goes on there, in a
+child, kills it with SIGKILL after the seconds unless they are 0, and prints how it ended: 0, or minus the signal. FROM
+is a recipe, or a model folder that is fine-tuned on the images of DATA. Images come out of the cache, or from so many
+processes unless they are 0, where a recipe is trained. The kill is sent from here, by the only process that can know
+that the child's number is still the child's. Every step leaves a checkpoint.
 """
 
+import json
 import os
 import signal
 import sys
@@ -21,10 +22,9 @@ from vtzoo.training.plan import Wishes
 EPOCHS = 8  # of fine-tuning, the first without the backbone
 loop.CHECKPOINT_SECONDS = -1
 run.finish = finetune.finish = lambda *_, **__: {}  # what comes after the last step is tested elsewhere
-source, data = map(Path, sys.argv[1:])
 
 
-def train(out: Path, workers: int) -> None:
+def train(source: Path, data: Path, out: Path, workers: int) -> None:
     """Train, or go on training, in a folder."""
     if source.suffix == ".toml":
         run.train(source, data=data, out=out, device="cpu", resume=True, workers=workers or None)
@@ -36,12 +36,12 @@ def train(out: Path, workers: int) -> None:
 splits.library()  # imported before the forks
 print("ready", flush=True)
 for line in sys.stdin:
-    folder, seconds, workers = line.rsplit(maxsplit=2)
+    *paths, seconds, workers = json.loads(line)
     child = os.fork()
     if child == 0:
-        train(Path(folder), int(workers))
+        train(*map(Path, paths), workers)
         os._exit(0)
-    if float(seconds):
-        time.sleep(float(seconds))
+    if seconds:
+        time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

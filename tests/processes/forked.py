@@ -1,0 +1,120 @@
+"""Python processes that start with torch imported, forked from one that has it: to import it takes them seconds each.
+
+`Python` is that process; called like `python` with arguments, it gives what `subprocess.run` would. Only torch and what
+it needs is there before: huggingface_hub reads its variables where it is imported, and timm imports it. What is to be
+measured or killed, or must not find torch, is started with `subprocess` instead.
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+import types
+from collections.abc import Mapping
+from pathlib import Path
+
+LARGEST = 1 << 20  # bytes of a command with its environment
+
+
+class Python:
+    """Runs Python commands, one after another. `-c PROGRAM` and `-m MODULE` are understood, each with arguments."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, __file__, str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=os.environ | {"PYTHONPATH": ""})
+        self._socket = ours
+
+    def __call__(
+        self, *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 120
+    ) -> "subprocess.CompletedProcess[str]":
+        """How a command ended, and what it printed; it has no stdin. One that takes longer ends this process too."""
+        words = list(map(str, arguments))
+        order = {"words": words, "env": dict(os.environ if env is None else env), "cwd": str(cwd or Path.cwd())}
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+            self._socket.settimeout(timeout)
+            socket.send_fds(self._socket, [json.dumps(order).encode()], [out.fileno(), errors.fileno()])
+            try:
+                code = int(self._socket.recv(100))
+            except TimeoutError:
+                self.close()
+                raise
+            told = []
+            for file in (out, errors):
+                file.seek(0)
+                told.append(file.read().decode())
+        return subprocess.CompletedProcess([sys.executable, *words], code, *told)
+
+    def close(self) -> None:
+        """End the process."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def serve(orders: socket.socket) -> tuple[list[str], dict[str, str]]:
+    """Fork a child for each order, and report its end; the child comes back from here with what it is to run."""
+    while True:
+        content, descriptors, *_ = socket.recv_fds(orders, LARGEST, 2)
+        if not content:
+            raise SystemExit
+        if (child := os.fork()) == 0:
+            orders.close()
+            order = json.loads(content)
+            for number, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), *descriptors]):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.chdir(order["cwd"])
+            os.environ.clear()
+            os.environ.update(order["env"])
+            return order["words"], order["env"]
+        for descriptor in descriptors:
+            os.close(descriptor)
+        orders.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def run(words: list[str], env: dict[str, str]) -> None:
+    """Run a command as the interpreter would."""
+    switch, what, *arguments = words
+    sys.path[:1] = ["", *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.argv = [switch, *arguments]
+    if switch == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(what, "<string>", "exec"), vars(main))
+
+
+def run_and_end(words: list[str], env: dict[str, str]) -> None:
+    """Run a command, and end as the interpreter would, but for taking apart all of torch's modules."""
+    code: object = 0
+    try:
+        run(words, env)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined] # waits for threads, as the interpreter does
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    import torchvision  # noqa: F401 - torch, and what timm would import it for
+
+    gc.freeze()  # collections in children leave what they share alone
+    run_and_end(*serve(socket.socket(fileno=int(sys.argv[1]))))
