@@ -26,6 +26,7 @@ from vtzoo import datasets, inference, splits
 from vtzoo.errors import VtzooError
 from vtzoo.evaluation.metrics import evaluate
 from vtzoo.recipe import Recipe, load_recipe, locate, parse_recipe
+from vtzoo.training.run import hardware
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, BASELINE = "swin_t-drloc-cifar10", "swin_t-baseline-cifar10"
@@ -99,15 +100,11 @@ def test_what_is_packed_is_trained_there_and_joined_at_home_to_a_complete_model_
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == FOLDER
     recipe = load_recipe(folder / "recipe.toml")
     assert (recipe.schedule.epochs, recipe.schedule.cosine_epochs, recipe.drloc.schedule_epochs) == (3, 3, 3)
-    assert (result["steps"], result["train_images"], result["hardware"]) == (9, 24, training_hardware())
+    assert (result["steps"], result["train_images"], result["hardware"]) == (9, 24, hardware(torch.device("cpu")))
     test = splits.read(datasets.find("cifar10"), "test", data)
     assert evaluate(inference.load(folder), test).top1 == result["top1"]
     with pytest.raises(VtzooError, match="holds a model already"):
         harvest.join(tmp_path / "out", folder, data)
-
-
-def training_hardware() -> str:
-    return f"{torch.get_num_threads()} CPU cores (x86_64)"
 
 
 @settings(max_examples=60, deadline=None)

@@ -361,9 +361,10 @@ def test_whole_numbers_are_not_halved(tmp_path: Path) -> None:
     assert stored["a"].dtype == torch.float16
 
 
-def test_hardware_names_the_cpu_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert run.hardware(torch.device("cpu")).startswith("2 CPU cores (")
+@pytest.mark.parametrize(("threads", "said"), [(1, "1 CPU core ("), (2, "2 CPU cores (")])
+def test_hardware_names_the_cpu_threads(threads: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert run.hardware(torch.device("cpu")).startswith(said)
 
 
 def test_a_distribution_that_is_not_installed_has_no_version() -> None:

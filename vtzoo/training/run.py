@@ -185,7 +185,8 @@ def hardware(device: torch.device) -> str:
     """What trains here, in words: the GPU's name, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+    threads = torch.get_num_threads()
+    return f"{threads} CPU core{'s' if threads > 1 else ''} ({platform.machine()})"
 
 
 def versions() -> dict[str, str | None]:
