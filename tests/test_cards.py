@@ -508,6 +508,23 @@ def test_the_snippets_of_a_published_card_give_one_answer_where_its_files_are(
     agree(here, tmp_path, capsys, monkeypatch)
 
 
+def test_a_card_and_the_table_say_that_the_images_are_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known by the manifest of the test images; the official ones have another."""
+    recipe = shipped("swin_t-drloc-flowers102")
+    (manifest, told), *_ = datasets.find("flowers102").copies.items()
+    assert told == "64 px copy"
+    for found, copied in ((manifest, True), (RESULT["manifest"], False)):
+        result = RESULT | {"dataset": "flowers102", "manifest": found}
+        text = flat(cards.render(CONFIG, recipe, result))
+        assert ("(a 64 px copy) in 100 classes" in text) == copied
+        assert ("are a 64 px copy of the data set's: with its own pixels the numbers differ" in text) == copied
+        assert ("name: flowers102, 64 px copy" in text) == copied
+        assert ("vtzoo evaluate --model . --data DATA" in text) == copied
+        monkeypatch.setattr(zoo, "entries", lambda result=result: [Entry("a", EMBEDDED)])
+        monkeypatch.setattr(Entry, "result", property(lambda _, result=result: result))
+        assert ("| flowers102, 64 px copy |" in cards.models_table()) == copied
+
+
 @pytest.mark.parametrize("repo", [None, "my-org/cvt_13-drloc-cifar10"])
 def test_timm_loads_an_architecture_of_our_own_by_the_snippet(repo: str | None, python: Python, tmp_path: Path) -> None:
     """In a process of its own, where nobody has imported vtzoo.models before."""

@@ -5,7 +5,8 @@ whose `seen` is False has been loaded by nobody here yet, so its columns and spl
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Dataset:
     std: RGB = IMAGENET_STD
     flip: bool = True  # whether a mirrored image still shows its class
     seen: bool = False  # whether these columns, splits and sizes were checked on loaded rows
+    copies: Mapping[str, str] = field(default_factory=dict, hash=False)  # of other pixels, by test manifest
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -112,7 +114,8 @@ ROWS = (
         hub_id="dpdl-benchmark/oxford_flowers102",
         train_splits=("train", "validation"),  # 1,020 and 1,020: the paper trains on both
         licence="not stated by its authors",
-        seen=True,  # in a copy at 64 px: the official split and labels but not pixels, so no mean of its own
+        seen=True,  # in the copy at 64 px: the official split and labels but not pixels, so no mean of its own
+        copies={"00fc77ecd1cd4d213a9e5a681cbc65ad75e01b5d887a49d24ecaec30d4def588": "64 px copy"},
     ),
     domain_net("clipart", 33_525, 14_604),
     domain_net("infograph", 36_023, 15_582),

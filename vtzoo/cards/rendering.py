@@ -86,8 +86,10 @@ def _accuracy(recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | Non
         told += f" The twin was measured on other {images.split} images: the two do not compare."
     if twin and _teacher(twin) != _teacher(result):
         told += " The two were not taught by the same teacher: localization is not their only difference."
+    if images.copy:
+        told += f" The images are a {images.copy} of the data set's: with its own pixels the numbers differ."
     told += f" This prints the {' and the '.join(images.measured)} again:"
-    of = "" if images.hub_id else " --data DATA"
+    of = " --data DATA" if images.copy or not images.hub_id else ""
     rows = {recipe.name: result} | ({f"{twin_of(recipe.name)}, its twin": twin} if paired else {})
     lines = "\n".join(_row(name, numbers, images.measured) for name, numbers in rows.items())
     return f"""| | {" | ".join(images.measured)} | {images.split} images | seeds | optimizer steps | batch |

@@ -21,11 +21,13 @@ class Subject:
     split: str  # that was measured: test or validation
     measured: dict[str, str]  # metrics by their name on the Hub: their keys in result.json
     base: str | None  # the model on the Hub that training went on from
+    copy: str = ""  # what they are, where their pixels are not the Hub's
 
     @property
     def linked(self) -> str:
         """Its name, in Markdown."""
-        return f"[{self.name}](https://huggingface.co/datasets/{self.hub_id})" if self.hub_id else self.name
+        name = f"[{self.name}](https://huggingface.co/datasets/{self.hub_id})" if self.hub_id else self.name
+        return f"{name} (a {self.copy})" if self.copy else name
 
 
 def of(recipe: Recipe, result: dict[str, Any]) -> Subject:
@@ -39,14 +41,21 @@ def of(recipe: Recipe, result: dict[str, Any]) -> Subject:
             measured=measured, base=_base(tuned),
         )  # fmt: skip
     dataset = datasets.find(recipe.dataset)
+    title = titled(dataset.name, result["manifest"])
     where = {
-        "dataset_type": dataset.hub_id, "dataset_name": dataset.name, "dataset_config": dataset.config,
+        "dataset_type": dataset.hub_id, "dataset_name": title, "dataset_config": dataset.config,
         "dataset_split": "+".join(dataset.test_splits), "dataset_revision": dataset.revision,
     }  # fmt: skip
     return Subject(
         name=dataset.name, hub_id=dataset.hub_id, where=where, licence=dataset.licence, split="test",
-        measured=measured, base=None,
+        measured=measured, base=None, copy=dataset.copies.get(result["manifest"], ""),
     )  # fmt: skip
+
+
+def titled(name: str, manifest: str) -> str:
+    """A data set's name, and what its test images are where they are not the Hub's, by their manifest."""
+    copy = datasets.DATASETS[name].copies.get(manifest) if name in datasets.DATASETS else None
+    return f"{name}, {copy}" if copy else name
 
 
 def _base(tuned: Finetune) -> str | None:

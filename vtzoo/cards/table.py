@@ -1,23 +1,27 @@
 """The README's table of the embedded models, and how a table is put into a text."""
 
 from pathlib import Path
+from typing import Any
 
 from vtzoo import zoo
+
+from . import subject
 
 
 def models_table() -> str:
     """The Markdown table of the embedded models: how good each is, and what it took to train it."""
     head = "| model | data set | top-1 | without drloc | top-5 | test images | steps x batch | trained in, on |"
-    row = (
-        "| {name} | {dataset} | {top1:.2%} | {without} | {top5:.2%} | {images:,} | {steps:,} x {batch} "
-        "| {minutes:.0f} min, {hardware} |"
-    )
-    results = [entry.result for entry in zoo.entries()]
-    rows = [
-        row.format(**result, without=_without(result["name"]), minutes=result["train_seconds"] / 60)
-        for result in results
-    ]
+    rows = [_row(entry.result) for entry in zoo.entries()]
     return "\n".join([head, "| --- " * (head.count("|") - 1) + "|", *rows]) + "\n"
+
+
+def _row(result: dict[str, Any]) -> str:
+    """A model's line."""
+    images, minutes = subject.titled(result["dataset"], result["manifest"]), result["train_seconds"] / 60
+    return (
+        "| {name} | {of} | {top1:.2%} | {without} | {top5:.2%} | {images:,} | {steps:,} x {batch} "
+        "| {minutes:.0f} min, {hardware} |"
+    ).format(**result, of=images, without=_without(result["name"]), minutes=minutes)
 
 
 def _without(name: str) -> str:
