@@ -58,10 +58,11 @@ def test_a_recipe_adds_up_every_size_model_and_data_set_and_the_later_ones_win()
 def test_a_table_for_cpus_stands_in_the_place_of_the_whole_table_where_a_pair_has_epochs() -> None:
     cpu = {
         "every": {"augmentation": {"mixup": 0.5}, "schedule": {"epochs": 0, "warmup": 2}},
-        "models": {"vt": {"model": {"arguments": {"width": 3}}}}, "epochs": {"vt-digits": 7},
+        "sizes": {"8": {"augmentation": {"cutmix": 1.0}}, "16": {"augmentation": {"cutmix": 0.0}}},
+        "models": {"vt": {"8": {"model": {"arguments": {"width": 3}}}}}, "epochs": {"vt-digits": 7},
     }  # fmt: skip
     text = dict(grid.render(SMALL | {"cpu": cpu}))["vt-drloc-digits"]
-    assert "[augmentation]\nmixup = 0.5\n\n" in text
+    assert "[augmentation]\nmixup = 0.5\ncutmix = 1.0\n\n" in text
     assert '[model]\nname = "vt"\nimage_size = 8\narguments = { depth = 1, width = 3 }\n\n' in text
     assert "[schedule]\nepochs = 7\nwarmup = 2\ncosine_epochs = 7\n\n" in text
     assert "[drloc]\nweight = 1.0\nschedule_epochs = 7\n" in text

@@ -2,7 +2,7 @@
 
 A grid says each thing once. A recipe is the sum of four tables, each later one over the earlier: `[every]`, its image
 size's, the model's at that size and the data set's. A pair that is trained on a CPU has a line in `[cpu.epochs]`: each
-table of `[cpu.every]` then stands in the place of theirs, and the model's under `[cpu.models]` is added.
+table of `[cpu.every]` then stands in the place of theirs, and what `[cpu.sizes]` and `[cpu.models]` have is added.
 
 Where a data set has a teacher, the teacher's own recipe is rendered too, and each pair twice: taught, and with a name
 that ends in `-untaught` without the teacher.
@@ -56,7 +56,8 @@ def _sum(grid: dict[str, Any], model: str, dataset: str) -> dict[str, Any]:
     cpu = grid.get("cpu", {})
     if epochs := cpu.get("epochs", {}).get(f"{model}-{dataset}"):
         length = {"schedule": {"epochs": epochs, "cosine_epochs": epochs}, "drloc": {"schedule_epochs": epochs}}
-        table = _merged(table | cpu["every"], cpu["models"][model], length)
+        sized = cpu.get("sizes", {}).get(str(size), {})
+        table = _merged(table | cpu["every"], sized, cpu["models"][model][str(size)], length)
     table["model"] = {"name": model, "image_size": size} | table["model"]
     return table
 
