@@ -185,3 +185,8 @@ def test_a_folder_without_a_recipe_or_a_result_names_what_is_missing(tmp_path: P
         _ = entry.recipe_text
     with pytest.raises(VtzooError, match=r"mine has no readable result\.json"):
         _ = entry.result
+
+
+def test_what_a_model_says_of_itself_has_the_copy_that_was_measured() -> None:
+    assert zoo.facts(zoo.find("swin_t-drloc-flowers102"))["copy"] == "64 px copy"
+    assert "copy" not in zoo.facts(zoo.find("swin_t-drloc-cifar100"))

@@ -138,6 +138,11 @@ ROWS = (
 DATASETS: dict[str, Dataset] = {row.name: row for row in ROWS}
 
 
+def copy_of(name: str, manifest: str) -> str | None:
+    """What test images with this manifest are, where their pixels are not the data set's own."""
+    return DATASETS[name].copies.get(manifest) if name in DATASETS else None
+
+
 def find(name: str) -> Dataset:
     """The row called `name`, else an error with the nearest names."""
     if name not in DATASETS:

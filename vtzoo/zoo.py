@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import resources
+from . import datasets, resources
 from .errors import VtzooError, unknown
 
 if TYPE_CHECKING:  # numpy and PIL take their time, and to find a model's files does without
@@ -186,12 +186,16 @@ def summary(entry: Entry) -> dict[str, Any]:
 
 def facts(entry: Entry) -> dict[str, Any]:
     """What a model folder says of itself, for people: the model, how good it is, how it was trained, its classes."""
+    stated = _stated(entry, "dataset", "manifest")
+    copy = datasets.copy_of(stated.get("dataset", ""), stated.get("manifest", ""))
     return {
         "name": entry.name,
         "architecture": entry.config["architecture"],
         "classes": len(entry.labels),
         "image_size": entry.preprocess.size,  # pixels, the side of the square
-        **_stated(entry, "dataset", "top1", "top5", "images", "manifest"),
+        **_stated(entry, "dataset"),
+        **({"copy": copy} if copy else {}),  # of the data set, that was measured
+        **_stated(entry, "top1", "top5", "images", "manifest"),
         **_stated(entry, "seed", "steps", "batch", "train_images", "train_seconds", "hardware", "versions"),
         **_stated(entry, "teacher"),
         **_stated(entry, "recipe_sha256", "certificate"),

@@ -48,13 +48,13 @@ def of(recipe: Recipe, result: dict[str, Any]) -> Subject:
     }  # fmt: skip
     return Subject(
         name=dataset.name, hub_id=dataset.hub_id, where=where, licence=dataset.licence, split="test",
-        measured=measured, base=None, copy=dataset.copies.get(result["manifest"], ""),
+        measured=measured, base=None, copy=datasets.copy_of(dataset.name, result["manifest"]) or "",
     )  # fmt: skip
 
 
 def titled(name: str, manifest: str) -> str:
     """A data set's name, and what its test images are where they are not the Hub's, by their manifest."""
-    copy = datasets.DATASETS[name].copies.get(manifest) if name in datasets.DATASETS else None
+    copy = datasets.copy_of(name, manifest)
     return f"{name}, {copy}" if copy else name
 
 
