@@ -520,6 +520,7 @@ def test_a_card_and_the_table_say_that_the_images_are_a_copy(monkeypatch: pytest
         assert ("are a 64 px copy of the data set's: with its own pixels the numbers differ" in text) == copied
         assert ("name: flowers102, 64 px copy" in text) == copied
         assert ("vtzoo evaluate --model . --data DATA" in text) == copied
+        assert ("vtzoo train recipe.toml --data DATA --seed 3" in text) == copied
         monkeypatch.setattr(zoo, "entries", lambda result=result: [Entry("a", EMBEDDED)])
         monkeypatch.setattr(Entry, "result", property(lambda _, result=result: result))
         assert ("| flowers102, 64 px copy |" in cards.models_table()) == copied

@@ -194,12 +194,13 @@ def _training(recipe: Recipe, result: dict[str, Any]) -> str:
     if recipe.drloc:
         told += " The head that localized is in localizer.safetensors; the classifier does not need it."
     versions = ", ".join(f"{name} {value}" for name, value in result["versions"].items())
+    of = " --data DATA" if subject.of(recipe, result).copy else ""
     return f"""## Training
 
 {_filled(told)}
 
 ```bash
-{_command(recipe)} --seed {result["seed"]}
+{_command(recipe)}{of} --seed {result["seed"]}
 ```
 
 Recipe: recipe.toml, sha256 `{result["recipe_sha256"]}`.
