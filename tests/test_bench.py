@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vtzoo.recipe import LOSSES, load_recipe, locate
+from vtzoo.recipe import LOSSES, load_recipe
 
 BENCH = Path(__file__).with_name("bench")
 PAIRED = runpy.run_path(str(BENCH / "paired.py"))
@@ -30,13 +30,22 @@ def test_every_row_of_the_paired_experiment_is_a_recipe_and_every_loss_has_a_row
     assert list(PAIRED["ROWS"].values()).count(None) == 1
 
 
+@pytest.mark.parametrize("protocol", PAIRED["PROTOCOLS"])
+def test_the_rows_of_a_protocol_differ_in_localization_alone(protocol: str) -> None:
+    recipes = [PAIRED["recipe_of"](row, protocol) for row in PAIRED["ROWS_OF"][protocol]]
+    assert all(one not in recipes[:place] for place, one in enumerate(recipes))
+    assert all(replace(recipe, drloc=None) == recipes[0] for recipe in recipes)
+    for recipe in recipes[1:]:
+        assert recipe.drloc.schedule_epochs == recipe.schedule.epochs == recipe.schedule.cosine_epochs
+
+
 @pytest.mark.parametrize(
     ("group", "name"), [(group, name) for group in TUNING["GROUPS"] for name in TUNING["GROUPS"][group]["rows"]]
 )
 def test_every_row_of_the_tuning_changes_its_recipe_to_one_that_may_be_trained(group: str, name: str) -> None:
     table = TUNING["GROUPS"][group]
     recipe = TUNING["recipe_of"](group, name)
-    assert recipe != load_recipe(locate(table["recipe"]))
+    assert recipe != TUNING["base"](group) or not table["rows"][name]
     assert recipe.schedule.epochs == recipe.schedule.cosine_epochs == table["rows"][name].get("epochs", table["epochs"])
     assert recipe.drloc is None or recipe.drloc.schedule_epochs == recipe.schedule.epochs
     for key, values in table["rows"][name].items():

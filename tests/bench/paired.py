@@ -5,8 +5,8 @@ same split measure it, and the test split is never looked at. Every row takes th
 the same first weights, seed by seed; rows differ in the table [drloc] alone. What the averaged weights of the last step
 answer is what counts. Runs that were measured before are kept in --work and not repeated.
 
-Three protocols: the recipe's own AdamW; `muon`; and `taught`, which is Muon with the logits of a small CNN that learned
-the same 5,000 images as second target.
+Three protocols: the recipe's own AdamW; `muon`, in fewer epochs of float32; and `taught`, which is Muon with the logits
+of a small CNN that learned the same 5,000 images as second target.
 """
 
 import json
@@ -32,13 +32,51 @@ ROWS: dict[str, dict[str, Any] | None] = {
     "every_stage": {"loss": "every_stage", "stage": 0},
     "off_grid": {"loss": "off_grid"},
 }
+WHOLE = [*ROWS]
 ROWS |= {f"{name}, weight 0.1": {**(ROWS[name] or {}), "weight": 0.1} for name in LIGHTER}
-MUON: dict[str, Any] = {
-    "name": "muon", "learning_rate": 1e-2, "betas": (0.9, 0.99), "clip_norm": 0.0, "momentum": 0.95, "iterations": 4,
-    "adamw_learning_rate": 2e-3,
+ROWS["cross_entropy, 32 pairs"] = {"loss": "cross_entropy", "pairs": 32}
+SHORT = [BASELINE, *LIGHTER, *(name for name in ROWS if name not in WHOLE)]
+ROWS_OF = {"adamw": WHOLE, "muon": SHORT, "taught": SHORT}  # by protocol
+# What a protocol changes in the recipe's tables: as the zoo's recipes for CPUs, and about as much learned in a third of
+# the steps.
+MUON: dict[str, dict[str, Any]] = {
+    "optimizer": {
+        "name": "muon", "learning_rate": 1e-2, "betas": (0.9, 0.99), "clip_norm": 0.0, "momentum": 0.95,
+        "iterations": 4, "adamw_learning_rate": 2e-3,
+    },
+    "schedule": {"epochs": 8, "warmup_epochs": 1, "cosine_epochs": 8, "ema_decay": 0.97},
+    "drloc": {"pairs": 8, "warmup_epochs": 1, "schedule_epochs": 8},
 }  # fmt: skip
-PROTOCOLS: dict[str, dict[str, Any]] = {"adamw": {}, "muon": MUON, "taught": MUON}  # changes in [optimizer]
-TEACHER_EPOCHS = 20
+PROTOCOLS: dict[str, dict[str, dict[str, Any]]] = {"adamw": {}, "muon": MUON, "taught": MUON}
+TEACHER: dict[str, dict[str, Any]] = {
+    "model": {"arguments": {"widths": (32, 128, 128)}},
+    "schedule": {"epochs": 20, "cosine_epochs": 20},
+}
+
+
+def changed(recipe: Any, tables: dict[str, dict[str, Any]]) -> Any:
+    """A recipe with some keys of its tables changed."""
+    return replace(recipe, **{name: replace(getattr(recipe, name), **keys) for name, keys in tables.items()})
+
+
+def recipe_of(row: str, protocol: str) -> Any:
+    """The recipe of a row."""
+    from vtzoo.recipe import load_recipe
+
+    recipe = changed(load_recipe(HERE.with_suffix(".toml")), PROTOCOLS[protocol])
+    if protocol != "adamw":
+        recipe = replace(recipe, precision="float32")
+    change = ROWS[row]
+    return replace(recipe, drloc=None) if change is None else changed(recipe, {"drloc": change})
+
+
+def images(data: Path | None) -> tuple[Any, Any, Any]:
+    """CIFAR-100, the images that every row learns, and those held out."""
+    from vtzoo import datasets, splits
+
+    dataset = datasets.find("cifar100")
+    rest, held = splits.read(dataset, "train", data).hold_out(0.2, seed=0)
+    return dataset, rest.hold_out(0.125, seed=1)[1], held
 
 
 def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -> dict[str, Any]:
@@ -46,20 +84,11 @@ def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -
     import torch
 
     torch.set_num_threads(1)  # two runs side by side, each on a core of its own, beat one run on both
-    from vtzoo import datasets, splits
-    from vtzoo.recipe import load_recipe
     from vtzoo.training import loop
     from vtzoo.training.data import open_batches
 
-    recipe = load_recipe(HERE.with_suffix(".toml"))
-    change = ROWS[row]
-    recipe = replace(
-        recipe, drloc=None if change is None else replace(recipe.drloc, **change),
-        optimizer=replace(recipe.optimizer, **PROTOCOLS[protocol]),
-    )  # fmt: skip
-    dataset, cpu = datasets.find(recipe.dataset), torch.device("cpu")
-    rest, held = splits.read(dataset, "train", data).hold_out(0.2, seed=0)
-    _, small = rest.hold_out(0.125, seed=1)
+    recipe, cpu = recipe_of(row, protocol), torch.device("cpu")
+    dataset, small, held = images(data)
     batches, _ = open_batches(recipe, dataset, small, seed=seed, device=cpu)
     teacher = teach(small, dataset, work) if protocol == "taught" else None
     run = loop.set_up(recipe, loop.build(recipe, dataset.classes, seed, cpu), batches, teacher=teacher)
@@ -71,12 +100,13 @@ def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -
     top1 = accuracy(run.model, held.array(recipe.model.image_size), held.labels, dataset)
     return {
         "row": row, "seed": seed, "top1": top1, "localization": last, "steps": run.step, "seconds": round(seconds),
+        "teacher_top1": None if teacher is None else accuracy(teacher.model, held.array(32), held.labels, dataset),
         "train_images": len(small), "held_images": len(held),
     }  # fmt: skip
 
 
 def teach(small: Any, dataset: Any, work: Path) -> Any:
-    """The teacher: the zoo's small CNN on the same images; what `work` already has is not trained again."""
+    """The teacher: the zoo's small CNN, half as wide, on the same images; what `work` has is not trained again."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -85,9 +115,8 @@ def teach(small: Any, dataset: Any, work: Path) -> Any:
     from vtzoo.training.data import open_batches
     from vtzoo.training.teacher import Teacher
 
-    recipe, cpu, file = load_recipe(locate(f"small_cnn-baseline-{dataset.name}")), torch.device("cpu"), work / "teacher"
-    schedule = replace(recipe.schedule, epochs=TEACHER_EPOCHS, cosine_epochs=TEACHER_EPOCHS)
-    recipe = replace(recipe, schedule=schedule)
+    recipe, cpu = changed(load_recipe(locate(f"small_cnn-baseline-{dataset.name}")), TEACHER), torch.device("cpu")
+    file = work / "teacher"
     joint = loop.build(recipe, dataset.classes, 0, cpu)
     if not file.exists():
         batches, _ = open_batches(recipe, dataset, small, seed=0, device=cpu)
@@ -124,6 +153,9 @@ def bench(
     names: list[str], seeds: int, protocol: str, data: Path | None, work: Path, jobs: int
 ) -> list[dict[str, Any]]:
     """Every row with every seed; what `work` already has is not measured again."""
+    if protocol == "taught":
+        dataset, small, _ = images(data)
+        teach(small, dataset, work)
     wanted = {
         work / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json": (name, seed, protocol, data, work)
         for seed in range(seeds)
@@ -173,14 +205,17 @@ def main() -> None:
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="which rows", metavar="ROW")
+    parser.add_argument(
+        "--rows", nargs="+", choices=ROWS, help="which rows; the protocol's own if not given", metavar="ROW"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="adamw", help="what the rows are trained by")
     work = Path(tempfile.gettempdir()) / "vtzoo-paired"
     parser.add_argument("--work", type=Path, default=work, help="results so far")
     arguments = parser.parse_args()
     work = arguments.work / arguments.protocol
-    runs = bench(arguments.rows, arguments.seeds, arguments.protocol, arguments.data, work, arguments.jobs)
+    rows = arguments.rows or ROWS_OF[arguments.protocol]
+    runs = bench(rows, arguments.seeds, arguments.protocol, arguments.data, work, arguments.jobs)
     measured = {
         **circumstances("torch", "timm"),
         "seeds": arguments.seeds, "batch": 128, "minutes": sum(run["seconds"] for run in runs) / 60,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paired
 from figures import circumstances, options, tell, versions
 from runs import measured_once
 
@@ -36,7 +37,13 @@ def recipe_of(group: str, name: str) -> Recipe:
     """The recipe that a row of a table trains by."""
     table, row = GROUPS[group], dict(GROUPS[group]["rows"][name])
     epochs = row.pop("epochs", table["epochs"])
-    return changed(load_recipe(locate(table["recipe"])), row, epochs)
+    return changed(base(group), row, epochs)
+
+
+def base(group: str) -> Recipe:
+    """The recipe that a table's rows change: one of the zoo's, or the paired experiment's."""
+    name = GROUPS[group]["recipe"]
+    return paired.recipe_of("cross_entropy", "muon") if name == "paired" else load_recipe(locate(name))
 
 
 def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
@@ -44,8 +51,6 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    from paired import accuracy
-
     from vtzoo import datasets, splits
     from vtzoo.training import loop, run
     from vtzoo.training.data import open_batches
@@ -62,7 +67,7 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         seconds = loop.fit(now, recipe, seed=0, identity="tuning", folder=Path(folder))
     now.model.load_state_dict(now.tensors)
-    top1 = accuracy(now.model, held.array(recipe.model.image_size), held.labels, dataset)
+    top1 = paired.accuracy(now.model, held.array(recipe.model.image_size), held.labels, dataset)
     return {
         "group": group, "row": name, "top1": top1, "steps": now.step, "batch": batches.batch_size,
         "minutes": seconds / 60, "train_images": images.images, "held_images": len(held),

@@ -83,7 +83,7 @@ def test_a_foreign_weight_is_refused_by_its_name():
     assert "CvtForImageClassification" in refused.value.hint
 
 
-@pytest.mark.parametrize(("patch_size", "sides"), [(2, [16, 8, 4]), (4, [8, 4, 2])])
+@pytest.mark.parametrize(("patch_size", "sides"), [(2, [16, 8, 4]), (4, [8, 4, 2]), (8, [4, 2, 1])])
 def test_the_patch_size_sets_the_grids(patch_size, sides):
     model = timm.create_model("vtzoo_cvt_13", patch_size=patch_size).eval()
     _, grids = model.forward_intermediates(torch.zeros(1, 3, 32, 32))

@@ -28,7 +28,8 @@ HEADS = (1, 3, 6)
 DEPTHS = (1, 2, 10)  # blocks
 MLP_RATIO = 4
 ACTIVATIONS = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
-FIRST_KERNEL = {4: 7, 2: 3}  # by the first embedding's stride: the paper's, and ours for small images
+# By the first embedding's stride: the paper's, and ours for small images and for few, large patches.
+FIRST_KERNEL = {4: 7, 2: 3, 8: 15}
 
 
 class Embedding(nn.Module):
@@ -36,7 +37,7 @@ class Embedding(nn.Module):
 
     def __init__(self, channels: int, width: int, kernel: int, stride: int) -> None:
         super().__init__()
-        # A kernel of 7 with stride 4 is padded by 2, one of 3 with stride 2 by 1, as in the paper.
+        # A kernel of 7 with stride 4 is padded by 2, one of 3 with stride 2 by 1, as in the paper; 15 with 8 by 4.
         self.proj = nn.Conv2d(channels, width, kernel, stride, padding=(kernel - stride + 1) // 2)
         self.norm = nn.LayerNorm(width)
 
@@ -127,7 +128,8 @@ class CvT(nn.Module):
     """Logits (b, num_classes) of images (b, in_chans, h, w) of any size, square or not.
 
     `patch_size` is the stride of the first embedding: 4 is the paper's (kernel 7, padding 2); 2 (kernel 3, padding 1)
-    suits images of about 32 px. The three grids have strides of 1, 2 and 4 times `patch_size`.
+    suits images of about 32 px, and 8 (kernel 15, padding 4) leaves a quarter of the tokens. The three grids have
+    strides of 1, 2 and 4 times `patch_size`.
     `img_size` fixes nothing: timm records it as the nominal input. `drop_path_rate` rises linearly from 0 over the ten
     blocks of the last stage; the three blocks before it drop nothing, as in the released configuration.
     `act_layer` "gelu" is transformers' CvT; microsoft/CvT trained its ImageNet weights with "quick_gelu".
@@ -146,7 +148,9 @@ class CvT(nn.Module):
     ) -> None:
         super().__init__()
         if patch_size not in FIRST_KERNEL:
-            raise VtzooError(f"CvT-13 has no patch size {patch_size}", "use 4 (the paper's) or 2 (images of 32 px)")
+            raise VtzooError(
+                f"CvT-13 has no patch size {patch_size}", "use 4 (the paper's), 2 (images of 32 px) or 8 (fewer tokens)"
+            )
         if act_layer not in ACTIVATIONS:
             raise unknown("activation", act_layer, ACTIVATIONS)
         self.in_chans = in_chans
