@@ -155,7 +155,8 @@ def bench(
     """Every row with every seed; what `work` already has is not measured again."""
     if protocol == "taught":
         dataset, small, _ = images(data)
-        teach(small, dataset, work)
+        work.mkdir(parents=True, exist_ok=True)
+        teach(small, dataset, work)  # here, not in each of the processes
     wanted = {
         work / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json": (name, seed, protocol, data, work)
         for seed in range(seeds)
