@@ -56,11 +56,15 @@ def test_the_readme_has_a_current_table_of_the_models_and_no_placeholder() -> No
     assert " HERE\n" not in TEXT
 
 
-@pytest.mark.parametrize("name", ["startup", "training", "paired", "bulk", "hub", "outliers", "finetune"])
+@pytest.mark.parametrize(
+    "name",
+    ["startup", "training", "paired", "paired-muon", "paired-taught", "tuning", "bulk", "hub", "outliers", "finetune"],
+)
 def test_a_table_of_measurements_is_rendered_from_the_saved_ones(name: str) -> None:
-    bench = ROOT / "tests" / "bench" / name
-    figures = json.loads(bench.with_suffix(".json").read_text(encoding="utf-8"))
-    table = runpy.run_path(str(bench.with_suffix(".py")))["render"](figures)
+    bench = ROOT / "tests" / "bench"
+    figures = json.loads((bench / f"{name}.json").read_text(encoding="utf-8"))
+    script, _, _ = name.partition("-")
+    table = runpy.run_path(str(bench / f"{script}.py"))["render"](figures)
     assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in TEXT
 
 

@@ -93,7 +93,7 @@ def render(measured: dict[str, Any]) -> str:
         recipe = GROUPS[run["group"]]["recipe"]
         lines.append(
             f"| {recipe} | {run['row']} | {run['train_images']:,} | {run['steps']:,} of {run['batch']} | "
-            f"{run['minutes']:.0f} | {100 * run['top1']:.1f} of {run['held_images']:,} |"
+            f"{run['minutes']:.1f} | {100 * run['top1']:.1f} of {run['held_images']:,} |"
         )
     return "\n".join(lines) + "\n"
 
