@@ -14,12 +14,13 @@ from vtzoo import cards, hub, resources, zoo
 from vtzoo.cards.__main__ import main
 from vtzoo.cli import DEFAULT_MODEL
 from vtzoo.hub import Content, Pin, index
-from vtzoo.recipe import identity
+from vtzoo.recipe import identity, shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "vtzoo" / "weights" / DEFAULT_MODEL
 REPO, COMMIT = f"my-org/{DEFAULT_MODEL}", "0123456789" * 4
-OTHER = "cvt_13-drloc-flowers102"
+UNTRAINED = shipped().keys() - {entry.name for entry in zoo.entries()}
+OTHER = max(name for name in UNTRAINED if "-drloc-" in name and f"{name}-paper" in UNTRAINED)  # in both protocols
 TOP1 = f"{zoo.find(DEFAULT_MODEL).result['top1']:.2%}"
 STALE = "the weights of {name} are stale: recipes/{name}.toml is not the recipe they were trained by"
 
