@@ -8,7 +8,6 @@ of its own. What was measured before is kept in --work and not repeated.
 
 import tempfile
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,10 @@ HELD = 0.1  # of the training split
 
 def changed(recipe: Recipe, row: dict[str, Any], epochs: int) -> Recipe:
     """A recipe for so many epochs, with a row's keys in the place of its own."""
-    recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=epochs, cosine_epochs=epochs))
+    length: dict[str, Any] = {"schedule": {"epochs": epochs, "cosine_epochs": epochs}}
     if recipe.drloc:
-        recipe = replace(recipe, drloc=replace(recipe.drloc, schedule_epochs=epochs))
-    for table, values in row.items():
-        recipe = replace(recipe, **{table: replace(getattr(recipe, table), **values)})
-    return recipe
+        length["drloc"] = {"schedule_epochs": epochs}
+    return paired.changed(paired.changed(recipe, length), row)
 
 
 def recipe_of(group: str, name: str) -> Recipe:
