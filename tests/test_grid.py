@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tomllib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_a_table_for_cpus_stands_in_the_place_of_the_whole_table_where_a_pair_ha
     assert '[model]\nname = "vt"\nimage_size = 8\narguments = { depth = 1, width = 3 }\n\n' in text
     assert "[schedule]\nepochs = 7\nwarmup = 2\ncosine_epochs = 7\n\n" in text
     assert "[drloc]\nweight = 1.0\nschedule_epochs = 7\n" in text
-    other = cpu | {"epochs": {"vt-letters": 7}}
+    other = cpu | {"epochs": {"vt-letters": 7, "vt-digits-untaught": 7}}
     assert dict(grid.render(SMALL | {"cpu": other})) == dict(grid.render(SMALL))
 
 
@@ -88,6 +89,21 @@ def test_a_teacher_has_a_recipe_of_its_own_and_every_pair_is_there_without_it_to
         assert rendered[name] == expected
     assert '[model]\nname = "cnn"\nimage_size = 8\narguments = {}\n' in rendered["cnn-baseline-digits"]
     assert "drloc" not in rendered["cnn-baseline-digits"]
+
+
+def test_a_pair_without_its_teacher_may_have_a_length_of_its_own() -> None:
+    model = {"name": "cnn", "image_size": 8, "arguments": {}}
+    teacher = {"datasets": ["digits"], "weight": 0.8, "temperature": 2.0, "recipe": SMALL["every"] | {"model": model}}
+    cpu = {"every": {"schedule": {"warmup": 2}}, "models": {"vt": {"8": {}}}}
+
+    def epochs(lengths: dict[str, int]) -> list[str]:
+        rendered = dict(grid.render(SMALL | {"teacher": teacher, "cpu": cpu | {"epochs": lengths}}))
+        pair = ("vt-drloc-digits", "vt-drloc-digits-untaught")
+        return [line for name in pair for line in rendered[name].splitlines() if line.startswith("epochs = ")]
+
+    assert epochs({"vt-digits": 7}) == ["epochs = 7", "epochs = 7"]
+    assert epochs({"vt-digits": 7, "vt-digits-untaught": 5}) == ["epochs = 7", "epochs = 5"]
+    assert epochs({"vt-digits-untaught": 5}) == ["epochs = 4", "epochs = 5"]
 
 
 def test_a_protocol_ends_every_name_and_is_the_folder_of_the_grid() -> None:
@@ -153,12 +169,17 @@ def test_every_model_meets_every_data_set_with_and_without_drloc(suffix: str) ->
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-untaught")])
-def test_an_untaught_model_differs_from_the_taught_one_only_in_the_teacher(name: str) -> None:
+def test_an_untaught_model_differs_from_the_taught_one_only_in_the_teacher_and_its_own_length(name: str) -> None:
     taught = recipes()[name.removesuffix("-untaught")]
     assert taught.teacher is not None
     assert taught.teacher.name in OWN
     assert recipes()[taught.teacher.name].model.image_size == taught.model.image_size
-    assert replace(taught, teacher=None, name=name) == recipes()[name]
+    lengths = tomllib.loads((FOLDER / "grid.toml").read_text())["cpu"]["epochs"]
+    epochs = lengths.get(re.sub("-(drloc|baseline)-", "-", name), taught.schedule.epochs)
+    schedule = replace(taught.schedule, epochs=epochs, cosine_epochs=epochs)
+    localization = taught.drloc and replace(taught.drloc, schedule_epochs=epochs)
+    untaught = replace(taught, name=name, teacher=None, schedule=schedule, drloc=localization)
+    assert untaught == recipes()[name]
 
 
 # What the recipes say

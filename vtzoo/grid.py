@@ -5,7 +5,7 @@ size's, the model's at that size and the data set's. A pair that is trained on a
 table of `[cpu.every]` then stands in the place of theirs, and what `[cpu.sizes]` and `[cpu.models]` have is added.
 
 Where a data set has a teacher, the teacher's own recipe is rendered too, and each pair twice: taught, and with a name
-that ends in `-untaught` without the teacher.
+that ends in `-untaught` without the teacher, as long as the taught one or by a line of its own in `[cpu.epochs]`.
 """
 
 import json
@@ -37,8 +37,9 @@ def _recipes(grid: dict[str, Any], protocol: list[str]) -> Iterator[tuple[str, d
     """The name and the content of every recipe: the pairs, taught and untaught, then the teachers' own."""
     for model in grid["models"]:
         for dataset in grid["datasets"]:
-            tables, teacher = _sum(grid, model, dataset), _teacher(grid, dataset)
+            teacher = _teacher(grid, dataset)
             for ending, taught in [([], teacher), (["untaught"], {})] if teacher else [([], {})]:
+                tables = _sum(grid, model, dataset, *ending)
                 for objective in OBJECTIVES:
                     pair = {"dataset": dataset, **tables, **taught}
                     if objective == "baseline":
@@ -48,13 +49,14 @@ def _recipes(grid: dict[str, Any], protocol: list[str]) -> Iterator[tuple[str, d
         yield _teacher(grid, dataset)["teacher"]["name"], {"dataset": dataset, **grid["teacher"]["recipe"]}
 
 
-def _sum(grid: dict[str, Any], model: str, dataset: str) -> dict[str, Any]:
-    """The tables of a model's recipe on a data set, but for the teacher's."""
+def _sum(grid: dict[str, Any], model: str, dataset: str, *ending: str) -> dict[str, Any]:
+    """The tables of a model's recipe on a data set, but for the teacher's; `ending` is what ends the recipe's name."""
     at = grid["datasets"][dataset]
     size = at["model"]["image_size"]
     table = _merged(grid["every"], grid.get("sizes", {}).get(str(size), {}), grid["models"][model][str(size)], at)
     cpu = grid.get("cpu", {})
-    if epochs := cpu.get("epochs", {}).get(f"{model}-{dataset}"):
+    budgets, pair = cpu.get("epochs", {}), "-".join([model, dataset, *ending])
+    if epochs := budgets.get(pair) or budgets.get(f"{model}-{dataset}"):
         length = {"schedule": {"epochs": epochs, "cosine_epochs": epochs}, "drloc": {"schedule_epochs": epochs}}
         sized = cpu.get("sizes", {}).get(str(size), {})
         table = _merged(table | cpu["every"], sized, cpu["models"][model][str(size)], length)
