@@ -133,13 +133,13 @@ def _row(name: str, result: dict[str, Any] | None, measured: dict[str, str]) -> 
 
 def _use(config: dict[str, Any], recipe: Recipe, repo: str | None, name: str) -> str:
     """Three snippets that give the same answer: the command line's, Python's and timm's. A test runs them."""
-    model, first = repo or name, ""
+    model, first, found = repo or name, "", ""
     if config["architecture"].startswith("vtzoo_"):
         first = f"import vtzoo.models  # which registers {config['architecture']} with timm\n"
     loaded = f'"hf-hub:{repo}"' if repo else '"local-dir:."'
     if not repo and name != ".":
         first += "import vtzoo.zoo\n"
-        loaded = f'f"local-dir:{{vtzoo.zoo.find({name!r}).folder}}"'
+        found, loaded = f'folder = vtzoo.zoo.find("{name}").folder\n', 'f"local-dir:{folder}"'
     brings, extra = _installed(repo, name)
     return f"""## Use
 
@@ -166,7 +166,7 @@ import timm
 import torch
 {first}from PIL import Image
 
-model = timm.create_model({loaded}, pretrained=True).eval()
+{found}model = timm.create_model({loaded}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 with torch.inference_mode():
     logits = model(transform(Image.open("photo.jpg").convert("RGB")).unsqueeze(0))
