@@ -5,7 +5,7 @@ size's, the model's at that size and the data set's. A pair that is trained on a
 table of `[cpu.every]` then stands in the place of theirs, and what `[cpu.sizes]` and `[cpu.models]` have is added.
 
 Where a data set has a teacher, the teacher's own recipe is rendered too, and each pair twice: taught, and with a name
-that ends in `-untaught` without the teacher, as long as the taught one or by a line of its own in `[cpu.epochs]`.
+that ends in `-untaught` without the teacher. It is as long as the taught one, or has its own line in `[cpu.epochs]`.
 """
 
 import json
