@@ -34,6 +34,11 @@ SMALL = {
     "models": {"vt": {"8": {"model": {"arguments": {"width": 2}}, "schedule": {"warmup": 1}}, "16": {}}},
     "datasets": {"digits": {"model": {"image_size": 8}, "augmentation": {"flip": False}}},
 }  # fmt: skip
+TEACHER = {
+    "datasets": ["digits"], "weight": 0.8, "temperature": 2.0,
+    "recipe": {key: table for key, table in SMALL["every"].items() if key != "drloc"}
+    | {"model": {"name": "cnn", "image_size": 8, "arguments": {}}},
+}  # fmt: skip
 
 
 @cache
@@ -72,10 +77,7 @@ def test_a_table_for_cpus_stands_in_the_place_of_the_whole_table_where_a_pair_ha
 
 
 def test_a_teacher_has_a_recipe_of_its_own_and_every_pair_is_there_without_it_too() -> None:
-    model = {"name": "cnn", "image_size": 8, "arguments": {}}
-    teacher = {"datasets": ["digits"], "weight": 0.8, "temperature": 2.0, "recipe": SMALL["every"] | {"model": model}}
-    del teacher["recipe"]["drloc"]
-    rendered = dict(grid.render(SMALL | {"teacher": teacher}))
+    rendered = dict(grid.render(SMALL | {"teacher": TEACHER}))
     alone = dict(grid.render(SMALL))
     assert list(rendered) == [
         "vt-drloc-digits", "vt-baseline-digits", "vt-drloc-digits-untaught", "vt-baseline-digits-untaught",
@@ -92,12 +94,10 @@ def test_a_teacher_has_a_recipe_of_its_own_and_every_pair_is_there_without_it_to
 
 
 def test_a_pair_without_its_teacher_may_have_a_length_of_its_own() -> None:
-    model = {"name": "cnn", "image_size": 8, "arguments": {}}
-    teacher = {"datasets": ["digits"], "weight": 0.8, "temperature": 2.0, "recipe": SMALL["every"] | {"model": model}}
     cpu = {"every": {"schedule": {"warmup": 2}}, "models": {"vt": {"8": {}}}}
 
     def epochs(lengths: dict[str, int]) -> list[str]:
-        rendered = dict(grid.render(SMALL | {"teacher": teacher, "cpu": cpu | {"epochs": lengths}}))
+        rendered = dict(grid.render(SMALL | {"teacher": TEACHER, "cpu": cpu | {"epochs": lengths}}))
         pair = ("vt-drloc-digits", "vt-drloc-digits-untaught")
         return [line for name in pair for line in rendered[name].splitlines() if line.startswith("epochs = ")]
 
