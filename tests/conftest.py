@@ -22,9 +22,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = (
-    "vtzoo.drloc", "vtzoo.explain", "vtzoo.models", "vtzoo.training.augment", "vtzoo.training.crops",
-    "vtzoo.training.data", "vtzoo.training.joint", "vtzoo.training.muon", "vtzoo.training.pixels",
-    "vtzoo.training.teacher", "vtzoo.training.workers",
+    "vtzoo.drloc", "vtzoo.explain", "vtzoo.models", "vtzoo.train.augment.mix", "vtzoo.train.pipeline.crops",
+    "vtzoo.train.pipeline.batches", "vtzoo.train.model_with_drloc", "vtzoo.train.muon", "vtzoo.train.pipeline.pixels",
+    "vtzoo.train.teacher", "vtzoo.train.pipeline.workers",
 )  # fmt: skip
 install_import_hook(list(CHECKED), "beartype.beartype")
 

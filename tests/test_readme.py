@@ -12,7 +12,7 @@ import typer
 
 from vtzoo import cards
 from vtzoo.cli import DEFAULT_MODEL, app
-from vtzoo.publish import prepare
+from vtzoo.publish.commit import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -24,12 +24,12 @@ def kinds(data: Path, images: int, size: int) -> Iterator[tuple[str, np.ndarray]
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    from vtzoo import datasets, splits
-    from vtzoo.preprocess import Preprocess, prepare
+    from vtzoo.data import named, named_reader
+    from vtzoo.data.transform import Preprocess, prepare
 
     for name, title in (("cifar100", "CIFAR-100, test"), ("flowers102_64px", "Flowers-102, 64 px copy, test")):
         if (data / name).is_dir():
-            split = splits.read(datasets.find(name.partition("_")[0]), "test", data / name)
+            split = named_reader.read(named.find(name.partition("_")[0]), "test", data / name)
             yield title, split.select(np.arange(images)).array(size)
     yield "uniform noise", np.random.default_rng(0).integers(0, 256, (images, 3, size, size), dtype=np.uint8)
     digits = (load_digits().images[:images] * 15.9375).astype(np.uint8)  # 0 to 16
@@ -39,11 +39,12 @@ def kinds(data: Path, images: int, size: int) -> Iterator[tuple[str, np.ndarray]
 
 def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """The localization error, in cells, and the doubt of the embedded model about each image."""
-    from vtzoo import hub, inference
     from vtzoo.explain.localization import read_localizer
+    from vtzoo.hub import fetch
+    from vtzoo.predict import load
 
-    entry = hub.find(MODEL)
-    classifier: Any = inference.load(entry, backend="torch", device="cpu")
+    entry = fetch.find(MODEL)
+    classifier: Any = load.load(entry, backend="torch", device="cpu")
     localizer = read_localizer(entry, classifier.model, classifier.normalized(pixels[:1]))
     if localizer is None:
         raise SystemExit(f"{MODEL} has no localization head")

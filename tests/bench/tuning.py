@@ -16,7 +16,7 @@ import paired
 from figures import circumstances, options, tell, versions
 from runs import measured_once
 
-from vtzoo.recipe import Recipe, load_recipe, locate
+from vtzoo.zoo.recipe import Recipe, load_recipe, locate
 
 GROUPS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 HELD = 0.1  # of the training split
@@ -48,14 +48,14 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    from vtzoo import datasets, splits
-    from vtzoo.training import loop, run
-    from vtzoo.training.data import open_batches
-    from vtzoo.training.teacher import open_teacher
+    from vtzoo.data import named, named_reader
+    from vtzoo.train import loop, run
+    from vtzoo.train.pipeline.batches import open_batches
+    from vtzoo.train.teacher import open_teacher
 
     recipe, cpu = recipe_of(group, name), torch.device("cpu")
-    dataset = datasets.find(recipe.dataset)
-    rest, held = splits.read(dataset, "train", data).hold_out(HELD, seed=0)
+    dataset = named.find(recipe.dataset)
+    rest, held = named_reader.read(dataset, "train", data).hold_out(HELD, seed=0)
     drawn = np.random.default_rng(1).permutation(len(rest))[: GROUPS[group]["images"]]
     batches, images = open_batches(recipe, dataset, rest.select(np.sort(drawn)), seed=0, device=cpu)
     joint = loop.build(recipe, dataset.classes, 0, cpu)
