@@ -228,7 +228,7 @@ def print_peak(folder: str, out: str) -> None:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown tables of a measurement, as they stand in the README."""
+    """The Markdown tables of a measurement, as they stand in docs/benchmarks.md."""
     rounds = f"Medians of {measured['rounds']} rounds" if measured["rounds"] > 1 else "One round"
     lines = [f"{rounds}; {measured['machine']}; {versions(measured)}."]
     titles = {
@@ -249,7 +249,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the tables, or JSON; with --save keep the figures, and put the tables into the README."""
+    """Print the tables, or JSON; with --save keep the figures, and put the tables into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     parser.add_argument("--quick", action="store_true", help="few images, to try it")

@@ -206,7 +206,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in the README."""
+    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
     head = measured["head"]
     lines = [
         f"{measured['seeds']} seeds a row, {measured['train_images']:,} training images, "
@@ -229,7 +229,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of Flowers-102's Parquet files at 64 px")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")

@@ -80,7 +80,7 @@ def bench(data: Path, images: int, size: int = 32) -> list[dict[str, Any]]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in the README."""
+    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
     lines = [f"{measured['model']}; {measured['machine']}; {versions(measured)}; intervals of 95%.", ""]
     lines += ["| images | n | mean error, cells | AUROC of the error | AUROC of 1 - largest probability |"]
     lines += ["| --- | --- | --- | --- | --- |"]
@@ -95,7 +95,7 @@ def _area(found: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds cifar100/ and flowers102_64px/")
     parser.add_argument("--images", type=int, default=500, help="of each kind")

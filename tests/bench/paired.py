@@ -184,7 +184,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in the README."""
+    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
     lines = [
         f"{measured['seeds']} seeds a row, {measured['steps']:,} steps of {measured['batch']}, "
         f"{measured['train_images']:,} training images, {measured['held_images']:,} held out; "
@@ -204,7 +204,7 @@ def _points(found: dict[str, float], sign: str = "") -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")

@@ -261,7 +261,7 @@ def print_peak(name: str, batch: str, with_head: str) -> None:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown tables of a measurement, as they stand in the README."""
+    """The Markdown tables of a measurement, as they stand in docs/benchmarks.md."""
     lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| images/s | " + " | ".join(measured["steps"]) + " |", "| --- " * (1 + len(measured["steps"])) + "|"]
     for name in (OURS, TIMM, LIMIT):
@@ -289,7 +289,7 @@ def _row(title: str, found: dict[str, Any], name: str) -> str:
 
 
 def main() -> None:
-    """Print the tables, or JSON; with --save keep the figures, and put the tables into the README."""
+    """Print the tables, or JSON; with --save keep the figures, and put the tables into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=7, help="rounds to take the median of")

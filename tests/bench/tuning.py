@@ -82,7 +82,7 @@ def bench(groups: list[str], data: Path | None, work: Path, jobs: int) -> list[d
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown tables of a measurement, as they stand in the README."""
+    """The Markdown tables of a measurement, as they stand in docs/benchmarks.md."""
     lines = [f"One seed a row, each on one core of {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| recipe | changed | training images | steps | core-minutes | top-1 of those held out |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
@@ -96,7 +96,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=[*GROUPS], help="tables", metavar="GROUP")
