@@ -1,8 +1,12 @@
 """What every test shares. Jaxtyping's shapes are enforced here, by beartype; elsewhere they are documentation."""
 
+import atexit
 import json
 import os
+import shutil
 import signal
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +20,13 @@ from onnx import TensorProto, helper
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may wait for a network
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers that run side by side share the cores: a thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if sys.dont_write_bytecode:  # else each process that imports torch would compile thousands of its files again
+    BYTECODE = tempfile.mkdtemp(prefix="vtzoo-bytecode-")
+    atexit.register(shutil.rmtree, BYTECODE, ignore_errors=True)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # -B says the same
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = BYTECODE
+    sys.dont_write_bytecode = False
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; processes of tests inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
