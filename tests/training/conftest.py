@@ -1,6 +1,7 @@
 """A tiny recipe and a tiny data set: a Swin of two blocks and 16 channels, a few dozen images of noise."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Python
 from PIL import Image
 
 from vtzoo import datasets
@@ -85,6 +87,12 @@ temperature = 2.0
 
 """
 COLOURS = {"Rote Grütze": (200, 60, 60), "grün": (60, 200, 60), "青": (60, 60, 200)}  # of people's classes
+
+ROOT = Path(__file__).resolve().parents[2]
+READY = (  # modules that training imports, before a process or within its first step
+    "datasets", "sklearn.model_selection", "torch.distributed.launcher.api", "torch.distributed.elastic.rendezvous",
+    "vtzoo.training.finetune",
+)  # fmt: skip
 
 Edit = Callable[..., str]
 Starter = Callable[..., loop.Run]
@@ -209,6 +217,13 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 noise = random.normal(colour, 40, (20, 20, 3)).clip(0, 255).astype(np.uint8)
                 (folder / part / name / f"Bild {number}.png").write_bytes(png(noise))
     return folder
+
+
+@pytest.fixture(scope="session")
+def training_python() -> Iterator[Python]:
+    """Runs Python commands as `subprocess.run` does, in processes that have all modules of training already."""
+    with closing(Python(*READY, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")) as python:
+        yield python
 
 
 @pytest.fixture(autouse=True, scope="session")
