@@ -15,7 +15,7 @@ from PIL import Image
 from vtzoo import datasets
 from vtzoo.decoding import Rows, Split
 from vtzoo.recipe import Recipe, parse_recipe
-from vtzoo.training import loop, run
+from vtzoo.training import log, loop, run
 from vtzoo.training.crops import Crops
 from vtzoo.training.data import Batches
 from vtzoo.training.pixels import Pixels
@@ -231,6 +231,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the user's cache of decoded images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VTZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_curves() -> Iterator[None]:
+    """No curves after the first epoch: matplotlib takes longer than the tiny training. Finished runs have theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "draw_curves", lambda *_: None)
         yield
 
 

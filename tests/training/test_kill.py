@@ -12,7 +12,7 @@ import torch
 from forked import Python
 from safetensors.torch import load_file
 
-EPOCHS = 8  # of three steps, as in zygote.py
+EPOCHS = 5  # of three steps, as in zygote.py
 COLOURS = """color_jitter = 0.4
 rand_augment = { operations = 2, magnitude = 9.0, magnitude_std = 0.5, probability = 0.5 }
 """

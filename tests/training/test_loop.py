@@ -19,6 +19,7 @@ from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
 from vtzoo.recipe import PRECISIONS, Recipe
 from vtzoo.training import checkpoint, joint, loop
+from vtzoo.training.curves import draw_curves
 from vtzoo.training.data import Batch
 from vtzoo.training.joint import Joint
 from vtzoo.training.log import Log
@@ -73,7 +74,9 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tiny: Tiny, start: Starter, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run, with every source of randomness on."""
     folder = tmp_path_factory.mktemp("whole")
-    go(start(tiny()), tiny(), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vtzoo.training.log.draw_curves", draw_curves)
+        go(start(tiny()), tiny(), folder)
     return folder
 
 
