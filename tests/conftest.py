@@ -1,6 +1,7 @@
 """What every test shares. Jaxtyping's shapes are enforced here, by beartype; elsewhere they are documentation."""
 
 import atexit
+import copy
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -58,6 +60,27 @@ def python() -> Iterator[Python]:
     """Runs Python commands as `subprocess.run` does, in processes that have torch already."""
     with closing(Python()) as python:
         yield python
+
+
+@pytest.fixture(scope="session")
+def traced_once() -> Iterator[None]:
+    """A model that is packaged is traced once, whatever its weights; each graph is verified with its own ones."""
+    from vtzoo import export
+
+    real, graphs = export.trace, {}
+
+    def trace(predictor: Any, architecture: str, preprocess: Any, *, optimize: bool, opset: int | None) -> Any:
+        if optimize:  # it may fold weights into the graph
+            return real(predictor, architecture, preprocess, optimize=optimize, opset=opset)
+        shapes = [(name, tensor.shape) for name, tensor in predictor.state_dict().items()]
+        facts = str((predictor, architecture, preprocess, opset, shapes, predictor.pixel_mean, predictor.pixel_std))
+        if facts not in graphs:
+            graphs[facts] = real(predictor, architecture, preprocess, optimize=optimize, opset=opset)
+        return copy.deepcopy(graphs[facts])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "trace", trace)
+        yield
 
 
 @pytest.fixture(scope="session")

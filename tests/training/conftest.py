@@ -235,6 +235,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _traced_once(traced_once: None) -> None:
+    """The tiny models of these tests are a handful, and to trace one takes longer than to train it."""
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_curves() -> Iterator[None]:
     """No curves after the first epoch: matplotlib takes longer than the tiny training. Finished runs have theirs."""
     with pytest.MonkeyPatch.context() as patch:
