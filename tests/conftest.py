@@ -1,11 +1,17 @@
 """What every test shares. Jaxtyping's shapes are enforced here, by beartype; elsewhere they are documentation."""
 
+import atexit
+import copy
 import json
 import os
+import shutil
 import signal
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -16,6 +22,13 @@ from onnx import TensorProto, helper
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may wait for a network
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers that run side by side share the cores: a thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if sys.dont_write_bytecode:  # else each process that imports torch would compile thousands of its files again
+    BYTECODE = tempfile.mkdtemp(prefix="vtzoo-bytecode-")
+    atexit.register(shutil.rmtree, BYTECODE, ignore_errors=True)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # -B says the same
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = BYTECODE
+    sys.dont_write_bytecode = False
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; processes of tests inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,6 +60,27 @@ def python() -> Iterator[Python]:
     """Runs Python commands as `subprocess.run` does, in processes that have torch already."""
     with closing(Python()) as python:
         yield python
+
+
+@pytest.fixture(scope="session")
+def traced_once() -> Iterator[None]:
+    """A model that is packaged is traced once, whatever its weights; each graph is verified with its own ones."""
+    from vtzoo import export
+
+    real, graphs = export.trace, {}
+
+    def trace(predictor: Any, architecture: str, preprocess: Any, *, optimize: bool, opset: int | None) -> Any:
+        if optimize:  # it may fold weights into the graph
+            return real(predictor, architecture, preprocess, optimize=optimize, opset=opset)
+        shapes = [(name, tensor.shape) for name, tensor in predictor.state_dict().items()]
+        facts = str((predictor, architecture, preprocess, opset, shapes, predictor.pixel_mean, predictor.pixel_std))
+        if facts not in graphs:
+            graphs[facts] = real(predictor, architecture, preprocess, optimize=optimize, opset=opset)
+        return copy.deepcopy(graphs[facts])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "trace", trace)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -34,16 +34,15 @@ RATE = 7e-4  # the peak of the zoo's own recipe for fresh weights on Flowers-102
 def flowers(folder: Path) -> Any:
     """The official split of Flowers-102, as people's own images are read."""
     from vtzoo.data import named, named_reader
-    from vtzoo.data.collection import Collection, Labelled
 
     row = named.find("flowers102")
     parts = [
         named_reader.read(replace(row, train_splits=(part,)), "train", folder)
         for part in ("train", "validation", "test")
     ]
-    train, held, test = (Labelled(rows=part.rows, targets=part.labels) for part in parts)
+    train, held, test = (Labelled(rows=part.encoded, targets=part.targets) for part in parts)
     return Collection(
-        name="flowers102", classes=parts[0].label_names, multi=False, train=train, held=held, drawn=False, test=test,
+        name="flowers102", classes=parts[0].classes, multi=False, train=train, held=held, drawn=False, test=test,
         notes=(),
     )  # fmt: skip
 
@@ -140,8 +139,8 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
         return classifier.embed([rows[number] for number in numbers])
 
     parts = [
-        (np.concatenate([embed(part.rows, some) for some in np.array_split(np.arange(len(part)), 24)]), part.targets)
-        for part in (collection.train, collection.held, collection.test)
+        (np.concatenate([embed(part.encoded, some) for some in np.array_split(np.arange(len(part)), 24)]), part.targets)
+        for part in (collection.train, collection.val, collection.test)
     ]
     train, held, test = parts
     tried = []

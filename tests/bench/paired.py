@@ -99,10 +99,10 @@ def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -
         lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()[-batches.steps_per_epoch :]
     last = statistics.mean(json.loads(line)["localization"] for line in lines)
     run.model.load_state_dict(run.average.tensors)
-    top1 = accuracy(run.model, held.array(recipe.model.image_size), held.labels, dataset)
+    top1 = accuracy(run.model, held.array(recipe.model.image_size), held.targets, dataset)
     return {
         "row": row, "seed": seed, "top1": top1, "localization": last, "steps": run.step, "seconds": round(seconds),
-        "teacher_top1": None if teacher is None else accuracy(teacher.model, held.array(32), held.labels, dataset),
+        "teacher_top1": None if teacher is None else accuracy(teacher.model, held.array(32), held.targets, dataset),
         "train_images": len(small), "held_images": len(held),
     }  # fmt: skip
 

@@ -64,7 +64,7 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         seconds = loop.fit(now, recipe, seed=0, identity="tuning", folder=Path(folder))
     now.model.load_state_dict(now.tensors)
-    top1 = paired.accuracy(now.model, held.array(recipe.model.image_size), held.labels, dataset)
+    top1 = paired.accuracy(now.model, held.array(recipe.model.image_size), held.targets, dataset)
     return {
         "group": group, "row": name, "top1": top1, "steps": now.step, "batch": batches.batch_size,
         "minutes": seconds / 60, "train_images": images.images, "held_images": len(held),

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vtzoo.data.read import read_images
 
-from vtzoo.data import checks, collection, found
-from vtzoo.data.decoding import Rows
+from vtzoo.data import checks
+from vtzoo.data.encoded_images import EncodedImages
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.errors import VtzooError
 
 Write = Callable[..., Path]
@@ -16,13 +18,13 @@ Write = Callable[..., Path]
 
 def failure(source: Path) -> VtzooError:
     with pytest.raises(VtzooError) as caught:
-        collection.read(source)
+        read_images(source)
     assert "\n" not in caught.value.message
     return caught.value
 
 
-def names(part: collection.Labelled) -> list[str]:
-    return [part.rows.name(index) for index in range(len(part))]
+def names(part: LabelledImages) -> list[str]:
+    return [part.encoded.name(index) for index in range(len(part))]
 
 
 @pytest.mark.parametrize(
@@ -31,8 +33,8 @@ def names(part: collection.Labelled) -> list[str]:
 def test_files_that_do_not_begin_as_an_image_are_left_out_by_name(write: Write, content: bytes) -> None:
     root = write({"cat": 5, "dog": 5})
     (root / "cat" / "3.png").write_bytes(content)
-    read = collection.read(root)
-    assert len(read.train) + len(read.held) == 9
+    read = read_images(root)
+    assert len(read.train) + len(read.val) == 9
     told = f"1 image is no image: {root / 'cat' / '3.png'}; left out (replace them or delete them)"
     assert read.notes == (told,)
 
@@ -40,7 +42,7 @@ def test_files_that_do_not_begin_as_an_image_are_left_out_by_name(write: Write, 
 def test_a_link_to_nowhere_is_left_out_by_name(write: Write) -> None:
     root = write({"cat": 5, "dog": 5})
     (root / "cat" / "x.png").symlink_to(root / "gone.png")
-    (note,) = collection.read(root).notes
+    (note,) = read_images(root).notes
     assert f"{root / 'cat' / 'x.png'}; left out" in note
 
 
@@ -48,12 +50,12 @@ def test_images_are_told_by_their_first_bytes_alone(write: Write, monkeypatch: p
     root = write({"cat": 1, "dog": 1})
     for number, image in enumerate(root.glob("*/*.png")):
         image.write_bytes(image.read_bytes() + b"." * number)  # of no size that another has
-    monkeypatch.setattr(Rows, "content", lambda *_: pytest.fail("the whole file was read"))
+    monkeypatch.setattr(EncodedImages, "content", lambda *_: pytest.fail("the whole file was read"))
     rows = found.of_files([str(path) for path in sorted(root.glob("*/*.png"))])
     kept, sizes = checks.usable(
         found.Found(classes=("cat", "dog"), rows=rows, targets=np.array([0, 1]), parts=np.zeros(2, np.int8)), root
     )
-    assert len(kept.rows) == 2
+    assert len(kept.encoded) == 2
     assert sizes.tolist() == [path.stat().st_size for path in sorted(root.glob("*/*.png"))]
     assert checks.find_copies(rows, sizes).tolist() == [-1, -1]
 
@@ -77,11 +79,11 @@ def test_what_validation_has_is_left_out_of_train_and_what_test_has_of_both(writ
     shutil.copy(root / "train/cat/2.png", root / "val/cat/again.png")
     shutil.copy(root / "train/dog/0.png", root / "test/dog/copy.png")
     shutil.copy(root / "val/dog/4.png", root / "test/dog/more.png")
-    read = collection.read(root)
+    read = read_images(root)
     assert set(names(read.train)) == {
         str(root / f"train/{name}/{number}.png") for name in ("cat", "dog") for number in range(5)
     } - {str(root / one) for one in ("train/cat/1.png", "train/cat/2.png", "train/dog/0.png")}
-    assert len(read.held) == 11
+    assert len(read.val) == 11
     assert read.test is not None
     assert len(read.test) == 12
     assert read.notes == (
@@ -95,9 +97,9 @@ def test_what_validation_has_is_left_out_of_train_and_what_test_has_of_both(writ
 def test_validation_images_that_are_all_in_test_give_way_to_a_drawn_slice(write: Write) -> None:
     root = write({"train/cat": 5, "train/dog": 5, "val/cat": 1, "val/dog": 1})
     shutil.copytree(root / "val", root / "test")
-    read = collection.read(root)
-    assert read.drawn
-    assert all("/train/" in name for name in names(read.held))
+    read = read_images(root)
+    assert read.val_drawn
+    assert all("/train/" in name for name in names(read.val))
     assert "2 images of validation are in test too" in read.notes[0]
 
 
@@ -113,8 +115,8 @@ def test_a_train_that_is_all_in_validation_is_refused(write: Write) -> None:
 def test_the_same_image_under_two_classes_is_said_and_kept(write: Write) -> None:
     root = write({"cat": 5, "dog": 5})
     shutil.copy(root / "cat/1.png", root / "dog/9.png")
-    read = collection.read(root)
-    assert len(read.train) + len(read.held) == 11
+    read = read_images(root)
+    assert len(read.train) + len(read.val) == 11
     told = f"{root / 'cat/1.png'} (cat) and {root / 'dog/9.png'} (dog)"
     assert read.notes[0] == f"the same image has different labels: {told}: correct one, or delete it"
 
@@ -124,9 +126,9 @@ def test_copies_in_train_are_trained_on_and_never_drawn(write: Write) -> None:
     for number in range(20):
         shutil.copy(root / "cat/0.png", root / f"cat/copy{number}.png")
     for seed in range(5):
-        read = collection.read(root, seed=seed)
-        assert not [name for name in names(read.held) if "copy" in name or name.endswith("cat/0.png")]
-    assert len(read.train) + len(read.held) == 30
+        read = read_images(root, seed=seed)
+        assert not [name for name in names(read.val) if "copy" in name or name.endswith("cat/0.png")]
+    assert len(read.train) + len(read.val) == 30
     (note,) = read.notes
     assert note.startswith(f"21 training images are the same as others, {root / 'cat/0.png'}, ")
     assert note.endswith(" and 18 more: none of them validates")
@@ -143,7 +145,7 @@ def test_only_one_image_of_each_class_that_differs_cannot_be_validated(write: Wr
 
 
 def test_a_class_with_one_image_stays_in_train_and_is_said(write: Write) -> None:
-    read = collection.read(write({"cat": 5, "dog": 5, "yak": 1}))
+    read = read_images(write({"cat": 5, "dog": 5, "yak": 1}))
     assert np.bincount(read.train.targets).tolist() == [4, 4, 1]
     assert read.notes == ("1 class has one training image, and none to validate on: yak; add images of them",)
 
@@ -175,5 +177,5 @@ def test_a_class_without_images_is_said(write: Write, tmp_path: Path) -> None:
     write({"images": 4})
     file = tmp_path / "labels.csv"
     file.write_text("path,cat,dog,yak\n" + "".join(f"images/{number}.png,{number % 2},1,0\n" for number in range(4)))
-    notes = collection.read(file).notes
+    notes = read_images(file).notes
     assert notes == ("1 class has no training images, and is never learnt: yak",)

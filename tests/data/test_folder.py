@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vtzoo.data.read import read_images
 
-from vtzoo.data import collection
 from vtzoo.data import folder as folders
-from vtzoo.data.found import TRAIN
 from vtzoo.errors import VtzooError
 
 Write = Callable[..., Path]
@@ -18,7 +17,7 @@ Write = Callable[..., Path]
 
 def failure(folder: Path) -> VtzooError:
     with pytest.raises(VtzooError) as caught:
-        collection.read(folder)
+        read_images(folder)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -28,7 +27,7 @@ def test_each_folder_is_a_class_and_images_deep_in_it_belong_to_it(write: Write)
     assert found.classes == ("cat", "dog")
     assert found.targets.tolist() == [0, 0, 0, 1]
     assert found.targets.dtype == np.int64
-    assert set(found.parts) == {TRAIN}
+    assert set(found.splits) == {"train"}
 
 
 def test_classes_are_in_alphabetical_order_and_numbers_by_value(write: Write) -> None:
@@ -41,7 +40,7 @@ def test_suffixes_are_mixed_in_any_case_and_hidden_files_and_folders_are_skipped
     for name in ("a.JPG", "b.jpeg", "c.WebP", ".d.png", "notes.txt", "Thumbs.db"):
         (root / "cat" / name).write_bytes(image)
     found = folders.find(root)
-    assert [Path(found.rows.name(index)).name for index in range(len(found.rows))] == [
+    assert [Path(found.encoded.name(index)).name for index in range(len(found.encoded))] == [
         "0.png", "a.JPG", "b.jpeg", "c.WebP", "0.png",
     ]  # fmt: skip
     assert not found.notes
@@ -50,18 +49,18 @@ def test_suffixes_are_mixed_in_any_case_and_hidden_files_and_folders_are_skipped
 @pytest.mark.parametrize("name", ["val", "valid", "Validation"])
 def test_given_validation_and_test_images_are_used_as_they_are(write: Write, name: str) -> None:
     root = write({"Train/cat": 5, "Train/dog": 5, f"{name}/cat": 1, f"{name}/dog": 2, "test/cat": 3})
-    found = collection.read(root)
-    assert not found.drawn
+    found = read_images(root)
+    assert not found.val_drawn
     assert np.bincount(found.train.targets).tolist() == [5, 5]
-    assert np.bincount(found.held.targets).tolist() == [1, 2]
+    assert np.bincount(found.val.targets).tolist() == [1, 2]
     assert found.test is not None
     assert found.test.targets.tolist() == [0, 0, 0]
 
 
 def test_train_and_test_alone_leave_the_slice_to_be_drawn_from_train(write: Write) -> None:
-    found = collection.read(write({"train/cat": 5, "train/dog": 5, "test/cat": 1}))
-    assert found.drawn
-    assert all("/train/" in found.held.rows.name(index) for index in range(len(found.held)))
+    found = read_images(write({"train/cat": 5, "train/dog": 5, "test/cat": 1}))
+    assert found.val_drawn
+    assert all("/train/" in found.val.encoded.name(index) for index in range(len(found.val)))
 
 
 def test_a_class_may_be_called_train(write: Write) -> None:
@@ -81,8 +80,8 @@ def test_composed_and_decomposed_accents_are_one_class(write: Write) -> None:
 def test_files_with_non_ascii_names_are_read(write: Write) -> None:
     root = write({"橋": 2, "мост": 2})
     (root / "橋" / "0.png").rename(root / "橋" / "café été.png")
-    found = collection.read(root)
-    assert {image.size for part in (found.train, found.held) for image in part.rows} == {(8, 8)}
+    found = read_images(root)
+    assert {image.size for part in (found.train, found.val) for image in part.encoded} == {(8, 8)}
 
 
 def test_a_file_whose_name_is_no_text_is_left_out_with_a_note(write: Write) -> None:
@@ -92,7 +91,7 @@ def test_a_file_whose_name_is_no_text_is_left_out_with_a_note(write: Write) -> N
     except OSError:
         pytest.skip("this file system takes UTF-8 alone")
     found = folders.find(root)
-    assert len(found.rows) == 2
+    assert len(found.encoded) == 2
     assert "1 file left out for names that are not UTF-8" in found.notes[0]
     assert "udcff.png" in found.notes[0]
 

@@ -83,12 +83,12 @@ def failure(row: datasets.Dataset, split: str, source: Path | None) -> VtzooErro
 
 def test_parquet_files_are_read_in_order_with_their_labels_and_names(folder: Path) -> None:
     train = named_reader.read(CIFAR10, "train", folder)
-    assert len(train) == len(train.rows) == 20
-    assert train.labels.dtype == np.int64
-    assert train.labels.tolist() == [*range(10), *range(10)]
-    assert train.label_names == datasets.labels("cifar10")
-    assert all((np.asarray(image) == pixels).all() for image, pixels in zip(train.rows, pictures(30), strict=False))
-    assert (np.asarray(train.rows[11]) == pictures(30)[11]).all()
+    assert len(train) == len(train.encoded) == 20
+    assert train.targets.dtype == np.int64
+    assert train.targets.tolist() == [*range(10), *range(10)]
+    assert train.classes == datasets.labels("cifar10")
+    assert all((np.asarray(image) == pixels).all() for image, pixels in zip(train.encoded, pictures(30), strict=False))
+    assert (np.asarray(train.encoded[11]) == pictures(30)[11]).all()
 
 
 def test_reading_a_folder_writes_no_copy_into_the_cache(folder: Path, tmp_path: Path, monkeypatch) -> None:
@@ -103,15 +103,15 @@ def test_flowers102_trains_on_train_then_validation(tmp_path: Path) -> None:
     images = [encode(image) for image in pictures(2)]
     write_parquet(tmp_path / "validation-00000-of-00001.parquet", FLOWERS102, images[1:], [101])
     write_parquet(tmp_path / "train-00000-of-00001.parquet", FLOWERS102, images[:1], [7])
-    assert named_reader.read(FLOWERS102, "train", tmp_path).labels.tolist() == [7, 101]
+    assert named_reader.read(FLOWERS102, "train", tmp_path).targets.tolist() == [7, 101]
 
 
 def test_a_domain_keeps_its_own_rows(tmp_path: Path) -> None:
     images, domains = [encode(image) for image in pictures(4)], ["real", "clipart", "sketch", "clipart"]
     write_parquet(tmp_path / "test-0.parquet", CLIPART, images, [1, 2, 3, 344], domain=domains)
     test = named_reader.read(CLIPART, "test", tmp_path)
-    assert test.labels.tolist() == [2, 344]
-    assert [(np.asarray(image) == pictures(4)[row]).all() for image, row in zip(test.rows, (1, 3), strict=True)]
+    assert test.targets.tolist() == [2, 344]
+    assert [(np.asarray(image) == pictures(4)[row]).all() for image, row in zip(test.encoded, (1, 3), strict=True)]
 
 
 def test_a_domain_column_of_class_numbers_is_understood() -> None:
@@ -126,7 +126,7 @@ def test_plain_numbers_take_the_recorded_names_or_stay_numbers(tmp_path: Path) -
         columns = {row.image_column: [{"bytes": encode(pictures(1)[0]), "path": None}], row.label_column: [9]}
         parquet.write_table(pyarrow.table(columns), tmp_path / "test-0.parquet")
         expected = datasets.labels(row.name) or tuple("0123456789")
-        assert named_reader.read(row, "test", tmp_path).label_names == expected
+        assert named_reader.read(row, "test", tmp_path).classes == expected
 
 
 def test_folders_follow_the_order_of_the_recorded_names(tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_folders_follow_the_order_of_the_recorded_names(tmp_path: Path) -> None:
     assert names[0] > names[2]
     write_folders(tmp_path, "test", **{names[2]: list(pictures(1)), names[0]: list(pictures(2))})
     test = named_reader.read(FLOWERS102, "test", tmp_path)
-    assert test.label_names == names
-    assert test.labels.tolist() == [2, 0, 0]
+    assert test.classes == names
+    assert test.targets.tolist() == [2, 0, 0]
 
 
 def test_folders_skip_hidden_files_and_other_suffixes_and_go_deep(tmp_path: Path) -> None:
@@ -146,20 +146,20 @@ def test_folders_skip_hidden_files_and_other_suffixes_and_go_deep(tmp_path: Path
     (cat / "more").mkdir()
     (cat / "more" / "UPPER.PNG").write_bytes(encode(pictures(1)[0]))
     (tmp_path / "train" / ".cache").mkdir()
-    assert named_reader.read(CIFAR10, "train", tmp_path).labels.tolist() == [3, 3]
+    assert named_reader.read(CIFAR10, "train", tmp_path).targets.tolist() == [3, 3]
 
 
 def test_folders_name_the_classes_of_a_set_without_recorded_names_alike_in_both_splits(tmp_path: Path) -> None:
     images = list(pictures(1))
     write_folders(tmp_path, "train", **{f"class {number}": images for number in range(9)})
     write_folders(tmp_path, "test", **{f"class {number}": images for number in range(1, 10)})
-    assert named_reader.read(SVHN, "train", tmp_path).labels.tolist() == list(range(9))
-    assert named_reader.read(SVHN, "test", tmp_path).labels.tolist() == list(range(1, 10))
+    assert named_reader.read(SVHN, "train", tmp_path).targets.tolist() == list(range(9))
+    assert named_reader.read(SVHN, "test", tmp_path).targets.tolist() == list(range(1, 10))
 
 
 def test_folders_may_call_the_test_split_val(tmp_path: Path) -> None:
     write_folders(tmp_path, "val", ship=list(pictures(1)))
-    assert named_reader.read(CIFAR10, "test", tmp_path).labels.tolist() == [8]
+    assert named_reader.read(CIFAR10, "test", tmp_path).targets.tolist() == [8]
 
 
 def test_training_images_never_pass_for_test_images(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_manifest_is_the_hash_of_shapes_labels_and_pixels(folder: Path) -> N
     digest = hashlib.sha256()
     for label, pixels in enumerate(pictures(30)[20:]):
         digest.update(b"".join(number.to_bytes(8, "little") for number in (8, 8, label)) + pixels.tobytes())
-    assert named_reader.read(CIFAR10, "test", folder).manifest == digest.hexdigest()
+    assert named_reader.read(CIFAR10, "test", folder).fingerprint == digest.hexdigest()
 
 
 def test_the_manifest_is_the_same_for_any_lossless_encoding_and_layout(tmp_path: Path) -> None:
@@ -183,24 +183,24 @@ def test_the_manifest_is_the_same_for_any_lossless_encoding_and_layout(tmp_path:
     webp = [encode(image, "WEBP") for image in images]
     webp_folder = write_parquet(tmp_path / "webp" / "test-0.parquet", CIFAR10, webp, [3, 8])
     plain = write_folders(tmp_path / "plain", "test", cat=images[:1], ship=images[1:])
-    assert len({named_reader.read(CIFAR10, "test", source).manifest for source in (png, webp_folder, plain)}) == 1
+    assert len({named_reader.read(CIFAR10, "test", source).fingerprint for source in (png, webp_folder, plain)}) == 1
 
 
 def test_the_manifest_changes_with_a_pixel_a_label_and_the_order(folder: Path) -> None:
     test = named_reader.read(CIFAR10, "test", folder)
-    other_label = dataclasses.replace(test, labels=np.roll(test.labels, 1))
+    other_label = dataclasses.replace(test, labels=np.roll(test.targets, 1))
     other_pixels = dataclasses.replace(
-        named_reader.read(CIFAR10, "train", folder).select(np.arange(10)), labels=test.labels
+        named_reader.read(CIFAR10, "train", folder).select(np.arange(10)), labels=test.targets
     )
     other_order = test.select(np.arange(10)[::-1])
-    assert len({split.manifest for split in (test, other_label, other_pixels, other_order)}) == 4
+    assert len({split.fingerprint for split in (test, other_label, other_pixels, other_order)}) == 4
 
 
 def test_a_pass_over_the_images_leaves_the_manifest_behind(folder: Path, monkeypatch) -> None:
     test = named_reader.read(CIFAR10, "test", folder)
     test.array(8)
     monkeypatch.setattr(decoding, "read_image", None)  # nothing is decoded again
-    assert len(test.manifest) == 64
+    assert len(test.fingerprint) == 64
 
 
 def test_an_array_of_the_same_size_is_the_pixels(folder: Path) -> None:
@@ -223,22 +223,22 @@ def test_an_array_of_another_size_is_resized_by_the_shorter_side_and_centred(tmp
 def test_a_held_out_slice_and_the_rest_make_the_whole_without_overlap(folder: Path) -> None:
     train = named_reader.read(CIFAR10, "train", folder)
     rest, held = train.hold_out(0.5, seed=0)
-    positions = [*rest.rows.positions, *held.rows.positions]
+    positions = [*rest.encoded.positions, *held.encoded.positions]
     assert len(rest) == len(held) == 10
     assert sorted(positions) == list(range(20))
-    assert sorted(held.labels) == list(range(10))  # one of each class
+    assert sorted(held.targets) == list(range(10))  # one of each class
 
 
 def test_a_held_out_slice_depends_on_the_seed_alone(folder: Path) -> None:
     train = named_reader.read(CIFAR10, "train", folder)
-    first, again, other = (train.hold_out(0.5, seed=seed)[1].rows.positions.tolist() for seed in (0, 0, 1))
+    first, again, other = (train.hold_out(0.5, seed=seed)[1].encoded.positions.tolist() for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_a_selection_keeps_image_and_label_together(folder: Path) -> None:
     chosen = named_reader.read(CIFAR10, "test", folder).select(np.array([4, 2]))
-    assert chosen.labels.tolist() == [4, 2]
-    assert (np.asarray(chosen.rows[1]) == pictures(30)[22]).all()
+    assert chosen.targets.tolist() == [4, 2]
+    assert (np.asarray(chosen.encoded[1]) == pictures(30)[22]).all()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 1.0, -1.0, 1.5])
@@ -388,9 +388,9 @@ def test_the_hub_is_asked_for_the_pinned_revision_and_the_domain_is_kept(monkeyp
     monkeypatch.setattr(library, "load_dataset", lambda *args, **named: asked.append((args, named)) or table)
     test = named_reader.read(CLIPART, "test")
     assert asked == [(("wltjr1007/DomainNet", None), {"revision": CLIPART.revision, "split": "test"})]
-    assert test.labels.tolist() == [6]
+    assert test.targets.tolist() == [6]
     with pytest.raises(VtzooError, match="unreadable image wltjr1007/DomainNet:test#1"):
-        test.manifest  # noqa: B018
+        test.fingerprint  # noqa: B018
 
 
 def test_the_hub_is_asked_for_both_splits_that_flowers102_trains_on(monkeypatch) -> None:
@@ -462,5 +462,5 @@ def test_real_images_are_32_pixels_and_their_mean_is_near_the_row_s(name: str, r
     row = datasets.find(name)
     test = named_reader.read(row, "test", real_data(name)).select(np.arange(1000))
     pixels = test.array(32)
-    assert test.rows[0].size == (32, 32)
+    assert test.encoded[0].size == (32, 32)
     assert np.abs(pixels.mean(axis=(0, 2, 3)) / 255 - row.mean).max() < 0.02

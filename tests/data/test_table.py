@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vtzoo.data.read import read_images
 
-from vtzoo.data import collection, labels, table
-from vtzoo.data.found import HELD, TEST, TRAIN
+from vtzoo.data import labels
 from vtzoo.errors import VtzooError
 
 Make = Callable[..., Path]
@@ -30,18 +30,18 @@ def make(tmp_path: Path, photo: Callable[[], bytes]) -> Make:
 
 def failure(file: Path, **columns: str) -> VtzooError:
     with pytest.raises(VtzooError) as caught:
-        table.find(file, **columns)
+        read_table(file, **columns)
     assert "\n" not in caught.value.message
     return caught.value
 
 
 def test_paths_start_at_the_folder_of_the_csv_and_labels_are_names(make: Make, tmp_path: Path) -> None:
-    found = table.find(make(f"path,label\n0.png,NA\n./1.png, dog \n{tmp_path / '2.png'},NA\n"))
+    found = read_table(make(f"path,label\n0.png,NA\n./1.png, dog \n{tmp_path / '2.png'},NA\n"))
     assert found.classes == ("NA", "dog")
     assert found.targets.tolist() == [0, 1, 0]
     assert found.targets.dtype == np.int64
-    assert [found.rows.name(index) for index in range(3)] == [str(tmp_path / f"{number}.png") for number in range(3)]
-    assert found.rows[2].size == (8, 8)
+    assert [found.encoded.name(index) for index in range(3)] == [str(tmp_path / f"{number}.png") for number in range(3)]
+    assert found.encoded[2].size == (8, 8)
 
 
 @pytest.mark.parametrize("header", ["image,category", "File, Class", "filename,labels", "classes,IMG,note"])
@@ -49,44 +49,44 @@ def test_usual_names_of_columns_are_known_in_any_order_and_case(make: Make, head
     line = {"note": "?", "path": "0.png"}
     cells = ["0.png" if name.strip().lower() in ("image", "file", "filename", "img") else line.get(name, "cat")
              for name in header.split(",")]  # fmt: skip
-    found = table.find(make(f"{header}\n{','.join(cells)}\n"))
+    found = read_table(make(f"{header}\n{','.join(cells)}\n"))
     assert found.classes == ("cat",)
-    assert found.rows.name(0).endswith("0.png")
+    assert found.encoded.name(0).endswith("0.png")
 
 
 def test_columns_may_be_named(make: Make) -> None:
-    found = table.find(make("photo,label,kind\n0.png,x,cat\n1.png,y,dog\n"), image_column="photo", label_column="kind")
+    found = read_table(make("photo,label,kind\n0.png,x,cat\n1.png,y,dog\n"), image_column="photo", label_column="kind")
     assert found.classes == ("cat", "dog")
 
 
 def test_several_labels_of_an_image_are_all_there_and_the_other_classes_are_not(make: Make) -> None:
-    found = table.find(make("path,labels\n0.png,cat; dog\n1.png,bird\n2.png,\n"))
+    found = read_table(make("path,labels\n0.png,cat; dog\n1.png,bird\n2.png,\n"))
     assert found.classes == ("bird", "cat", "dog")
     assert found.targets.dtype == np.float32
     assert np.array_equal(found.targets, [[0, 1, 1], [1, 0, 0], [NAN, NAN, NAN]], equal_nan=True)
 
 
 def test_what_a_mask_does_not_name_is_unknown(make: Make) -> None:
-    found = table.find(make("path,labels,mask\n0.png,cat,cat;dog\n1.png,bird,\n2.png,,dog\n3.png,cat,bird\n"))
+    found = read_table(make("path,labels,mask\n0.png,cat,cat;dog\n1.png,bird,\n2.png,,dog\n3.png,cat,bird\n"))
     assert found.classes == ("bird", "cat", "dog")
     expected = [[NAN, 1, 0], [1, 0, 0], [NAN, NAN, 0], [0, 1, NAN]]
     assert np.array_equal(found.targets, expected, equal_nan=True)
 
 
 def test_a_column_a_class_keeps_its_order_and_empty_cells_are_unknown(make: Make) -> None:
-    found = table.find(make("path,split,wet,cold\n0.png,train,1,0\n1.png,val,,yes\n2.png,train,No,1.0\n"))
+    found = read_table(make("path,split,wet,cold\n0.png,train,1,0\n1.png,val,,yes\n2.png,train,No,1.0\n"))
     assert found.classes == ("wet", "cold")
     assert np.array_equal(found.targets, [[1, 0], [NAN, 1], [0, 1]], equal_nan=True)
-    assert found.parts.tolist() == [TRAIN, HELD, TRAIN]
+    assert found.splits.tolist() == ["train", "val", "train"]
 
 
 def test_a_split_column_says_train_val_or_test_and_empty_is_train(make: Make) -> None:
-    found = table.find(make("path,label,split\n0.png,a,Train\n1.png,a,valid\n2.png,b,test\n3.png,b,\n"))
-    assert found.parts.tolist() == [TRAIN, HELD, TEST, TRAIN]
+    found = read_table(make("path,label,split\n0.png,a,Train\n1.png,a,valid\n2.png,b,test\n3.png,b,\n"))
+    assert found.splits.tolist() == ["train", "val", "test", "train"]
 
 
 def test_a_byte_order_mark_blank_lines_and_crlf_are_no_trouble(make: Make) -> None:
-    found = table.find(make('path,label\r\n\r\n0.png,"a, b"\r\n,\r\n1.png,c\r\n', "utf-8-sig"))
+    found = read_table(make('path,label\r\n\r\n0.png,"a, b"\r\n,\r\n1.png,c\r\n', "utf-8-sig"))
     assert found.classes == ("a, b", "c")
 
 
@@ -95,21 +95,21 @@ def test_non_ascii_names_are_found_composed_or_decomposed(make: Make, tmp_path: 
     file = make(f"path,label\n{composed}.png,{composed}\n{decomposed}.jpg,{decomposed}\n0.png,冬\n")
     (tmp_path / f"{decomposed}.png").write_bytes((tmp_path / "0.png").read_bytes())
     (tmp_path / f"{composed}.jpg").write_bytes((tmp_path / "1.png").read_bytes())
-    found = table.find(file)
+    found = read_table(file)
     assert found.classes == (composed, "冬")
-    assert [image.size for image in found.rows] == [(8, 8)] * 3
+    assert [image.size for image in found.encoded] == [(8, 8)] * 3
 
 
 def test_a_line_that_repeats_another_counts_once_with_a_note(make: Make) -> None:
     file = make("path,label\n0.png,a\n./0.png,a\n1.png,b\n")
-    found = table.find(file)
-    assert len(found.rows) == 2
+    found = read_table(file)
+    assert len(found.encoded) == 2
     assert found.notes == (f"1 line of {file} repeats others, and counts once",)
 
 
 def test_an_image_without_a_label_is_left_out_with_a_note(make: Make, tmp_path: Path) -> None:
-    found = collection.read(make("path,label\n0.png,a\n1.png,a\n2.png,b\n3.png,b\n4.png,\n5.png, \n"))
-    assert len(found.train) + len(found.held) == 4
+    found = read_images(make("path,label\n0.png,a\n1.png,a\n2.png,b\n3.png,b\n4.png,\n5.png, \n"))
+    assert len(found.train) + len(found.val) == 4
     told = f"2 images have no label: {tmp_path / '4.png'}, {tmp_path / '5.png'}; left out (an empty cell is unknown)"
     assert told in found.notes
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFont
 from sklearn.metrics import confusion_matrix
 
-from vtzoo.data.decoding import Rows
+from vtzoo.data.encoded_images import EncodedImages
 from vtzoo.evaluate import charts, contact_sheet, fonts
 from vtzoo.evaluate.calibration import reliability
 
@@ -101,13 +101,15 @@ def test_the_reliability_diagram_draws_empty_bins_too() -> None:
 # Contact sheets
 
 
-def some_rows(*colours: tuple[int, int, int], size: tuple[int, int] = (16, 8)) -> Rows:
+def some_rows(*colours: tuple[int, int, int], size: tuple[int, int] = (16, 8)) -> EncodedImages:
     encoded = []
     for colour in colours:
         stream = io.BytesIO()
         Image.new("RGB", size, colour).save(stream, "PNG")
         encoded.append({"bytes": stream.getvalue(), "path": None})
-    return Rows(encoded=pyarrow.chunked_array([encoded]), positions=np.arange(len(colours)), origin="photo {}".format)
+    return EncodedImages(
+        stored=pyarrow.chunked_array([encoded]), positions=np.arange(len(colours)), origin="photo {}".format
+    )
 
 
 def test_images_are_shown_in_the_order_that_is_asked_for() -> None:

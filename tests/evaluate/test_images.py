@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
+from vtzoo.data.read import read_images
 
-from vtzoo.data import collection, named
+from vtzoo.data import named
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import images as subject
 from vtzoo.evaluate.images import Request, Subject
@@ -37,7 +38,7 @@ def failure(*arguments: Any, **settings: Any) -> VtzooError:
 
 
 def names(found: Subject) -> list[str]:
-    return ["/".join(Path(found.rows.name(index)).parts[-3:]) for index in range(len(found))]
+    return ["/".join(Path(found.encoded.name(index)).parts[-3:]) for index in range(len(found))]
 
 
 # Which images
@@ -102,12 +103,12 @@ def test_test_images_that_are_in_train_too_are_measured_on(photos: Photos) -> No
 
 def test_a_model_is_not_measured_on_the_images_that_it_was_fine_tuned_on(photos: Photos) -> None:
     root = photos(cat=[1] * 10, dog=[0] * 10)
-    learnt = collection.read(root, seed=3)
-    result = {"dataset": "photos", "split": "validation", "seed": 3, "train_manifest": learnt.train.manifest}
+    learnt = read_images(root, seed=3)
+    result = {"dataset": "photos", "split": "validation", "seed": 3, "train_manifest": learnt.train.fingerprint}
     found = find(root, result=result)
     assert found.split == "val"
     assert found.stored is not None
-    assert found.stored.manifest == learnt.held.manifest
+    assert found.stored.manifest == learnt.val.manifest
     assert found.described.endswith("when the model was fine-tuned on the rest: its weights were chosen by them")
     assert find(root, result=result | {"train_manifest": "of other images"}).split == "all"
 
@@ -168,7 +169,7 @@ def table(tmp_path: Path, paint: Callable[..., Path]) -> Callable[[str], Path]:
 
 def test_columns_are_matched_by_name_and_what_the_data_do_not_say_is_unknown(table: Callable[..., Path]) -> None:
     found = find(table("cat,dog", "1,0", "0,1", ",1", "1,", "0,0", "1,1"), multi=True)
-    assert found.multi
+    assert found.multi_label
     expected = [[0, 1, np.nan], [1, 0, np.nan], [1, np.nan, np.nan], [np.nan, 1, np.nan], [0] * 2 + [np.nan]]
     assert np.array_equal(found.targets[:5], expected, equal_nan=True)
 
@@ -179,7 +180,7 @@ def test_an_image_that_has_a_class_which_the_model_lacks_is_strange_and_one_that
     data = table("cat,dog,yak", "1,0,0", "0,1,1", "1,1,", "0,0,0", ",,0")
     assert "lacks 1 of the 3 classes" in failure(data, multi=True).message
     found = find(data, multi=True, skip_unknown=True)
-    assert [Path(found.rows.name(index)).stem for index in range(len(found))] == ["0", "2", "3"]
+    assert [Path(found.encoded.name(index)).stem for index in range(len(found))] == ["0", "2", "3"]
     assert found.unknown == 2
 
 

@@ -11,7 +11,8 @@ import pyarrow
 import pytest
 from PIL import Image
 
-from vtzoo.data.named_reader import Rows, Split
+from vtzoo.data.encoded_images import EncodedImages
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import reproduce as metrics
@@ -21,15 +22,15 @@ from vtzoo.evaluate.reproduce import Metrics, evaluate, reproduce
 NAMES = tuple(f"class {number}" for number in range(10))
 
 
-def a_split(sizes: list[int], names: tuple[str, ...] = NAMES) -> Split:
+def a_split(sizes: list[int], names: tuple[str, ...] = NAMES) -> LabelledImages:
     """Grey squares of these sizes, each as bright as its label, which counts up from 0."""
     encoded = []
     for label, size in enumerate(sizes):
         stream = io.BytesIO()
         Image.new("RGB", (size, size), (label, label, label)).save(stream, "PNG")
         encoded.append({"bytes": stream.getvalue(), "path": None})
-    rows = Rows(encoded=pyarrow.chunked_array([encoded]), positions=np.arange(len(sizes)), origin=str)
-    return Split(labels=np.arange(len(sizes)), label_names=names, rows=rows)
+    rows = EncodedImages(stored=pyarrow.chunked_array([encoded]), positions=np.arange(len(sizes)), origin=str)
+    return LabelledImages(labels=np.arange(len(sizes)), label_names=names, rows=rows)
 
 
 class Reader:
@@ -56,7 +57,7 @@ def test_a_perfect_reader_scores_one_on_every_image() -> None:
     split = a_split([8] * 10)
     found = evaluate(Reader(), split)
     assert (found.top1, found.top5, found.images) == (1.0, 1.0, 10)
-    assert found.manifest == split.manifest
+    assert found.manifest == split.fingerprint
     assert found.seconds > 0
 
 
@@ -121,10 +122,10 @@ def test_an_answer_that_is_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_an_unreadable_image_of_the_split_is_refused_by_name() -> None:
     split = a_split([8] * 3)
-    encoded = [*split.rows.encoded.to_pylist()[:2], {"bytes": b"no image", "path": None}]
-    rows = Rows(encoded=pyarrow.chunked_array([encoded]), positions=np.arange(3), origin=str)
+    encoded = [*split.encoded.encoded.to_pylist()[:2], {"bytes": b"no image", "path": None}]
+    rows = EncodedImages(stored=pyarrow.chunked_array([encoded]), positions=np.arange(3), origin=str)
     with pytest.raises(VtzooError, match="unreadable image 2: the image of 8 bytes is not an image"):
-        evaluate(Reader(), Split(labels=split.labels, label_names=NAMES, rows=rows))
+        evaluate(Reader(), LabelledImages(labels=split.targets, label_names=NAMES, rows=rows))
 
 
 # Measured again, and compared with what the card says

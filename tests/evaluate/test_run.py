@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vtzoo.data.read import read_images
 
-from vtzoo.data import collection
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import run as assessing
 from vtzoo.evaluate.images import Request
@@ -44,7 +44,7 @@ def test_json_begins_with_the_accuracies_and_says_which_images_gave_them(pets: t
 def test_the_manifest_of_a_given_split_is_that_of_the_collection(photos: Photos, sees: type) -> None:
     root = photos(**{"train/cat": [1] * 4, "train/dog": [0] * 4, "val/cat": [1], "val/dog": [0]})
     found = of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), {})
-    assert found.manifest == collection.read(root).held.manifest
+    assert found.manifest == read_images(root).val.manifest
 
 
 def test_an_accuracy_is_of_the_images_that_can_be_read(photos: Photos, sees: type) -> None:

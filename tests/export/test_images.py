@@ -86,8 +86,8 @@ def test_a_certificate_counts_what_is_right_on_the_evaluation_split(folder: Path
     certificate = export_model(folder, tmp_path / "a.onnx", images=30, data=data)
     split = named_reader.read(named.find("cifar10"), "test", data)
     assert (certificate.images, certificate.source) == (30, "the test split of cifar10")
-    assert certificate.manifest == split.manifest
-    right = load.load(folder, backend="torch")(split.array(32)).argmax(1) == split.labels
+    assert certificate.manifest == split.fingerprint
+    right = load.load(folder, backend="torch")(split.array(32)).argmax(1) == split.targets
     assert certificate.torch_top1 == certificate.onnx_top1 == right.mean()
 
 

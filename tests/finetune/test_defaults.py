@@ -9,10 +9,9 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from vtzoo.data.read import read_images
 
 from vtzoo import models
-from vtzoo.data import collection
-from vtzoo.data.collection import Collection
 from vtzoo.errors import VtzooError
 from vtzoo.finetune.defaults import Wishes, batch_size, complete, plan
 from vtzoo.finetune.pretrained import open_source
@@ -25,7 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def job(tiny_source: Path, people: Path) -> Job:
-    return prepare(tiny_source, collection.read(people), device="cpu")
+    return prepare(tiny_source, read_images(people), device="cpu")
 
 
 def of(job: Job, images: int, multi: bool = False, **wishes: Any) -> Recipe:
@@ -103,7 +102,7 @@ def folder(path: Path, architecture: str, size: int | list[int], **arguments: An
 def test_timms_weights_localize_in_the_last_grid_of_four_cells_or_more_with_the_papers_weight(
     architecture: str, size: int, arguments: dict[str, Any], weight: float, stage: int, people: Path, tmp_path: Path
 ) -> None:
-    job = prepare(folder(tmp_path / "it", architecture, size, **arguments), collection.read(people), device="cpu")
+    job = prepare(folder(tmp_path / "it", architecture, size, **arguments), read_images(people), device="cpu")
     assert job.recipe.drloc
     assert (job.recipe.drloc.weight, job.recipe.drloc.pairs, job.recipe.drloc.stage) == (weight, 64, stage)
     assert not job.reused
@@ -115,7 +114,7 @@ def test_a_model_without_a_large_enough_grid_is_fine_tuned_without_localization_
     people: Path, tmp_path: Path
 ) -> None:
     source = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
-    job = prepare(source, collection.read(people), device="cpu")
+    job = prepare(source, read_images(people), device="cpu")
     assert job.recipe.drloc is None
     assert "localization: none" in [*job.sentences()]
 
@@ -129,7 +128,7 @@ def refused(source: Path | str, found: Collection) -> str:
 def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = collection.read(people)
+    found = read_images(people)
     assert "is a graph, whose weights cannot be trained" in refused("model.onnx", found)
     wide = folder(tmp_path / "wide", "resnet18", [32, 64])
     told = "takes images of 32 x 64 pixels, and training makes squares | say which: --image-size 32"
@@ -170,7 +169,7 @@ def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weig
 
 def test_a_model_is_fine_tuned_at_another_size_which_is_said(people: Path, tmp_path: Path) -> None:
     path = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
-    job = prepare(path, collection.read(people), wishes=Wishes(image_size=64), device="cpu")
+    job = prepare(path, read_images(people), wishes=Wishes(image_size=64), device="cpu")
     assert (job.recipe.model.image_size, job.config()["model_args"]["img_size"]) == (64, 64)
     assert job.config()["pretrained_cfg"]["input_size"] == [3, 64, 64]
     assert job.recipe.drloc  # 4 x 4 cells, and 2 x 2 at its own size
@@ -198,13 +197,13 @@ def test_a_size_that_a_model_cannot_take_is_refused_in_a_sentence(
 def test_a_source_without_weights_is_refused_in_a_sentence(people: Path, tmp_path: Path) -> None:
     source = folder(tmp_path / "it", "resnet18", 32)
     (source / "model.safetensors").unlink()
-    assert "cannot read" in refused(source, collection.read(people))
+    assert "cannot read" in refused(source, read_images(people))
 
 
 def test_a_model_that_cannot_become_a_graph_is_refused_before_it_is_trained(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = prepare(folder(tmp_path / "it", "resnet18", 64), collection.read(people), device="cpu")
+    job = prepare(folder(tmp_path / "it", "resnet18", 64), read_images(people), device="cpu")
     monkeypatch.setattr(job.joint.model, "forward_features", lambda images: images if images.sum() > 0 else -images)
     with pytest.raises(VtzooError, match="resnet18 cannot be exported to ONNX"):
         finetune(job, tmp_path / "run")
@@ -216,6 +215,6 @@ def test_a_source_whose_recipe_is_of_another_kind_goes_without_it(
 ) -> None:
     source = folder(tmp_path / "it", "resnet18", 64)
     (source / "recipe.toml").write_text("steps = 3\n")
-    job = prepare(source, collection.read(people), device="cpu")
+    job = prepare(source, read_images(people), device="cpu")
     assert job.source.recipe is None
     assert "is fine-tuned without what its recipe says" in caplog.text

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from vtzoo.data.read import read_images
 
 from vtzoo import models
-from vtzoo.data import collection
 from vtzoo.errors import VtzooError
 from vtzoo.finetune import linear_probe
 from vtzoo.finetune.defaults import Wishes
@@ -78,7 +78,7 @@ def test_several_classes_are_fitted_to_what_is_known(blobs: Callable[[int], Blob
 @pytest.fixture
 def tuned(tiny_source: Path, people: Path) -> Any:
     """The job of fitting the head alone."""
-    return prepare(tiny_source, collection.read(people), wishes=Wishes(head_only=True), device="cpu")
+    return prepare(tiny_source, read_images(people), wishes=Wishes(head_only=True), device="cpu")
 
 
 def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_sources(

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
+from vtzoo.data.read import read_images
 
 from vtzoo import cards
 from vtzoo.base import files
-from vtzoo.data import collection, named
-from vtzoo.data.collection import Collection, Labelled
+from vtzoo.data import named
 from vtzoo.data.transform import prepare as prepared
 from vtzoo.errors import VtzooError
 from vtzoo.finetune import run as tuning
@@ -40,7 +40,7 @@ Trained = tuple[Path, dict[str, Any], Job]
 @pytest.fixture(scope="module")
 def found(people: Path) -> Collection:
     """Thirty training images, six validation images and twelve test images of three classes."""
-    return collection.read(people)
+    return read_images(people)
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +97,13 @@ def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain
     trained: Trained, found: Collection
 ) -> None:
     out, result, _ = trained
-    assert (len(found.train), len(found.held)) == (result["train_images"], result["held_images"])
+    assert (len(found.train), len(found.val)) == (result["train_images"], result["held_images"])
     assert result["split"] == "test"
     model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     mean, std = (torch.tensor(named.find("cifar10").__dict__[name]).view(3, 1, 1) for name in ("mean", "std"))
     assert found.test
-    for part, prefix in ((found.test, ""), (found.held, "held_")):
-        pixels = [np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)) for image in part.rows]
+    for part, prefix in ((found.test, ""), (found.val, "held_")):
+        pixels = [np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)) for image in part.encoded]
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
             answers = model((images - mean) / std).argmax(1).numpy()
@@ -214,7 +214,7 @@ def several(found: Collection) -> Collection:
         return replace(part, targets=targets)
 
     assert found.test
-    train, held, test = (labelled(part) for part in (found.train, found.held, found.test))
+    train, held, test = (labelled(part) for part in (found.train, found.val, found.test))
     return replace(found, multi=True, train=train, held=held, test=test)
 
 
@@ -232,7 +232,7 @@ def test_several_classes_an_image_are_learned_from_what_is_known(
     test = several(found).test
     assert test
     logits = load.load(tmp_path / "run", backend="torch", device="cpu").run(
-        np.stack([prepared(image, job.source.preprocess) for image in test.rows])
+        np.stack([prepared(image, job.source.preprocess) for image in test.encoded])
     )[0]
     known = ~np.isnan(test.targets)
     expected = [
@@ -249,7 +249,7 @@ def test_unreadable_images_are_named_and_left_out_on_demand(tiny_source: Path, p
         for number in range(count):
             broken = (people / part / "青" / f"Bild {number}.png").read_bytes()[: 300 + number]
             (tmp_path / "photos" / part / "grün" / f"kaputt {number}.png").write_bytes(broken)
-    found = collection.read(tmp_path / "photos")
+    found = read_images(tmp_path / "photos")
     with pytest.raises(VtzooError, match="kaputt") as raised:
         finetune(job_of(tiny_source, found, epochs=2), tmp_path / "a")
     assert "--skip-bad leaves them out" in text(raised)

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from vtzoo.data.read import read_images
 
-from vtzoo.data import collection
-from vtzoo.data.collection import Collection
 from vtzoo.finetune import run as tuning
 from vtzoo.finetune.defaults import Wishes, complete
 from vtzoo.finetune.run import finetune
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("unfinished")
 @pytest.fixture(scope="module")
 def found(people: Path) -> Collection:
     """Thirty training images, six validation images and twelve test images of three classes."""
-    return collection.read(people)
+    return read_images(people)
 
 
 @pytest.fixture

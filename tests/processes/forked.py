@@ -1,44 +1,58 @@
-"""Python processes that start with torch imported, forked from one that has it: to import it takes them seconds each.
+"""Python processes that start with torch imported, forked from a process that has torch: an import takes seconds.
 
-`Python` is that process; called like `python` with arguments, it gives what `subprocess.run` would. Only torch and what
-it needs is there before: huggingface_hub reads its variables where it is imported, and timm imports it. What is to be
-measured or killed, or must not find torch, is started with `subprocess` instead.
+`Python` is that process; called like `python` with arguments, it gives what `subprocess.run` would. By default it has
+torch alone: huggingface_hub reads its variables where it is imported, and timm imports it. What is to be measured, or
+must not find torch, is started with `subprocess` instead.
 """
 
 import atexit
 import gc
+import importlib
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 LARGEST = 1 << 20  # bytes of a command with its environment
 
 
 class Python:
-    """Runs Python commands, one after another. `-c PROGRAM` and `-m MODULE` are understood, each with arguments."""
+    """Runs Python commands, one after another: `-c PROGRAM`, `-m MODULE` and a script's path, each with arguments.
 
-    def __init__(self) -> None:
+    The processes have `modules` imported, and were started with the variables of `environment`.
+    """
+
+    def __init__(self, *modules: str, **environment: str) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, __file__, str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=os.environ | {"PYTHONPATH": ""})
+            command = [sys.executable, __file__, str(theirs.fileno()), *modules]
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], env=os.environ | {"PYTHONPATH": ""} | environment,
+                start_new_session=True,
+            )  # fmt: skip
         self._socket = ours
 
     def __call__(
-        self, *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 120
-    ) -> "subprocess.CompletedProcess[str]":
-        """How a command ended, and what it printed; it has no stdin. One that takes longer ends this process too."""
-        words = list(map(str, arguments))
-        order = {"words": words, "env": dict(os.environ if env is None else env), "cwd": str(cwd or Path.cwd())}
+        self, *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 120,
+        kill_after: float | None = None,
+    ) -> "subprocess.CompletedProcess[str]":  # fmt: skip
+        """How a command ended, and what it printed; it has no stdin. One that takes longer ends this process too.
+
+        `kill_after` is in seconds; the command is killed with SIGKILL then.
+        """
+        words, variables = list(map(str, arguments)), dict(os.environ if env is None else env)
+        order = {"words": words, "env": variables, "cwd": str(cwd or Path.cwd()), "kill_after": kill_after}
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
             self._socket.settimeout(timeout)
             socket.send_fds(self._socket, [json.dumps(order).encode()], [out.fileno(), errors.fileno()])
@@ -54,9 +68,10 @@ class Python:
         return subprocess.CompletedProcess([sys.executable, *words], code, *told)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and what it runs."""
         self._socket.close()
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
@@ -66,9 +81,9 @@ def serve(orders: socket.socket) -> tuple[list[str], dict[str, str]]:
         content, descriptors, *_ = socket.recv_fds(orders, LARGEST, 2)
         if not content:
             raise SystemExit
+        order = json.loads(content)
         if (child := os.fork()) == 0:
             orders.close()
-            order = json.loads(content)
             for number, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), *descriptors]):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
@@ -78,19 +93,26 @@ def serve(orders: socket.socket) -> tuple[list[str], dict[str, str]]:
             return order["words"], order["env"]
         for descriptor in descriptors:
             os.close(descriptor)
+        if order["kill_after"] is not None:  # by the only process that can know that the number is still the child's
+            time.sleep(order["kill_after"])
+            os.kill(child, signal.SIGKILL)
         orders.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def run(words: list[str], env: dict[str, str]) -> None:
     """Run a command as the interpreter would."""
-    switch, what, *arguments = words
+    first, *arguments = words
     sys.path[:1] = ["", *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv = [switch, *arguments]
-    if switch == "-m":
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    if first not in ("-c", "-m"):
+        sys.argv = words
+        runpy.run_path(first, run_name="__main__")
+        return
+    sys.argv = [first, *arguments[1:]]
+    if first == "-m":
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     else:
         main = sys.modules["__main__"] = types.ModuleType("__main__")
-        exec(compile(what, "<string>", "exec"), vars(main))
+        exec(compile(arguments[0], "<string>", "exec"), vars(main))
 
 
 def run_and_end(words: list[str], env: dict[str, str]) -> None:
@@ -116,5 +138,7 @@ def run_and_end(words: list[str], env: dict[str, str]) -> None:
 if __name__ == "__main__":
     import torchvision  # noqa: F401 - torch, and what timm would import it for
 
+    for name in sys.argv[2:]:
+        importlib.import_module(name)
     gc.freeze()  # collections in children leave what they share alone
     run_and_end(*serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -3,35 +3,42 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Python
 from safetensors.torch import load_file
 
 from vtzoo.data import named
 from vtzoo.train import muon, run
 from vtzoo.train.distributed import World, together
 
-ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).with_name("ranks.py")
 OPTIMIZERS = ("adamw", "muon")
 TOLERANCE = 1e-4  # relative, of a loss: ranks add their gradients up in another order, over all twelve steps
 
+Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 
-def torchrun(ranks: int, *arguments: object, restarts: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Train with so many processes; they must end well."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone",
-        "--max-restarts", str(restarts), "--monitor-interval", "0.2", str(Path(__file__).with_name("ranks.py")),
-        *map(str, arguments),
-    ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done
+
+@pytest.fixture(scope="module")
+def torchrun(training_python: Python) -> Torchrun:
+    """Trains with so many processes, which must end well; torchrun forks them, so that none has to import torch."""
+
+    def torchrun(
+        ranks: int, *arguments: object, restarts: int = 0, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        command = [
+            "-m", "torch.distributed.run", "--run-path", "--start-method", "fork", "--nproc-per-node", ranks,
+            "--standalone", "--max-restarts", restarts, "--monitor-interval", 0.05, SCRIPT, *arguments,
+        ]  # fmt: skip
+        done = training_python(*command, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done
+
+    return torchrun
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
@@ -75,15 +82,15 @@ def alone(recipes: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.Te
 
 @pytest.mark.parametrize(("ranks", "parts", "optimizer"), [(2, 1, "adamw"), (2, 2, "muon")])
 def test_two_processes_have_the_losses_of_one(
-    ranks: int, parts: int, optimizer: str, recipes: dict[str, Path], tiny_data: Path, alone: dict[str, Path],
-    tmp_path: Path,
+    ranks: int, parts: int, optimizer: str, torchrun: Torchrun, recipes: dict[str, Path], tiny_data: Path,
+    alone: dict[str, Path], tmp_path: Path,
 ) -> None:  # fmt: skip
     torchrun(ranks, recipes[optimizer], tiny_data, tmp_path, PARTS=str(parts))
     assert_alike(tmp_path, alone[optimizer])
 
 
 def test_a_killed_rank_starts_again_at_the_checkpoint(
-    recipes: dict[str, Path], tiny_data: Path, alone: dict[str, Path], tmp_path: Path
+    torchrun: Torchrun, recipes: dict[str, Path], tiny_data: Path, alone: dict[str, Path], tmp_path: Path
 ) -> None:
     """With Muon, whose checkpoint has AdamW's moments too."""
     done = torchrun(2, recipes["muon"], tiny_data, tmp_path, 7, restarts=1)

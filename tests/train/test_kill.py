@@ -1,62 +1,43 @@
 """Real processes, really killed."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Python
 from safetensors.torch import load_file
 
-EPOCHS = 8  # of three steps, as in zygote.py
+EPOCHS = 5  # of three steps, as in zygote.py
 COLOURS = """color_jitter = 0.4
 rand_augment = { operations = 2, magnitude = 9.0, magnitude_std = 0.5, probability = 0.5 }
 """
-ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).with_name("zygote.py")
 
 
 class Trainer:
     """Starts a training process in a folder, and may kill it."""
 
-    def __init__(self, process: subprocess.Popen[str], source: Path, data: Path, whole: Path) -> None:
-        self.process, self.source, self.data, self.whole = process, source, data, whole
+    def __init__(self, python: Python, source: Path, data: Path, whole: Path) -> None:
+        self.python, self.source, self.data, self.whole = python, source, data, whole
         began = time.monotonic()
         assert self.train(whole) == 0
         self.seconds = time.monotonic() - began
 
-    def train(self, folder: Path, kill_after: float = 0, workers: int = 0) -> int:
+    def train(self, folder: Path, kill_after: float | None = None, workers: int = 0) -> int:
         """Train, or go on training, in `folder`; how the process ended: 0, or -9 where it was killed in time."""
-        assert self.process.stdin
-        assert self.process.stdout
-        order = *map(str, (self.source, self.data, folder)), kill_after, workers
-        self.process.stdin.write(f"{json.dumps(order)}\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Popen[str]"]:
-    """The process that forks those of training."""
-    command = [sys.executable, str(Path(__file__).with_name("zygote.py"))]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        cwd=tmp_path_factory.mktemp("zygote"),
-    ) as process:  # fmt: skip
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        yield process
+        done = self.python(SCRIPT, self.source, self.data, folder, workers, cwd=folder.parent, kill_after=kill_after)
+        assert done.returncode in (-signal.SIGKILL, 0), done.stderr
+        return done.returncode
 
 
 @pytest.fixture(scope="module", params=["train", "train with muon", "finetune"])
 def trainer(
-    request: pytest.FixtureRequest, zygote: "subprocess.Popen[str]", recipe_text: Callable[..., str], tiny_data: Path,
+    request: pytest.FixtureRequest, training_python: Python, recipe_text: Callable[..., str], tiny_data: Path,
     tiny_source: Path, people: Path, tmp_path_factory: pytest.TempPathFactory,
 ) -> Trainer:  # fmt: skip
     """Has trained to the end once."""
@@ -66,7 +47,7 @@ def trainer(
     )  # fmt: skip
     (folder / "recipe.toml").write_text(text.replace("flip = true\n", f"flip = true\n{COLOURS}"))
     what = (tiny_source, people) if request.param == "finetune" else (folder / "recipe.toml", tiny_data)
-    return Trainer(zygote, *what, folder / "whole")
+    return Trainer(training_python, *what, folder / "whole")
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
@@ -80,8 +61,7 @@ def killed_at_random(trainer: Trainer, folder: Path, seed: int) -> None:
     Every second one has its images decoded by two processes, before the kill and after it.
     """
     moment, workers = random.Random(seed).random() * trainer.seconds, 2 * (seed % 2)
-    status = trainer.train(folder, kill_after=moment, workers=workers)
-    assert status in (-signal.SIGKILL, 0)  # it may have been faster than the run that was timed
+    trainer.train(folder, kill_after=moment, workers=workers)  # it may be faster than the run that was timed
     assert trainer.train(folder, workers=workers) == 0
     assert len(lines(folder)) == 3 * EPOCHS
     assert lines(folder) == lines(trainer.whole)

@@ -18,6 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
 from vtzoo.train import checkpoint, loop, model_with_drloc
+from vtzoo.train.curves import draw_curves
 from vtzoo.train.log import Log
 from vtzoo.train.model_with_drloc import Joint
 from vtzoo.train.optim import learning_rate_at
@@ -73,7 +74,9 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tiny: Tiny, start: Starter, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run, with every source of randomness on."""
     folder = tmp_path_factory.mktemp("whole")
-    go(start(tiny()), tiny(), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vtzoo.training.log.draw_curves", draw_curves)
+        go(start(tiny()), tiny(), folder)
     return folder
 
 

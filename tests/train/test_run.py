@@ -86,7 +86,7 @@ def test_the_result_says_what_was_run_and_measured(trained: tuple[Path, dict[str
     train, test = (named_reader.read(named.find("cifar10"), split, tiny_data) for split in ("train", "test"))
     expected = {
         "name": "swin_t-drloc-cifar10", "dataset": "cifar10", "seed": 3, "steps": 6, "batch": 8, "train_images": 24,
-        "train_manifest": train.manifest, "train_skipped": 0, "processes": 1, "images": 20, "manifest": test.manifest,
+        "train_manifest": train.fingerprint, "train_skipped": 0, "processes": 1, "images": 20, "manifest": test.fingerprint,
         "recipe_sha256": identity(folder / "recipe.toml"),
     }  # fmt: skip
     assert {name: result[name] for name in expected} == expected
@@ -235,7 +235,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 def started(path: Path, out: Path, data: Path, fresh: loop.Run) -> bytes:
     """Put the checkpoint of a run of seed 0 on a folder of data into a folder."""
     out.mkdir()
-    manifest = named_reader.read(named.find("cifar10"), "train", data).manifest
+    manifest = named_reader.read(named.find("cifar10"), "train", data).fingerprint
     checkpoint.save(out / "checkpoint.safetensors", step=0, run=f"{identity(path)}/0/{manifest}", **fresh.parts())
     return (out / "checkpoint.safetensors").read_bytes()
 

@@ -10,9 +10,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from vtzoo.data.read import read_images
 
 from vtzoo import models
-from vtzoo.data import collection, named, named_reader
+from vtzoo.data import named, named_reader
 from vtzoo.errors import VtzooError
 from vtzoo.finetune import run as tuning
 from vtzoo.finetune.defaults import Wishes
@@ -113,7 +114,7 @@ def test_fine_tuning_leaves_the_whitening_as_it_was_trained(
 ) -> None:
     monkeypatch.setattr(tuning, "finish", lambda *_, facts, **__: facts)
     monkeypatch.setattr(SmallCNN, "whiten", None)
-    job = prepare(small_cnn, collection.read(people), wishes=Wishes(epochs=3), device="cpu")
+    job = prepare(small_cnn, read_images(people), wishes=Wishes(epochs=3), device="cpu")
     tuning.finetune(job, tmp_path / "run")
     before = load_file(small_cnn / "model.safetensors")
     after = load_file(tmp_path / "run" / "checkpoint.safetensors")

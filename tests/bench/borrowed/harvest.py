@@ -135,7 +135,7 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
     held = named_reader.read(named.find(recipe.dataset), "test", data)
     first = held.select(np.arange(min(run.PICTURES, len(held))))
     pictures = export.Pictures(
-        pixels=first.array(recipe.model.image_size), source=f"the test split of {recipe.dataset}", labels=first.labels
+        pixels=first.array(recipe.model.image_size), source=f"the test split of {recipe.dataset}", labels=first.targets
     )
     measured = ("top1", "top5", "images", "manifest")
     facts = {key: value for key, value in there.items() if key not in ("name", "dataset", "weights", *measured)}

@@ -67,7 +67,7 @@ def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict
     }  # fmt: skip
     if guide := open_teacher(recipe, teacher, torch.device("cpu")):
         known["teacher"] = guide.facts
-    config = run.describe(joint.model, recipe, dataset, training.label_names)
+    config = run.describe(joint.model, recipe, dataset, training.classes)
     return keep(
         joint.model, localizer, recipe, config, out=folder, facts=known, measure=partial(run.accuracy, held),
         device=device,

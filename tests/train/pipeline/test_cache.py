@@ -20,12 +20,12 @@ from safetensors.torch import safe_open
 
 from vtzoo.base.files import cache_folder
 from vtzoo.data import decoding
-from vtzoo.data.decoding import Split
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.train.pipeline import cache, memory_budget
 from vtzoo.train.pipeline.cache import NoRoomError, Stored, content_key, estimate, open_stored
 from vtzoo.train.pipeline.storage import Form, Nothing, Square, Whole
 
-MakeSplit = Callable[..., Split]
+MakeSplit = Callable[..., LabelledImages]
 Opener = Callable[..., Stored]
 SAME, MANY = [(6, 9)] * 20, [(6, 9), (30, 14), (5, 5), (40, 40), (3, 60)] * 4  # heights and widths
 LARGE = Whole(side=20)
@@ -42,7 +42,7 @@ def noise(extents: list[tuple[int, int]]) -> list[np.ndarray]:
     return [random.integers(0, 256, (*extent, 3), dtype=np.uint8) for extent in extents]
 
 
-def opened(split: Split, folder: Path, form: Form = LARGE, **options: object) -> Stored:
+def opened(split: LabelledImages, folder: Path, form: Form = LARGE, **options: object) -> Stored:
     return open_stored(split, form, name="tiny", folder=folder, **options)  # pyright: ignore[reportArgumentType]
 
 
@@ -61,11 +61,11 @@ def each(stored: Stored) -> list[np.ndarray]:
     return images
 
 
-def assert_right(stored: Stored, split: Split, form: Form = LARGE) -> None:
+def assert_right(stored: Stored, split: LabelledImages, form: Form = LARGE) -> None:
     """The images are those that the form makes of the split's, one after another, and the manifest is the split's."""
-    expected = [form.pixels(image) for image in split.rows]
+    expected = [form.pixels(image) for image in split.encoded]
     assert all(np.array_equal(one, other) for one, other in zip(each(stored), expected, strict=True))
-    assert stored.manifest == split.manifest
+    assert stored.manifest == split.fingerprint
 
 
 @pytest.fixture
@@ -110,11 +110,11 @@ def test_a_cache_is_a_plain_safetensors_file(
     split = make_split(noise(extents))
     opened(split, tmp_path)
     tensors = load_file(file_in(tmp_path))
-    images = [LARGE.pixels(image) for image in split.rows]
+    images = [LARGE.pixels(image) for image in split.encoded]
     assert np.array_equal(tensors["pixels"], join(images))
     assert np.array_equal(tensors["extents"], [image.shape[1:] for image in images])
     with safe_open(file_in(tmp_path), framework="pt") as file:
-        assert file.metadata()["manifest"] == split.manifest
+        assert file.metadata()["manifest"] == split.fingerprint
 
 
 def test_images_that_cannot_be_read_have_no_pixels_and_are_known_again(
@@ -125,8 +125,8 @@ def test_images_that_cannot_be_read_have_no_pixels_and_are_known_again(
     split, rest = make_split(images), np.delete(np.arange(20), [2, 19])
     first = opened(split, tmp_path)
     assert np.flatnonzero(~first.extents.any(1)).tolist() == [2, 19]
-    assert torch.equal(first.pixels, torch.stack([torch.from_numpy(LARGE.pixels(split.rows[i])) for i in rest]))
-    assert first.manifest == split.select(rest).manifest
+    assert torch.equal(first.pixels, torch.stack([torch.from_numpy(LARGE.pixels(split.encoded[i])) for i in rest]))
+    assert first.manifest == split.select(rest).fingerprint
     no_decoding()
     again = opened(split, tmp_path)
     assert torch.equal(again.extents, first.extents)
@@ -182,7 +182,7 @@ def test_the_key_depends_on_every_byte_label_form_and_version_and_on_the_order(
     split = make_split(images)
     key = content_key(split, LARGE)
     images[7][5, 8, 2] ^= 1
-    relabelled = Split(labels=np.roll(split.labels, 1), label_names=split.label_names, rows=split.rows)
+    relabelled = LabelledImages(labels=np.roll(split.targets, 1), label_names=split.classes, rows=split.encoded)
     order = np.arange(20)
     order[[3, 13]] = 13, 3  # of the same label
     others = [
@@ -203,9 +203,9 @@ def test_the_key_is_the_same_wherever_the_same_bytes_are_stored(make_split: Make
     split = make_split(noise(SAME))
     stored = [{"bytes": None, "path": str(tmp_path / f"{number}.png")} for number in range(20)]
     for number, row in enumerate(stored):
-        Path(row["path"] or "").write_bytes(split.rows.content(number) or b"")
-    rows = decoding.Rows(encoded=pyarrow.chunked_array([stored]), positions=np.arange(20), origin=str)
-    files = Split(labels=split.labels, label_names=split.label_names, rows=rows)
+        Path(row["path"] or "").write_bytes(split.encoded.content(number) or b"")
+    rows = decoding.EncodedImages(stored=pyarrow.chunked_array([stored]), positions=np.arange(20), origin=str)
+    files = LabelledImages(labels=split.targets, label_names=split.classes, rows=rows)
     assert content_key(files, LARGE) == content_key(split, LARGE)
     Path(stored[4]["path"] or "").unlink()
     assert content_key(files, LARGE) != content_key(split, LARGE)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vtzoo.data import decoding, named
-from vtzoo.data.decoding import Split
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.errors import VtzooError
 from vtzoo.train.pipeline import memory_budget
 from vtzoo.train.pipeline.batches import Batches, Facts, check_test_images, open_batches
@@ -23,7 +23,7 @@ STILL = Augmentation(
 BOX = RandomResizedCrop(scale=(0.5, 1.0), ratio=(1.0, 1.0))
 BROKEN = b"not an image"
 
-MakeSplit = Callable[..., Split]
+MakeSplit = Callable[..., LabelledImages]
 Opener = Callable[..., tuple[Batches, Facts]]
 
 
@@ -31,7 +31,7 @@ Opener = Callable[..., tuple[Batches, Facts]]
 def opened(tiny: Callable[..., Recipe], tmp_path: Path) -> Opener:
     """The batches of the tiny recipe at 16 px, with another augmentation and with any option."""
 
-    def open_with(split: Split, how: Augmentation = STILL, **options: object) -> tuple[Batches, Facts]:
+    def open_with(split: LabelledImages, how: Augmentation = STILL, **options: object) -> tuple[Batches, Facts]:
         chosen = {"dataset": ROW, "seed": 0, "device": CPU, "folder": tmp_path / "cache"} | options
         return open_batches(replace(tiny(), augmentation=how), split=split, **chosen)  # pyright: ignore
 
@@ -67,7 +67,7 @@ def test_without_augmentation_batches_show_the_squares_that_test_images_become(
 def test_facts_are_those_of_the_split(workers: int | None, opened: Opener, make_split: MakeSplit) -> None:
     split = make_split(noise(16))
     _, facts = opened(split, workers=workers)
-    assert facts == Facts(manifest=split.manifest, images=16, skipped=0)
+    assert facts == Facts(manifest=split.fingerprint, images=16, skipped=0)
 
 
 def test_images_are_decoded_by_the_first_run_alone(
@@ -135,12 +135,12 @@ def test_skipped_images_are_counted_and_the_others_keep_their_labels(
     split = make_split(images)
     batches, facts = opened(split, skip_bad=True, workers=workers)
     rest = split.select(np.delete(np.arange(18), [5, 11]))
-    assert facts == Facts(manifest=rest.manifest, images=16, skipped=2)
+    assert facts == Facts(manifest=rest.fingerprint, images=16, skipped=2)
     found = levels(batches)
     assert np.array_equal(np.stack([found[number] for number in range(16)]), rest.array(16))
     for step in range(2):
         batch = batches.batch(step)
-        assert batch.targets.argmax(1).tolist() == rest.labels[batch.chosen.numpy()].tolist()
+        assert batch.targets.argmax(1).tolist() == rest.targets[batch.chosen.numpy()].tolist()
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from vtzoo.data import named
-from vtzoo.data.decoding import Rows, Split
+from vtzoo.data.encoded_images import EncodedImages
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.errors import VtzooError
 from vtzoo.train.pipeline.batches import Batch, Batches
 from vtzoo.train.pipeline.crops import Crops
@@ -36,7 +37,7 @@ COUNT, SIZE, STEPS = 20, 14, 5  # images, pixels, steps an epoch
 
 
 @pytest.fixture(scope="module")
-def split(make_split: Callable[..., Split]) -> Split:
+def split(make_split: Callable[..., LabelledImages]) -> LabelledImages:
     """Images of medium levels, with a shorter side of 16 pixels at most."""
     random = np.random.default_rng(1)
     extents = [(16, 16 + number) if number % 2 else (10 + number % 7, 15) for number in range(COUNT)]
@@ -51,9 +52,9 @@ def batches(source: Workers | Pixels, how: Augmentation, accumulate: int = 1) ->
     )  # fmt: skip
 
 
-def stored(split: Split, how: Augmentation) -> Batches:
+def stored(split: LabelledImages, how: Augmentation) -> Batches:
     form = Crops.of(how, size=SIZE, flip=True).form
-    pixels = [torch.from_numpy(form.pixels(image)) for image in split.rows]
+    pixels = [torch.from_numpy(form.pixels(image)) for image in split.encoded]
     extents = torch.tensor([one.shape[1:] for one in pixels])
     return batches(Pixels(torch.cat([one.flatten() for one in pixels]), extents, CPU), how)
 
@@ -62,10 +63,10 @@ Decoded = Callable[..., Batches]
 
 
 @pytest.fixture
-def decoded(split: Split) -> Decoded:
+def decoded(split: LabelledImages) -> Decoded:
     """Batches decoded by processes, which end with them."""
 
-    def make(how: Augmentation, count: int = 2, rows: Rows = split.rows, accumulate: int = 1) -> Batches:
+    def make(how: Augmentation, count: int = 2, rows: EncodedImages = split.encoded, accumulate: int = 1) -> Batches:
         decoder = Decoder(rows, Crops.of(how, size=SIZE, flip=True), 3)
         return batches(Workers(decoder, count, CPU), how, accumulate)
 
@@ -101,14 +102,14 @@ def assert_same(one: Batch, other: Batch, levels: float = 0.0) -> None:
 
 @pytest.mark.parametrize("how", [SHIFTED, EVERYTHING], ids=["shifted", "everything"])
 def test_squares_give_the_batches_of_stored_images_bit_for_bit(
-    how: Augmentation, split: Split, decoded: Decoded
+    how: Augmentation, split: LabelledImages, decoded: Decoded
 ) -> None:
     kept, anew = stored(split, how), decoded(how)
     for step in range(2 * STEPS):
         assert_same(anew.batch(step), kept.batch(step))
 
 
-def test_boxes_give_the_batches_of_stored_images_to_two_levels_of_255(split: Split, decoded: Decoded) -> None:
+def test_boxes_give_the_batches_of_stored_images_to_two_levels_of_255(split: LabelledImages, decoded: Decoded) -> None:
     kept, anew = stored(split, ERASED), decoded(ERASED)
     for step in range(2 * STEPS):
         assert_same(anew.batch(step), kept.batch(step), levels=2)
@@ -148,12 +149,16 @@ def test_torchs_own_generator_does_not_move(decoded: Decoded) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_an_image_that_is_gone_in_a_later_epoch_is_named(split: Split, decoded: Decoded, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_in_a_later_epoch_is_named(
+    split: LabelledImages, decoded: Decoded, tmp_path: Path
+) -> None:
     files = [tmp_path / f"{number}.png" for number in range(COUNT)]
     for number, file in enumerate(files):
-        file.write_bytes(split.rows.content(number) or b"")
+        file.write_bytes(split.encoded.content(number) or b"")
     encoded = pyarrow.chunked_array([[{"bytes": None, "path": str(file)} for file in files]])
-    found = decoded(SHIFTED, rows=Rows(encoded=encoded, positions=np.arange(COUNT), origin=lambda row: files[row].name))
+    found = decoded(
+        SHIFTED, rows=EncodedImages(stored=encoded, positions=np.arange(COUNT), origin=lambda row: files[row].name)
+    )
     found.batch(0)
     files[6].unlink()
     assert failure(found).message.startswith("unreadable image 6.png: ")
@@ -190,8 +195,8 @@ def test_processes_end_at_once_with_the_batches_that_they_prepare(decoded: Decod
     assert not any(Path(f"/proc/{number}").exists() for number in ids)
 
 
-def test_what_runs_in_a_process_can_be_sent_to_it(split: Split) -> None:
-    decoder = Decoder(split.rows, Crops.of(ERASED, size=SIZE, flip=True), 3)
+def test_what_runs_in_a_process_can_be_sent_to_it(split: LabelledImages) -> None:
+    decoder = Decoder(split.encoded, Crops.of(ERASED, size=SIZE, flip=True), 3)
     sent = pickle.loads(pickle.dumps(decoder))
     request = Request(epoch=1, images=(3, 0))
     assert torch.equal(sent[request], decoder[request])
