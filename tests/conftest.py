@@ -65,7 +65,7 @@ def python() -> Iterator[Python]:
 @pytest.fixture(scope="session")
 def traced_once() -> Iterator[None]:
     """A model that is packaged is traced once, whatever its weights; each graph is verified with its own ones."""
-    from vtzoo import export
+    from vtzoo.export import run as export
 
     real, graphs = export.trace, {}
 

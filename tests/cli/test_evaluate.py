@@ -34,7 +34,7 @@ class Bright:
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four images of the day, one of them dark, and four of the night; and a model called `mine` that is measured."""
     monkeypatch.setattr(assessing, "load", Mock(return_value=Bright()))
-    monkeypatch.setattr(assessing.hub, "find", Mock(return_value=Mock(folder=tmp_path)))
+    monkeypatch.setattr(assessing.fetch, "find", Mock(return_value=Mock(folder=tmp_path)))
     random = np.random.default_rng(0)
     for name, values in {"day": (200, 210, 220, 20), "night": (10, 30, 40, 50)}.items():
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -48,7 +48,7 @@ def test_evaluate_prints_the_numbers_and_every_class_of_a_few(vt: Command, photo
     result = vt("evaluate", "-m", "mine", "--data", photos)
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0] == f"mine on all the images of {photos}, as it has no test or validation images"
+    assert lines[0] == f"mine on all the images of {photos}, as it has no test or val split"
     assert lines[1].startswith("  top-1                       87.50% (95% interval ")
     assert "top-5" not in result.stdout  # of two classes it says nothing
     assert "  images                      8" in lines

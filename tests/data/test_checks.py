@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vtzoo.data.read import read_images
 
 from vtzoo.data import checks
 from vtzoo.data.encoded_images import EncodedImages
+from vtzoo.data.folder import read_folder
 from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.read import read_images
 from vtzoo.errors import VtzooError
 
 Write = Callable[..., Path]
@@ -51,13 +52,10 @@ def test_images_are_told_by_their_first_bytes_alone(write: Write, monkeypatch: p
     for number, image in enumerate(root.glob("*/*.png")):
         image.write_bytes(image.read_bytes() + b"." * number)  # of no size that another has
     monkeypatch.setattr(EncodedImages, "content", lambda *_: pytest.fail("the whole file was read"))
-    rows = found.of_files([str(path) for path in sorted(root.glob("*/*.png"))])
-    kept, sizes = checks.usable(
-        found.Found(classes=("cat", "dog"), rows=rows, targets=np.array([0, 1]), parts=np.zeros(2, np.int8)), root
-    )
+    kept, sizes = checks.usable(read_folder(root), root)
     assert len(kept.encoded) == 2
     assert sizes.tolist() == [path.stat().st_size for path in sorted(root.glob("*/*.png"))]
-    assert checks.find_copies(rows, sizes).tolist() == [-1, -1]
+    assert checks.copies_of(kept.encoded, sizes).tolist() == [-1, -1]
 
 
 def test_where_no_image_can_be_read_that_is_an_error(write: Write) -> None:
@@ -87,10 +85,9 @@ def test_what_validation_has_is_left_out_of_train_and_what_test_has_of_both(writ
     assert read.test is not None
     assert len(read.test) == 12
     assert read.notes == (
-        f"3 images of train are in validation or test too, as {root / 'train/cat/1.png'} is "
+        f"3 images of train are in val or test too, as {root / 'train/cat/1.png'} is "
         f"{root / 'val/cat/copy.png'}: left out of train",
-        f"1 image of validation is in test too, as {root / 'val/dog/4.png'} is "
-        f"{root / 'test/dog/more.png'}: left out of validation",
+        f"1 image of val is in test too, as {root / 'val/dog/4.png'} is {root / 'test/dog/more.png'}: left out of val",
     )
 
 
@@ -100,7 +97,7 @@ def test_validation_images_that_are_all_in_test_give_way_to_a_drawn_slice(write:
     read = read_images(root)
     assert read.val_drawn
     assert all("/train/" in name for name in names(read.val))
-    assert "2 images of validation are in test too" in read.notes[0]
+    assert "2 images of val are in test too" in read.notes[0]
 
 
 def test_a_train_that_is_all_in_validation_is_refused(write: Write) -> None:
@@ -109,7 +106,7 @@ def test_a_train_that_is_all_in_validation_is_refused(write: Write) -> None:
     error = failure(root)
     assert error.message == f"no training images in {root}"
     assert error.hint is not None
-    assert error.hint.startswith("4 images of train are in validation or test too, as ")
+    assert error.hint.startswith("4 images of train are in val or test too, as ")
 
 
 def test_the_same_image_under_two_classes_is_said_and_kept(write: Write) -> None:
@@ -153,8 +150,8 @@ def test_a_class_with_one_image_stays_in_train_and_is_said(write: Write) -> None
 def test_a_class_that_only_validation_or_test_has_is_refused(write: Write) -> None:
     root = write({"train/cat": 2, "train/dog": 2, "val/cat": 1, "val/emu": 1, "val/yak": 1})
     error = failure(root)
-    assert error.message == "validation has 2 classes that train lacks: emu, yak"
-    assert error.hint == f"add images of them to train, or remove them from validation in {root}"
+    assert error.message == "val has 2 classes that train lacks: emu, yak"
+    assert error.hint == f"add images of them to train, or remove them from val in {root}"
     for name in ("emu", "yak"):
         shutil.rmtree(root / "val" / name)
     write({"test/yak": 1}, root)

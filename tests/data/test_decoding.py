@@ -35,7 +35,8 @@ def noise(count: int = COUNT) -> list[np.ndarray]:
 def a_split(images: list[bytes | None]) -> LabelledImages:
     encoded = pyarrow.chunked_array([pyarrow.array([{"bytes": image, "path": None} for image in images])])
     rows = EncodedImages(stored=encoded, positions=np.arange(len(images)), origin="image {}".format)
-    return LabelledImages(labels=np.arange(len(images)) % 4, label_names=tuple("abcd"), rows=rows)
+    targets, splits = np.arange(len(images)) % 4, np.full(len(images), "train")
+    return LabelledImages(targets=targets, classes=tuple("abcd"), encoded=rows, splits=splits)
 
 
 def test_a_pass_gives_every_image_in_order_and_leaves_the_manifest() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vtzoo.data.read import read_images
 
-from vtzoo.data import folder as folders
+from vtzoo.data.folder import read_folder
+from vtzoo.data.read import read_images
 from vtzoo.errors import VtzooError
 
 Write = Callable[..., Path]
@@ -23,7 +23,7 @@ def failure(folder: Path) -> VtzooError:
 
 
 def test_each_folder_is_a_class_and_images_deep_in_it_belong_to_it(write: Write) -> None:
-    found = folders.find(write({"cat/2021/may": 1, "cat": 2, "dog": 1}))
+    found = read_folder(write({"cat/2021/may": 1, "cat": 2, "dog": 1}))
     assert found.classes == ("cat", "dog")
     assert found.targets.tolist() == [0, 0, 0, 1]
     assert found.targets.dtype == np.int64
@@ -31,7 +31,7 @@ def test_each_folder_is_a_class_and_images_deep_in_it_belong_to_it(write: Write)
 
 
 def test_classes_are_in_alphabetical_order_and_numbers_by_value(write: Write) -> None:
-    assert folders.find(write({"10": 1, "2": 1, "b10": 1, "b9": 1, "a": 1})).classes == ("2", "10", "a", "b9", "b10")
+    assert read_folder(write({"10": 1, "2": 1, "b10": 1, "b9": 1, "a": 1})).classes == ("2", "10", "a", "b9", "b10")
 
 
 def test_suffixes_are_mixed_in_any_case_and_hidden_files_and_folders_are_skipped(write: Write) -> None:
@@ -39,7 +39,7 @@ def test_suffixes_are_mixed_in_any_case_and_hidden_files_and_folders_are_skipped
     image = (root / "cat" / "0.png").read_bytes()
     for name in ("a.JPG", "b.jpeg", "c.WebP", ".d.png", "notes.txt", "Thumbs.db"):
         (root / "cat" / name).write_bytes(image)
-    found = folders.find(root)
+    found = read_folder(root)
     assert [Path(found.encoded.name(index)).name for index in range(len(found.encoded))] == [
         "0.png", "a.JPG", "b.jpeg", "c.WebP", "0.png",
     ]  # fmt: skip
@@ -64,7 +64,7 @@ def test_train_and_test_alone_leave_the_slice_to_be_drawn_from_train(write: Writ
 
 
 def test_a_class_may_be_called_train(write: Write) -> None:
-    found = folders.find(write({"car": 2, "train": 2}))
+    found = read_folder(write({"car": 2, "train": 2}))
     assert found.classes == ("car", "train")
     assert found.targets.tolist() == [0, 0, 1, 1]
 
@@ -72,7 +72,7 @@ def test_a_class_may_be_called_train(write: Write) -> None:
 def test_composed_and_decomposed_accents_are_one_class(write: Write) -> None:
     names = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
     assert names[0] != names[1]
-    found = folders.find(write({names[0]: 1, names[1]: 2, "мост": 1, "橋": 1}))
+    found = read_folder(write({names[0]: 1, names[1]: 2, "мост": 1, "橋": 1}))
     assert found.classes == (names[0], "мост", "橋")
     assert sorted(found.targets.tolist()) == [0, 0, 0, 1, 2]
 
@@ -90,7 +90,7 @@ def test_a_file_whose_name_is_no_text_is_left_out_with_a_note(write: Write) -> N
         (Path(os.fsdecode(bytes(root / "cat") + b"/\xff.png"))).write_bytes(b"image")
     except OSError:
         pytest.skip("this file system takes UTF-8 alone")
-    found = folders.find(root)
+    found = read_folder(root)
     assert len(found.encoded) == 2
     assert "1 file left out for names that are not UTF-8" in found.notes[0]
     assert "udcff.png" in found.notes[0]
@@ -101,7 +101,7 @@ def test_loops_of_links_end_and_bring_no_images_of_other_classes(write: Write) -
     (root / "cat" / "back").symlink_to(root)
     (root / "cat" / "self").symlink_to(root / "cat")
     (root / "dog" / "loop").symlink_to(root / "dog" / "loop")
-    found = folders.find(root)
+    found = read_folder(root)
     assert np.bincount(found.targets).tolist() == [2, 2]
 
 
@@ -111,7 +111,7 @@ def test_links_to_folders_and_files_elsewhere_are_followed(write: Write, tmp_pat
     (root / "bird").symlink_to(elsewhere / "kept")
     (root / "cat" / "more").symlink_to(elsewhere / "kept")
     (root / "dog" / "one.png").symlink_to(root / "dog" / "0.png")
-    found = folders.find(root)
+    found = read_folder(root)
     assert found.classes == ("bird", "cat", "dog")
     assert np.bincount(found.targets).tolist() == [3, 4, 2]
 
@@ -137,7 +137,7 @@ def test_images_of_kinds_that_are_not_read_are_named(write: Write) -> None:
     root = write({"cat": 2, "dog": 2})
     for number in range(5):
         (root / "cat" / f"{number}.HEIC").write_bytes(b"image")
-    (note,) = folders.find(root).notes
+    (note,) = read_folder(root).notes
     assert note.startswith("5 images of kinds that are not read here, ")
     assert f"{root / 'cat' / '0.HEIC'}, " in note
     assert note.endswith(" and 2 more: convert them to JPEG or PNG, or they are left out")
@@ -145,19 +145,19 @@ def test_images_of_kinds_that_are_not_read_are_named(write: Write) -> None:
 
 def test_images_beside_the_class_folders_are_left_out_with_a_note(write: Write) -> None:
     root = write({"": 2, "train/cat": 1, "train/dog": 1, "train": 0})
-    (note,) = folders.find(root).notes
+    (note,) = read_folder(root).notes
     assert note == f"2 images of {root} in no class folder, 0.png, 1.png: they are left out"
 
 
 def test_folders_beside_train_are_left_out_with_a_note(write: Write) -> None:
     root = write({"train/cat": 1, "train/dog": 1, "test": 3, "extra/cat": 1})
-    (note,) = folders.find(root).notes
+    (note,) = read_folder(root).notes
     assert note == f"beside train there is also extra, test in {root}: left out"
 
 
 def test_a_class_folder_without_images_is_no_class(write: Write) -> None:
     root = write({"cat": 1, "dog": 1, "empty": 0})
-    found = folders.find(root)
+    found = read_folder(root)
     assert found.classes == ("cat", "dog")
     assert found.notes == (f"{root / 'empty'} holds no images: it is no class",)
 
@@ -200,7 +200,7 @@ def test_an_archive_unpacked_into_a_folder_of_its_name_is_pointed_at(write: Writ
 
 
 def test_one_class_with_one_folder_in_it_is_just_a_class(write: Write) -> None:
-    assert not folders.find(write({"cat/2021": 2, "cat": 1})).notes
+    assert not read_folder(write({"cat/2021": 2, "cat": 1})).notes
 
 
 def test_a_csv_beside_the_images_is_pointed_at(write: Write) -> None:

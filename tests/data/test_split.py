@@ -10,7 +10,7 @@ from vtzoo.data import split
 
 
 def draw(targets: np.ndarray, seed: int = 0) -> np.ndarray:
-    return split.draw(targets, np.ones(len(targets), dtype=bool), seed)
+    return split.draw_val(targets, np.ones(len(targets), dtype=bool), seed)
 
 
 def test_a_fifth_of_each_class_is_what_scikit_learn_draws() -> None:
@@ -38,7 +38,7 @@ def test_no_more_than_the_cap_is_held_out_of_many_images() -> None:
 def test_what_is_not_free_is_never_drawn() -> None:
     targets = np.arange(100) % 2
     free = np.arange(100) < 20
-    held = split.draw(targets, free, 0)
+    held = split.draw_val(targets, free, 0)
     assert np.count_nonzero(held) == 4
     assert not held[~free].any()
 

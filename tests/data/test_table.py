@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vtzoo.data.read import read_images
 
 from vtzoo.data import labels
+from vtzoo.data.read import read_images
+from vtzoo.data.table import read_table
 from vtzoo.errors import VtzooError
 
 Make = Callable[..., Path]

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
-from vtzoo.data.read import read_images
 
 from vtzoo.data import named
+from vtzoo.data.read import read_images
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import images as subject
-from vtzoo.evaluate.images import Request, Subject
+from vtzoo.evaluate.images import EvaluationImages, Request
 
 LABELS = ("dog", "cat", "owl")
 Photos = Callable[..., Path]
@@ -25,9 +25,9 @@ Photos = Callable[..., Path]
 def find(
     data: Path | None, labels: tuple[str, ...] = LABELS, result: dict[str, Any] | None = None, *, multi: bool = False,
     **settings: Any,
-) -> Subject:  # fmt: skip
+) -> EvaluationImages:  # fmt: skip
     request = Request(data=None if data is None else str(data), **settings)
-    return subject.find(request, "mine", labels, result or {}, multi=multi)
+    return subject.images_for(request, "mine", labels, result or {}, multi_label=multi)
 
 
 def failure(*arguments: Any, **settings: Any) -> VtzooError:
@@ -37,8 +37,8 @@ def failure(*arguments: Any, **settings: Any) -> VtzooError:
     return caught.value
 
 
-def names(found: Subject) -> list[str]:
-    return ["/".join(Path(found.encoded.name(index)).parts[-3:]) for index in range(len(found))]
+def names(found: EvaluationImages) -> list[str]:
+    return ["/".join(Path(found.images.encoded.name(index)).parts[-3:]) for index in range(len(found))]
 
 
 # Which images
@@ -49,17 +49,17 @@ def test_all_images_are_taken_in_the_order_of_the_data_where_there_is_no_test_an
     assert names(found) == [f"photos/{name}/{number}.png" for name in ("cat", "dog") for number in range(5)]
     assert found.targets.tolist() == [1] * 5 + [0] * 5  # the model's numbers, and not the data's
     assert found.split == "all"
-    assert found.described.endswith("photos, as it has no test or validation images")
+    assert found.described.endswith("photos, as it has no test or val split")
 
 
 def test_the_test_images_come_before_validation_images_and_these_before_all(photos: Photos) -> None:
     root = photos(**{"train/cat": [1] * 4, "train/dog": [0] * 4, "val/cat": [1], "val/dog": [0]})
     found = find(root)
     assert (found.split, names(found)) == ("val", ["val/cat/0.png", "val/dog/0.png"])
-    assert "validation images" in found.described
+    assert "the val split" in found.described
     found = find(photos(**{"test/cat": [1, 1]}))
     assert (found.split, names(found)) == ("test", ["test/cat/0.png", "test/cat/1.png"])
-    assert found.described == f"the test images of {root}"
+    assert found.described == f"the test split of {root}"
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 8), ("val", 2), ("test", 1)])
@@ -70,13 +70,11 @@ def test_a_split_that_is_asked_for_is_taken(photos: Photos, split: str, count: i
     assert all(name.startswith(split) for name in names(found))
 
 
-@pytest.mark.parametrize(("above", "split", "what"), [
-    ("", "test", "test"), ("test/", "train", "training"), ("test/", "val", "validation"),
-])  # fmt: skip
-def test_a_split_that_is_not_there_is_refused(photos: Photos, above: str, split: str, what: str) -> None:
+@pytest.mark.parametrize(("above", "split"), [("", "test"), ("test/", "train"), ("test/", "val")])
+def test_a_split_that_is_not_there_is_refused(photos: Photos, above: str, split: str) -> None:
     root = photos(**{f"{above}cat": [1] * 5, f"{above}dog": [0] * 5})
     error = failure(root, split=split)
-    assert error.message == f"{root} has no {what} images"
+    assert error.message == f"{root} has no {split} split"
     assert error.hint is not None
     assert error.hint.startswith("leave out --split")
 
@@ -101,15 +99,16 @@ def test_test_images_that_are_in_train_too_are_measured_on(photos: Photos) -> No
     assert len(find(root)) == 6
 
 
-def test_a_model_is_not_measured_on_the_images_that_it_was_fine_tuned_on(photos: Photos) -> None:
+@pytest.mark.parametrize("recorded", ["fingerprint", "content_hash"])  # by today's code, and by older one
+def test_a_model_is_not_measured_on_the_images_that_it_was_fine_tuned_on(photos: Photos, recorded: str) -> None:
     root = photos(cat=[1] * 10, dog=[0] * 10)
     learnt = read_images(root, seed=3)
-    result = {"dataset": "photos", "split": "validation", "seed": 3, "train_manifest": learnt.train.fingerprint}
+    manifest = getattr(learnt.train, recorded)
+    result = {"dataset": "photos", "split": "validation", "seed": 3, "train_manifest": manifest}
     found = find(root, result=result)
     assert found.split == "val"
-    assert found.stored is not None
-    assert found.stored.manifest == learnt.val.manifest
-    assert found.described.endswith("when the model was fine-tuned on the rest: its weights were chosen by them")
+    assert found.images.fingerprint == learnt.val.fingerprint
+    assert found.described.endswith("that fine-tuning drew from " + str(root) + ": the weights were chosen by it")
     assert find(root, result=result | {"train_manifest": "of other images"}).split == "all"
 
 
@@ -117,7 +116,7 @@ def test_a_model_is_not_measured_on_the_images_that_it_was_fine_tuned_on(photos:
 
 
 def test_classes_that_the_data_lacks_are_a_note(photos: Photos) -> None:
-    (note,) = find(photos(cat=[1] * 5, dog=[0] * 5)).notes
+    (note,) = find(photos(cat=[1] * 5, dog=[0] * 5)).images.notes
     assert note == "1 of the model's 3 classes have no images here, owl: it may answer with them all the same"
 
 
@@ -135,7 +134,7 @@ def test_images_of_unknown_classes_are_left_out_and_counted_where_that_is_asked_
     found = find(photos(cat=[1] * 5, zebra=[0] * 3), skip_unknown=True)
     assert found.targets.tolist() == [1] * 5
     assert found.unknown == 3
-    assert found.notes[0] == "3 images of classes that the model lacks, zebra: left out, as --skip-unknown says"
+    assert found.images.notes[0] == "3 images of classes that the model lacks, zebra: left out, as --skip-unknown says"
 
 
 def test_where_no_class_is_known_there_is_nothing_to_skip(photos: Photos) -> None:
@@ -147,7 +146,7 @@ def test_where_no_class_is_known_there_is_nothing_to_skip(photos: Photos) -> Non
 
 def test_a_class_that_the_model_lacks_and_that_has_no_images_is_a_note(photos: Photos) -> None:
     root = photos(**{"train/cat": [1] * 4, "train/dog": [0] * 4, "train/zebra": [0] * 4, "test/cat": [1]})
-    assert find(root).notes[0] == "the model lacks zebra, of which there are no images here"
+    assert find(root).images.notes[0] == "the model lacks zebra, of which there are no images here"
 
 
 # Several classes an image
@@ -169,7 +168,7 @@ def table(tmp_path: Path, paint: Callable[..., Path]) -> Callable[[str], Path]:
 
 def test_columns_are_matched_by_name_and_what_the_data_do_not_say_is_unknown(table: Callable[..., Path]) -> None:
     found = find(table("cat,dog", "1,0", "0,1", ",1", "1,", "0,0", "1,1"), multi=True)
-    assert found.multi_label
+    assert found.images.multi_label
     expected = [[0, 1, np.nan], [1, 0, np.nan], [1, np.nan, np.nan], [np.nan, 1, np.nan], [0] * 2 + [np.nan]]
     assert np.array_equal(found.targets[:5], expected, equal_nan=True)
 
@@ -180,7 +179,7 @@ def test_an_image_that_has_a_class_which_the_model_lacks_is_strange_and_one_that
     data = table("cat,dog,yak", "1,0,0", "0,1,1", "1,1,", "0,0,0", ",,0")
     assert "lacks 1 of the 3 classes" in failure(data, multi=True).message
     found = find(data, multi=True, skip_unknown=True)
-    assert [Path(found.encoded.name(index)).stem for index in range(len(found))] == ["0", "2", "3"]
+    assert [Path(found.images.encoded.name(index)).stem for index in range(len(found))] == ["0", "2", "3"]
     assert found.unknown == 2
 
 
@@ -237,17 +236,17 @@ def test_a_folder_with_the_model_s_own_data_set_is_read_as_that(
     stored: Photos, names: list[str] | None, tmp_path: Path
 ) -> None:
     found = find(stored(names, 3, 1, 9), CIFAR10, TRAINED)
-    described = f"the test images of cifar10 in {tmp_path / 'data'}"
+    described = f"the test split of cifar10 in {tmp_path / 'data'}"
     assert (found.data, found.split, found.described) == ("cifar10", "test", described)
     assert found.targets.tolist() == [3, 1, 9]
-    assert found.stored is None
+    assert found.images.classes == CIFAR10
 
 
 def test_the_same_columns_with_other_classes_are_peoples_own(stored: Photos) -> None:
     data = stored(["zebra", *CIFAR10[:0:-1]], 1, 2)
     found = find(data, CIFAR10, TRAINED)
     assert found.targets.tolist() == [9, 8]  # by name
-    assert found.stored is not None
+    assert found.images.targets.tolist() != [9, 8]  # the data number them otherwise
 
 
 def test_a_damaged_file_and_one_of_other_columns_are_no_data_set_of_the_model_s(stored: Photos) -> None:

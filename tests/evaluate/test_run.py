@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vtzoo.data.read import read_images
 
+from vtzoo.data.read import read_images
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import run as assessing
-from vtzoo.evaluate.images import Request
+from vtzoo.evaluate.images import Request, images_for
+from vtzoo.evaluate.predictions import predict_images
 from vtzoo.evaluate.run import Assessment, assess, of_classifier
 from vtzoo.zoo import model_folder
 
@@ -44,7 +45,7 @@ def test_json_begins_with_the_accuracies_and_says_which_images_gave_them(pets: t
 def test_the_manifest_of_a_given_split_is_that_of_the_collection(photos: Photos, sees: type) -> None:
     root = photos(**{"train/cat": [1] * 4, "train/dog": [0] * 4, "val/cat": [1], "val/dog": [0]})
     found = of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), {})
-    assert found.manifest == read_images(root).val.manifest
+    assert found.fingerprint == read_images(root).val.fingerprint
 
 
 def test_an_accuracy_is_of_the_images_that_can_be_read(photos: Photos, sees: type) -> None:
@@ -52,12 +53,11 @@ def test_an_accuracy_is_of_the_images_that_can_be_read(photos: Photos, sees: typ
     for broken in (root / "cat" / "1.png", root / "cat" / "4.png"):
         broken.write_bytes(broken.read_bytes()[:60])  # it begins as an image does
     found = of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), {})
-    assert found.as_json()["images"] == len(found.subject) == len(found.probabilities) == 8
+    assert found.as_json()["images"] == len(found.images) == len(found.probabilities) == 8
     assert found.as_json()["top1"] == pytest.approx(7 / 8)
     assert len(found.unreadable) == 2
     assert all(f"unreadable image {root}/cat/" in told for told in found.unreadable)
-    assert found.subject.stored is not None
-    assert len(found.subject.stored) == 8
+    assert len(found.images.images) == 8
 
 
 def test_where_no_image_can_be_read_the_first_is_named(photos: Photos, sees: type) -> None:
@@ -100,8 +100,8 @@ def test_the_embedded_model_scores_about_what_its_card_says(real_data: Callable[
     name = "swin_t-drloc-cifar100"
     classifier = assessing.load(name)
     request = Request(data=str(real_data("cifar100")))
-    images = assessing.subject.find(request, name, classifier.labels, {"dataset": "cifar100"}, multi=False)
+    images = images_for(request, name, classifier.labels, {"dataset": "cifar100"}, multi_label=False)
     some = images.select(np.arange(500))
-    answers = assessing.ask(classifier, some.as_split(classifier.labels))
-    scores = assessing.single.score(some.targets, answers.probabilities, classifier.labels)
+    answers = predict_images(classifier, some.images)
+    scores = assessing.single_label.score(some.targets, answers.probabilities, classifier.labels)
     assert scores.top1_interval[0] < model_folder.find(name).result["top1"] < scores.top1_interval[1]

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics
 
 from vtzoo.evaluate import single_label
-from vtzoo.evaluate.single_label import ClassScores, Confusion, accuracies, score
+from vtzoo.evaluate.single_label import ClassScores, Confusion, score, top1, top5
 
 NAMES = tuple(f"class {number}" for number in range(10))
 
@@ -40,15 +40,16 @@ def test_a_class_of_which_nothing_is_right_costs_no_infinite_likelihood() -> Non
 def test_ranking_some_images_at_a_time_changes_no_accuracy(
     answers: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = accuracies(*answers)
+    whole = top5(*answers)
     monkeypatch.setattr(single_label, "TOGETHER", 7)
-    assert accuracies(*answers) == whole
+    assert top5(*answers) == whole
 
 
 def test_classes_that_are_never_shown_are_counted_in_the_top_five_all_the_same() -> None:
     falling = np.linspace(1, 0, 10)
     first_and_fifth = np.stack([falling, np.roll(falling, -4)])  # the rank of class 0
-    assert accuracies(np.array([0, 0]), first_and_fifth) == (0.5, 1.0)
+    labels = np.array([0, 0])
+    assert (top1(labels, first_and_fifth), top5(labels, first_and_fifth)) == (0.5, 1.0)
 
 
 def test_classes_without_images_have_no_row_and_take_no_part_in_the_mean() -> None:

@@ -9,9 +9,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from vtzoo.data.read import read_images
 
 from vtzoo import models
+from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.read import read_images
 from vtzoo.errors import VtzooError
 from vtzoo.finetune.defaults import Wishes, batch_size, complete, plan
 from vtzoo.finetune.pretrained import open_source
@@ -119,7 +120,7 @@ def test_a_model_without_a_large_enough_grid_is_fine_tuned_without_localization_
     assert "localization: none" in [*job.sentences()]
 
 
-def refused(source: Path | str, found: Collection) -> str:
+def refused(source: Path | str, found: LabelledImages) -> str:
     with pytest.raises(VtzooError) as raised:
         prepare(source, found, device="cpu")
     return f"{raised.value.message} | {raised.value.hint}"

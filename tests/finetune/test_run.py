@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
-from vtzoo.data.read import read_images
 
 from vtzoo import cards
 from vtzoo.base import files
 from vtzoo.data import named
+from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.read import read_images
 from vtzoo.data.transform import prepare as prepared
 from vtzoo.errors import VtzooError
 from vtzoo.finetune import run as tuning
@@ -38,13 +39,13 @@ Trained = tuple[Path, dict[str, Any], Job]
 
 
 @pytest.fixture(scope="module")
-def found(people: Path) -> Collection:
+def found(people: Path) -> LabelledImages:
     """Thirty training images, six validation images and twelve test images of three classes."""
     return read_images(people)
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_source: Path, found: Collection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+def trained(tiny_source: Path, found: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     """The folder of a finished run with the default settings but the number of epochs, its result, and its job."""
     out = tmp_path_factory.mktemp("tuned") / "run"
     with pytest.MonkeyPatch.context() as patch:
@@ -59,7 +60,7 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "finish", lambda *_, facts, **__: facts)
 
 
-def job_of(source: Path | str, found: Collection, **wishes: Any) -> Job:
+def job_of(source: Path | str, found: LabelledImages, **wishes: Any) -> Job:
     return prepare(source, found, wishes=replace(QUICK, **wishes), device="cpu")
 
 
@@ -80,7 +81,7 @@ def test_the_run_is_a_model_folder_with_the_peoples_class_names(trained: Trained
 
 
 def test_a_run_at_another_image_size_is_a_model_of_that_size(
-    tiny_source: Path, found: Collection, tmp_path: Path
+    tiny_source: Path, found: LabelledImages, tmp_path: Path
 ) -> None:
     finetune(job_of(tiny_source, found, image_size=32, epochs=2), tmp_path / "run")
     entry = model_folder.find(tmp_path / "run")
@@ -94,7 +95,7 @@ def test_a_run_at_another_image_size_is_a_model_of_that_size(
 
 
 def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain_timm_has_them(
-    trained: Trained, found: Collection
+    trained: Trained, found: LabelledImages
 ) -> None:
     out, result, _ = trained
     assert (len(found.train), len(found.val)) == (result["train_images"], result["held_images"])
@@ -145,7 +146,7 @@ def test_the_recipe_in_the_folder_is_complete_and_says_what_was_done(trained: Tr
 
 
 def test_a_run_is_a_source_in_its_turn_and_keeps_the_head_of_the_same_classes(
-    trained: Trained, found: Collection, tiny_source: Path
+    trained: Trained, found: LabelledImages, tiny_source: Path
 ) -> None:
     again = job_of(trained[0], found)
     assert again.kept
@@ -160,7 +161,7 @@ def test_a_run_is_a_source_in_its_turn_and_keeps_the_head_of_the_same_classes(
 
 
 def test_what_will_happen_is_said_before_anything_is_written(
-    tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model, head, localization, training, time = job_of(tiny_source, found).sentences()
@@ -176,7 +177,7 @@ def test_what_will_happen_is_said_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_telling_what_will_happen_changes_nothing_of_the_training(tiny_source: Path, found: Collection) -> None:
+def test_telling_what_will_happen_changes_nothing_of_the_training(tiny_source: Path, found: LabelledImages) -> None:
     job = job_of(tiny_source, found)
     before = {name: tensor.clone() for name, tensor in job.joint.state_dict().items()}
     state = torch.get_rng_state()
@@ -187,14 +188,14 @@ def test_telling_what_will_happen_changes_nothing_of_the_training(tiny_source: P
     assert job.joint.training
 
 
-def test_the_localization_heads_are_the_sources_where_they_fit(tiny_source: Path, found: Collection) -> None:
+def test_the_localization_heads_are_the_sources_where_they_fit(tiny_source: Path, found: LabelledImages) -> None:
     job = job_of(tiny_source, found)
     stored = load_file(tiny_source / "localizer.safetensors")
     assert job.reused
     assert all(torch.equal(tensor, stored[name].float()) for name, tensor in job.joint.heads[0].state_dict().items())
 
 
-def test_the_twin_has_no_localization_and_is_named_so(tiny_source: Path, found: Collection) -> None:
+def test_the_twin_has_no_localization_and_is_named_so(tiny_source: Path, found: LabelledImages) -> None:
     twin, job = job_of(tiny_source, found, drloc=False), job_of(tiny_source, found)
     assert len(twin.joint.heads) == 0
     assert twin.recipe == replace(job.recipe, name=twin.recipe.name, drloc=None)
@@ -204,22 +205,16 @@ def test_the_twin_has_no_localization_and_is_named_so(tiny_source: Path, found: 
     assert all(torch.equal(own[name], tensor) for name, tensor in other.items())
 
 
-def several(found: Collection) -> Collection:
+def several(found: LabelledImages) -> LabelledImages:
     """The same images, each with the class before its own too, but for every third label, which nobody knows."""
-
-    def labelled(part: Labelled) -> Labelled:
-        targets = np.eye(3, dtype=np.float32)[part.targets]
-        targets += np.roll(targets, 1, axis=1)
-        targets.flat[::7] = np.nan
-        return replace(part, targets=targets)
-
-    assert found.test
-    train, held, test = (labelled(part) for part in (found.train, found.val, found.test))
-    return replace(found, multi=True, train=train, held=held, test=test)
+    targets = np.eye(3, dtype=np.float32)[found.targets]
+    targets += np.roll(targets, 1, axis=1)
+    targets.flat[::7] = np.nan
+    return replace(found, targets=targets)
 
 
 def test_several_classes_an_image_are_learned_from_what_is_known(
-    tiny_source: Path, found: Collection, tmp_path: Path
+    tiny_source: Path, found: LabelledImages, tmp_path: Path
 ) -> None:
     job = prepare(tiny_source, several(found), wishes=Wishes(epochs=40), device="cpu")
     result = finetune(job, tmp_path / "run")
@@ -259,7 +254,7 @@ def test_unreadable_images_are_named_and_left_out_on_demand(tiny_source: Path, p
 
 @pytest.mark.usefixtures("unfinished")
 def test_a_folder_with_another_run_is_refused_and_left_alone(
-    tiny_source: Path, found: Collection, tmp_path: Path
+    tiny_source: Path, found: LabelledImages, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     finetune(job_of(tiny_source, found, epochs=2), out)

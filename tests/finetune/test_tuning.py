@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from vtzoo.data.read import read_images
 
+from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.read import read_images
 from vtzoo.finetune import run as tuning
 from vtzoo.finetune.defaults import Wishes, complete
 from vtzoo.finetune.run import finetune
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("unfinished")
 
 
 @pytest.fixture(scope="module")
-def found(people: Path) -> Collection:
+def found(people: Path) -> LabelledImages:
     """Thirty training images, six validation images and twelve test images of three classes."""
     return read_images(people)
 
@@ -34,7 +35,7 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "finish", lambda *_, facts, **__: facts)
 
 
-def job_of(source: Path | str, found: Collection, *, muon: bool = False, **wishes: Any) -> Job:
+def job_of(source: Path | str, found: LabelledImages, *, muon: bool = False, **wishes: Any) -> Job:
     job = prepare(source, found, wishes=replace(QUICK, **wishes), device="cpu")
     if not muon:
         return job
@@ -47,7 +48,7 @@ def job_of(source: Path | str, found: Collection, *, muon: bool = False, **wishe
 
 @pytest.mark.parametrize("muon", [False, True])
 def test_the_heads_learn_alone_at_first_and_then_everything_does(
-    muon: bool, tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    muon: bool, tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved, real = [], loop._step
 
@@ -68,7 +69,7 @@ def test_the_heads_learn_alone_at_first_and_then_everything_does(
 
 
 def test_each_layer_learns_by_its_distance_from_the_head(
-    tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[dict[str, float]] = []
     real = loop.train_step
@@ -88,7 +89,7 @@ def test_each_layer_learns_by_its_distance_from_the_head(
 
 
 def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_looks_in_vain(
-    tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, scores, real = [], iter([0.2, 0.5, *[0.4] * 40]), Selection.look
 
@@ -107,7 +108,7 @@ def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_loo
 
 
 def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_step(
-    tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Job, "criterion", replace(ONE, score=lambda *_: 0.5, loss=lambda x, y: ONE.loss(x, y) * 0 + 1))
     jobs = [job_of(tiny_source, found, epochs=30) for _ in range(2)]
@@ -124,7 +125,7 @@ def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_st
     [(5, False), (6, False), (7, False), (20, False), (6, True)],
 )
 def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
-    step: int, muon: bool, tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, muon: bool, tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException): ...
 

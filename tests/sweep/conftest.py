@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_training import recipe_text as recipe_text
+from small_training import tiny_data as tiny_data
 
 from vtzoo.sweep import local, schedule
 from vtzoo.zoo import resources

@@ -75,7 +75,7 @@ def whole(tiny: Tiny, start: Starter, tmp_path_factory: pytest.TempPathFactory) 
     """The folder of an uninterrupted run, with every source of randomness on."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vtzoo.training.log.draw_curves", draw_curves)
+        patch.setattr("vtzoo.train.log.draw_curves", draw_curves)
         go(start(tiny()), tiny(), folder)
     return folder
 

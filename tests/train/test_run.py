@@ -59,10 +59,10 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """No export and no evaluation, which take seconds; the folders that would have been loaded to be measured."""
     loaded: list[Path] = []
     certificate = SimpleNamespace(images=1, max_logit_difference=0.0, top1_agreement=1.0)
-    metrics = SimpleNamespace(top1=0.5, top5=1.0, images=20, manifest="m")
+    metrics = {"top1": 0.5, "top5": 1.0, "images": 20, "manifest": "m"}
     monkeypatch.setattr(run.export, "package", lambda *_, **__: certificate)
-    monkeypatch.setattr(run.inference, "load", loaded.append)
-    monkeypatch.setattr(run, "evaluate", lambda *_: metrics)
+    monkeypatch.setattr(run.load, "load", loaded.append)
+    monkeypatch.setattr(run, "measure", lambda *_, **__: metrics)
     return loaded
 
 
@@ -86,8 +86,8 @@ def test_the_result_says_what_was_run_and_measured(trained: tuple[Path, dict[str
     train, test = (named_reader.read(named.find("cifar10"), split, tiny_data) for split in ("train", "test"))
     expected = {
         "name": "swin_t-drloc-cifar10", "dataset": "cifar10", "seed": 3, "steps": 6, "batch": 8, "train_images": 24,
-        "train_manifest": train.fingerprint, "train_skipped": 0, "processes": 1, "images": 20, "manifest": test.fingerprint,
-        "recipe_sha256": identity(folder / "recipe.toml"),
+        "train_manifest": train.fingerprint, "train_skipped": 0, "processes": 1, "images": 20,
+        "manifest": test.fingerprint, "recipe_sha256": identity(folder / "recipe.toml"),
     }  # fmt: skip
     assert {name: result[name] for name in expected} == expected
     assert result["versions"]["vtzoo"] == __version__

@@ -39,7 +39,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = SimpleNamespace(images=1, max_logit_difference=0.0, top1_agreement=1.0)
     monkeypatch.setattr(run.export, "package", lambda *_, **__: certificate)
     monkeypatch.setattr(run.inference, "load", lambda folder: None)
-    monkeypatch.setattr(run, "accuracy", lambda *_: {"top1": 0.5, "top5": 1.0, "images": 20, "manifest": "m"})
+    monkeypatch.setattr(run, "measure", lambda *_, **__: {"top1": 0.5, "top5": 1.0, "images": 20, "manifest": "m"})
 
 
 def altered(folder: Path, to: Path, file: str = "result.json", **values: Any) -> Path:

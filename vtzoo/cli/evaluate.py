@@ -68,7 +68,7 @@ def evaluate(
         found = assess(model, request, revision=revision, backend=backend, device=device, progress=count)
     for told in found.unreadable:
         typer.echo(f"Error: {told}", err=True)
-    for note in found.subject.notes:
+    for note in found.images.images.notes:
         typer.echo(f"Note: {note}", err=True)
     written = reports.write(found, report) if report else None
     if as_json:

@@ -74,10 +74,10 @@ def finetune(
     Needs the extra `train`: pip install "vtzoo[train]".
     """  # noqa: D301  (click's own sign for lines that stay as they are)
     from vtzoo.base.progress import training
-    from vtzoo.data import collection
+    from vtzoo.data.read import read_images, summary
 
-    images = collection.read(data, seed=seed, image_column=image_column, label_column=label_column)
-    _tell(images.summary())
+    images = read_images(data, seed=seed, image_column=image_column, label_column=label_column)
+    _tell(summary(images))
     from vtzoo.finetune.defaults import Wishes
     from vtzoo.finetune.run import finetune as run
     from vtzoo.finetune.session import prepare

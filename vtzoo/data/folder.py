@@ -1,23 +1,91 @@
-"""A folder with a folder a class, with or without train/, val/ and test/ above."""
+"""Image files in folders: the only walker, and folders with a folder a class."""
 
+import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from vtzoo.data.found import PART_NAMES, TRAIN, Found, class_name, counted, few, in_order, of_files
-from vtzoo.data.named_reader import files_below, names_in, visible
+from vtzoo.base.wording import counted, few
+from vtzoo.data.encoded_images import EncodedImages
+from vtzoo.data.hub import library
+from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.labels import class_name, single_label
+from vtzoo.data.split import SPLIT_NAMES
 from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
 
+ANY = ("",)  # suffix of every file
 FOREIGN = (".arw", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".svg")  # images, but not to us
 
+Identity: TypeAlias = tuple[int, int]  # device, inode
+Found: TypeAlias = tuple[str, VtzooError | None]  # a file's path; or an unreadable folder's, and why
 
-def find(folder: Path) -> Found:
-    """The images of a folder; an image belongs to the class of the first folder on its way, however deep it lies."""
-    above, notes = _parts(folder)
-    files, names, parts, foreign, nameless = [], [], [], [], []
-    for part, inside in above:
+
+def walk(folder: str, suffixes: tuple[str, ...], above: tuple[Identity, ...] | None = None) -> Iterator[Found]:
+    """The files of these suffixes in a folder and below, in the order of their names; hidden ones are skipped.
+
+    Links are followed, except to a folder above: loops end, and a class folder has its own images alone.
+    """
+    try:
+        here = _identity(folder)
+        above = tuple(map(_identity, Path(folder).resolve().parents)) if above is None else above
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        yield folder, VtzooError(f"cannot read the folder {folder!r}: {error.strerror}", "make it readable")
+        return
+    for name, is_folder in names if here not in above else ():
+        path = os.path.join(folder, name)  # noqa: PTH118 (Path would drop the "./" of what was given)
+        if is_folder:
+            yield from walk(path, suffixes, (*above, here))
+        elif name.lower().endswith(suffixes):
+            yield path, None
+
+
+def _identity(folder: str | Path) -> Identity:
+    status = os.stat(folder)  # noqa: PTH116
+    return status.st_dev, status.st_ino
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...] = ANY) -> list[Path]:
+    """The files that `walk` finds; an unreadable folder is a VtzooError."""
+    found = []
+    for path, error in walk(str(folder), suffixes):
+        if error:
+            raise error
+        found.append(Path(path))
+    return found
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """The paths whose own name is not hidden, in order."""
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def names_in(folder: Path, pattern: str) -> str:
+    """A few names of what a folder holds, for a message."""
+    names = [path.name for path in visible(folder.glob(pattern))]
+    return ", ".join(names[:5] + ["..."] * (len(names) > 5)) or "nothing"
+
+
+def encoded_files(paths: list[str]) -> EncodedImages:
+    """Image files, read on access."""
+    hub = library()
+    table = hub.Dataset.from_dict({"image": paths}, features=hub.Features({"image": hub.Image()}))
+    return EncodedImages(stored=table.data.column("image"), positions=np.arange(len(paths)), origin=paths.__getitem__)
+
+
+def read_folder(folder: Path) -> LabelledImages:
+    """The images of a folder with a folder a class, with or without train/, val/ and test/ above.
+
+    An image belongs to the class of the first folder on its way, however deep it lies.
+    """
+    above, notes = _splits(folder)
+    files, names, splits, foreign, nameless = [], [], [], [], []
+    for split, inside in above:
         for class_folder in _folders(inside):
             below = files_below(class_folder)
             images = [str(file) for file in below if file.suffix.lower() in SUFFIXES and _is_text(file)]
@@ -25,7 +93,7 @@ def find(folder: Path) -> Found:
             foreign += [str(file) for file in below if file.suffix.lower() in FOREIGN]
             files += images
             names += [class_name(class_folder.name)] * len(images)
-            parts += [part] * len(images)
+            splits += [split] * len(images)
             if not images:
                 notes.append(f"{class_folder} holds no images: it is no class")
     if foreign:
@@ -34,28 +102,22 @@ def find(folder: Path) -> Found:
     if nameless:
         notes.append(f"{counted(len(nameless), 'file')} left out for names that are not UTF-8, {few(nameless)}: rename")
     _require_classes(folder, Counter(names))
-    notes += _nested(folder, set(names))
-    classes = in_order(names)
-    numbers = {name: number for number, name in enumerate(classes)}
-    targets = np.array([numbers[name] for name in names], dtype=np.int64)
-    return Found(
-        classes=classes,
-        rows=of_files(files),
-        targets=targets,
-        parts=np.array(parts, dtype=np.int8),
-        notes=tuple(notes),
-    )
+    classes, targets = single_label(names)
+    return LabelledImages(
+        classes=classes, encoded=encoded_files(files), targets=targets, splits=np.array(splits, dtype=str),
+        notes=(*notes, *_nested(folder, set(names))),
+    )  # fmt: skip
 
 
-def _parts(folder: Path) -> tuple[list[tuple[int, Path]], list[str]]:
-    """The folders that hold class folders, each with the part it stands for, and notes of what is left out.
+def _splits(folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The folders that hold class folders, each with its split, and notes of what is left out.
 
-    They are train/, val/ and test/, or the folder itself. One of these names with images in it is a class: trains,
+    They are train/, val/ and test/, or the folder itself. A folder of such a name with images in it is a class: trains,
     among cars and ships, come in a folder called train.
     """
     below = _folders(folder)
-    split = [one for one in below if one.name.lower() in PART_NAMES and not _images(one) and _folders(one)]
-    found = [(PART_NAMES[one.name.lower()], one) for one in split] or [(TRAIN, folder)]
+    split = [one for one in below if one.name.lower() in SPLIT_NAMES and not _images(one) and _folders(one)]
+    found = [(SPLIT_NAMES[one.name.lower()], one) for one in split] or [("train", folder)]
     notes = [
         f"{counted(len(loose), 'image')} of {inside} in no class folder, {few(loose)}: they are left out"
         for inside in [folder, *split]
@@ -63,25 +125,25 @@ def _parts(folder: Path) -> tuple[list[tuple[int, Path]], list[str]]:
     ]
     if split and (others := [one.name for one in below if one not in split]):
         notes.append(f"beside {few([one.name for one in split])} there is also {few(others)} in {folder}: left out")
-    return sorted(found), notes
+    return sorted(found, key=lambda pair: (("train", "val", "test").index(pair[0]), pair[1])), notes
 
 
 def _require_classes(folder: Path, images: Counter[str]) -> None:
-    """Raise unless there are folders with images, and they stand for classes; one beside a CSV hardly does."""
+    """Raise unless there are folders with images that stand for classes; folders beside a CSV hardly do."""
     tables = visible(folder.glob("*.csv"))
     hint = f"put the images of each class into a folder of their own: {folder / 'CLASS' / 'image.jpg'}"
     if tables:
         hint = f"give the file of the labels instead: --data {tables[0]}"
     if not images:
         raise VtzooError(f"no images in class folders in {folder}", f"it has {names_in(folder, '*')}; {hint}")
-    if all(name.lower() in PART_NAMES for name in images):
+    if all(name.lower() in SPLIT_NAMES for name in images):
         raise VtzooError(f"the images in {folder} lie in {few(list(images))}, and in no class folders there", hint)
     if len(images) == 1 and tables:
         raise VtzooError(f"all the images in {folder} are of one class, {next(iter(images))!r}", hint)
 
 
 def _nested(folder: Path, names: set[str]) -> list[str]:
-    """A note where one class alone has folders in it, as where an archive was unpacked into a folder of its name."""
+    """A note if the only class has folders in it, as where an archive was unpacked into a folder of its name."""
     inside = [one for name in names for one in _folders(folder / name)]
     if len(names) > 1 or len(inside) < 2:
         return []
@@ -92,7 +154,7 @@ def _nested(folder: Path, names: set[str]) -> list[str]:
 
 
 def _is_text(file: Path) -> bool:
-    """Whether a file's name can be written down: names on disk are bytes, and these may be no UTF-8."""
+    """Whether a file's name can be written down: names on disk are bytes, and may be no UTF-8."""
     return not any("\ud800" <= letter <= "\udfff" for letter in str(file))
 
 

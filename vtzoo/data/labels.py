@@ -1,36 +1,50 @@
-"""Class names as numbers, and what is not known of an image as NaN."""
+"""Class names as targets: a number an image, or a column a class with NaN for unknown."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
+from unicodedata import normalize
 
 import numpy as np
 
-from vtzoo.data.found import counted, in_order
+from vtzoo.base.wording import counted
+from vtzoo.data.labelled_images import UNKNOWN
 from vtzoo.errors import VtzooError
 
 LARGEST = 1 << 32  # bytes, of the targets where an image may have several classes
 ANSWERS = {  # of a cell, where each class has a column
     "": np.nan, "0": 0.0, "0.0": 0.0, "false": 0.0, "no": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0,
 }  # fmt: skip
-UNKNOWN = -1  # the one class of an image of which it is not known
 
 Names: TypeAlias = "Sequence[str] | None"  # of an image's classes; None where nothing is known
 
 
-def one_each(names: Sequence[str | None], classes: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], np.ndarray]:
-    """The classes, and that of each image, int64 (n,), or UNKNOWN."""
+def class_name(text: str) -> str:
+    """A class name without surrounding space, its accents composed (NFC): macOS decomposes them in file names."""
+    return normalize("NFC", text.strip())
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """The different names, sorted, with numbers in them by value: 2 before 10."""
+    return tuple(sorted(set(names), key=lambda name: (re.sub("[0-9]+", lambda found: found[0].zfill(20), name), name)))
+
+
+def single_label(
+    names: Sequence[str | None], classes: tuple[str, ...] | None = None
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The classes, and the class of each image, int64 (n,), or UNKNOWN."""
     classes = classes or in_order(name for name in names if name is not None)
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
     return classes, np.array([numbers.get(name, UNKNOWN) for name in names], dtype=np.int64)
 
 
-def several_each(
+def multi_label(
     names: Sequence[Names], masks: Sequence[Names], classes: tuple[str, ...] | None = None
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The classes, and what is known of each in each image, float32 (n, classes): 1 yes, 0 no, NaN unknown.
+    """The classes, and the multi-label targets, float32 (n, classes): 1 yes, 0 no, NaN unknown.
 
-    A mask names the classes that were looked for in an image; None stands for all. Of the others, only what the image
-    is said to have is known.
+    A mask names the classes that the annotators of an image looked for; None stands for all. Other classes are unknown,
+    unless the image has them.
     """
     mentioned = {name for some in (*names, *masks) for name in some or ()}
     classes = classes or in_order(mentioned)
@@ -45,8 +59,8 @@ def several_each(
     return classes, targets
 
 
-def a_column_each(columns: dict[str, list[str]], where: object) -> tuple[tuple[str, ...], np.ndarray]:
-    """The classes, in the order of their columns, and their cells as in `several_each`: 1, 0 or empty."""
+def column_per_class(columns: dict[str, list[str]], where: object) -> tuple[tuple[str, ...], np.ndarray]:
+    """The classes, in the order of their columns, and their cells as in `multi_label`: 1, 0 or empty."""
     targets = _unknown(len(next(iter(columns.values()))), len(columns))
     for number, (name, cells) in enumerate(columns.items()):
         strange = next((cell for cell in cells if cell.strip().lower() not in ANSWERS), None)
@@ -58,8 +72,8 @@ def a_column_each(columns: dict[str, list[str]], where: object) -> tuple[tuple[s
     return tuple(columns), targets
 
 
-def known(targets: np.ndarray) -> np.ndarray:
-    """Of which images anything is known, bool (n,)."""
+def labelled(targets: np.ndarray) -> np.ndarray:
+    """Whether each image has a known label, bool (n,)."""
     nothing = targets == UNKNOWN if targets.ndim == 1 else np.isnan(targets).all(axis=1)
     return np.logical_not(nothing)
 

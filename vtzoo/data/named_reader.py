@@ -7,20 +7,21 @@ become in-memory tables of encoded images, and only the Hub uses the library's o
 """
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vtzoo import errors
 from vtzoo.data import named as facts
-from vtzoo.data.decoding import Rows, Split
+from vtzoo.data.encoded_images import EncodedImages
+from vtzoo.data.folder import files_below, names_in, visible
+from vtzoo.data.hub import library, load_hub
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.named import Dataset
+from vtzoo.data.rows import stored_images
 from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
 
@@ -31,7 +32,7 @@ TEST_FOLDERS = ("test", "val", "validation")  # what a folder of test images may
 ANOTHER = "is it another data set? its row is in vtzoo/data/named.py"  # the hint for data that contradict it
 
 
-def read(dataset: Dataset, split: str, source: Path | None = None) -> Split:
+def read(dataset: Dataset, split: str, source: Path | None = None) -> LabelledImages:
     """The "train" or "test" split of a data set, checked against its row.
 
     `source` is a folder of Parquet files named {split}-*.parquet or of images (train/<class>/..., test/<class>/...);
@@ -39,7 +40,7 @@ def read(dataset: Dataset, split: str, source: Path | None = None) -> Split:
     """
     parts = dataset.splits(split)
     if source is None:
-        table, rows = load_hub(dataset, parts)
+        table, rows = hub_rows(dataset, parts)
     elif not source.is_dir():
         raise VtzooError(f"no folder {str(source)!r}", f"give the folder that holds {dataset.name}: --data PATH")
     elif any(source.glob("*.parquet")):
@@ -49,41 +50,25 @@ def read(dataset: Dataset, split: str, source: Path | None = None) -> Split:
     if not len(rows):
         raise VtzooError(f"no images of {dataset.name} in split {split!r} of {source or dataset.hub_id}")
     names = class_names(table, dataset) or facts.labels(dataset.name) or tuple(map(str, range(dataset.classes)))
-    return Split(labels=read_labels(table, rows, dataset), label_names=names, rows=rows)
+    targets = read_labels(table, rows, dataset)
+    return LabelledImages(
+        encoded=rows, targets=targets, classes=names, splits=np.full(len(rows), split), name=dataset.name
+    )
 
 
-def library() -> ModuleType:
-    """The `datasets` library, which only the extra [train] installs."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise VtzooError("reading data needs the datasets library", "pip install 'vtzoo[train]'") from error
-    return datasets
-
-
-def load_hub(dataset: Dataset, parts: tuple[str, ...]) -> tuple[Any, Rows]:
+def hub_rows(dataset: Dataset, parts: tuple[str, ...]) -> tuple[Any, EncodedImages]:
     """The table (datasets.Dataset) on the Hub at the pinned revision, and its rows that count."""
     hint = f"check the connection, or read {dataset.name} from a folder: --data PATH"
-    table = ask_hub(dataset.hub_id, hint, dataset.config, revision=dataset.revision, split="+".join(parts))
+    table = load_hub(dataset.hub_id, hint, dataset.config, revision=dataset.revision, split="+".join(parts))
     require_columns(table.column_names, dataset, dataset.hub_id)
     positions = np.flatnonzero(in_domain(table, dataset.domain))
     named = partial("{}#{}".format, f"{dataset.hub_id}:{'+'.join(parts)}")
-    return table, Rows(encoded=image_column(table, dataset.image_column), positions=positions, origin=named)
+    return table, EncodedImages(
+        stored=stored_images(table, dataset.image_column, ANOTHER), positions=positions, origin=named
+    )
 
 
-def ask_hub(hub_id: str, hint: str, config: str | None = None, **choice: str | None) -> Any:
-    """What `datasets.load_dataset` gives of a data set on the Hub; a failure is a sentence with the hint."""
-    hub = library()
-    from huggingface_hub.errors import HTTPError  # the HTTP client's own: a failed connection is no OSError
-
-    try:
-        return hub.load_dataset(hub_id, config, **choice)
-    except (OSError, ValueError, HTTPError, hub.exceptions.DatasetsError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise VtzooError(f"cannot read {hub_id} from the Hub: {reason}", hint) from error
-
-
-def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tuple[Any, Rows]:
+def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tuple[Any, EncodedImages]:
     """The table (datasets.Dataset) of a folder's Parquet files, in memory, and its rows.
 
     The library's own Parquet reader would first write a copy into its cache: we hand it tables instead.
@@ -91,9 +76,11 @@ def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tupl
     hub = library()
     import pyarrow
 
+    from vtzoo.data.parquet import read_columns
+
     tables, origins, features = [], [], None
     for file in parquet_files(folder, parts):
-        stored = read_parquet(file, partial(needed_columns, dataset=dataset, where=file))
+        stored = read_columns(file, partial(needed_columns, dataset=dataset, where=file))
         # A fingerprint that is given is not computed: hashing 100 MB takes longer than reading it.
         table = hub.Dataset(stored, fingerprint=file.name)
         if table.features != (features := features or table.features):
@@ -102,8 +89,8 @@ def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tupl
         tables.append(stored.filter(pyarrow.array(kept)) if dataset.domain else stored)
         origins += [f"{file.name}#{row}" for row in np.flatnonzero(kept)]
     table = hub.Dataset(pyarrow.concat_tables(tables), fingerprint=folder.name)
-    encoded = image_column(table, dataset.image_column)
-    return table, Rows(encoded=encoded, positions=np.arange(len(table)), origin=origins.__getitem__)
+    encoded = stored_images(table, dataset.image_column, ANOTHER)
+    return table, EncodedImages(stored=encoded, positions=np.arange(len(table)), origin=origins.__getitem__)
 
 
 def parquet_files(folder: Path, parts: tuple[str, ...]) -> list[Path]:
@@ -121,19 +108,7 @@ def needed_columns(schema: "pyarrow.Schema", dataset: Dataset, where: Path) -> l
     return list(dataset.columns)
 
 
-def read_parquet(file: Path, choose: Callable[["pyarrow.Schema"], list[str]]) -> "pyarrow.Table":
-    """The columns that `choose` names of one Parquet file."""
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(file) as opened:  # read_table would take folders called a=b for columns
-            return opened.read(choose(opened.schema_arrow))
-    except (OSError, pyarrow.ArrowException) as error:
-        raise VtzooError(f"cannot read {file}: {str(error).partition(chr(10))[0]}", "fetch the file again") from error
-
-
-def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, Rows]:
+def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, EncodedImages]:
     """The table (datasets.Dataset) of the images under {split}/<class>/, and its rows.
 
     Classes are in the order of the recorded names, or in alphabetical order where there are none.
@@ -145,14 +120,14 @@ def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, Rows]
     for class_folder in visible(path for part in parts for path in part.glob("*/")):
         if class_folder.name not in names:
             raise errors.unknown("class", class_folder.name, names, ANOTHER)
-        files = image_files(class_folder)
+        files = files_below(class_folder, SUFFIXES)
         paths += [str(file) for file in files]
         labels += [names.index(class_folder.name)] * len(files)
     features = {dataset.image_column: hub.Image(), dataset.label_column: hub.ClassLabel(names=list(names))}
     columns = {dataset.image_column: paths, dataset.label_column: labels}
     table = hub.Dataset.from_dict(columns, features=hub.Features(features))
-    encoded = image_column(table, dataset.image_column)
-    return table, Rows(encoded=encoded, positions=np.arange(len(table)), origin=paths.__getitem__)
+    encoded = stored_images(table, dataset.image_column, ANOTHER)
+    return table, EncodedImages(stored=encoded, positions=np.arange(len(table)), origin=paths.__getitem__)
 
 
 def split_folder(folder: Path, part: str, split: str, dataset: Dataset) -> Path:
@@ -163,42 +138,6 @@ def split_folder(folder: Path, part: str, split: str, dataset: Dataset) -> Path:
             return folder / name
     expected = f"expected {part}-*.parquet or {part}/<class>/<image> there"
     raise VtzooError(f"no {part!r} images of {dataset.name} in {folder}", f"{expected}; it has {names_in(folder, '*')}")
-
-
-def visible(paths: Iterable[Path]) -> list[Path]:
-    """The paths whose own name is not hidden, in order."""
-    return sorted(path for path in paths if not path.name.startswith("."))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files under a folder, recursively, in order; hidden ones and other suffixes are skipped."""
-    return [file for file in files_below(folder) if file.suffix.lower() in SUFFIXES]
-
-
-def files_below(folder: Path) -> list[Path]:
-    """The files under a folder, recursively, in order; hidden ones are skipped.
-
-    Links are followed, but to no folder twice, and not back to one above: loops end, and a class has its own images.
-    """
-    found, seen = [], {str(above) for above in Path(os.path.realpath(folder)).parents}
-    for here, below, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        if (real := os.path.realpath(here)) in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        found += [Path(here, name) for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
-def _refuse(error: OSError) -> None:
-    raise VtzooError(f"cannot read the folder {str(error.filename)!r}: {error.strerror}", "make it readable") from error
-
-
-def names_in(folder: Path, pattern: str) -> str:
-    """What a message says that a folder holds: a few names."""
-    names = [path.name for path in visible(folder.glob(pattern))]
-    return ", ".join(names[:5] + ["..."] * (len(names) > 5)) or "nothing"
 
 
 def require_columns(columns: list[str], dataset: Dataset, where: object) -> None:
@@ -217,17 +156,6 @@ def in_domain(table: Any, domain: str | None) -> np.ndarray:
     return np.array([value == wanted for value in table.data.column("domain").to_pylist()], dtype=bool)
 
 
-def image_column(table: Any, column: str, hint: str = ANOTHER) -> "pyarrow.ChunkedArray":
-    """The encoded images as {bytes, path}; plain bytes, or a column that lost its metadata, are taken for images."""
-    import pyarrow
-
-    stored = table.data.column(column).type
-    types = pyarrow.types
-    if not (types.is_struct(stored) or types.is_binary(stored) or types.is_large_binary(stored)):
-        raise VtzooError(f"column {column!r} holds {stored}, not images", hint)
-    return table.cast_column(column, library().Image()).data.column(column)
-
-
 def class_names(table: Any, dataset: Dataset) -> tuple[str, ...] | None:
     """The names that the label column itself carries, as many as the row says; None where it has plain numbers."""
     names = getattr(table.features[dataset.label_column], "names", None)
@@ -236,7 +164,7 @@ def class_names(table: Any, dataset: Dataset) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def read_labels(table: Any, rows: Rows, dataset: Dataset) -> np.ndarray:
+def read_labels(table: Any, rows: EncodedImages, dataset: Dataset) -> np.ndarray:
     """The labels of the rows that count, int64 (n,), each within the data set's classes."""
     column = table.data.column(dataset.label_column).to_pylist()
     values = [column[position] for position in rows.positions]
@@ -250,7 +178,7 @@ def read_labels(table: Any, rows: Rows, dataset: Dataset) -> np.ndarray:
 def record_labels(dataset: Dataset, source: Path | None, file: Path) -> tuple[str, ...]:
     """Write the class names that the data itself carries into a JSON file of names by data set, and return them."""
     parts = dataset.test_splits
-    table, _ = load_hub(dataset, parts) if source is None else load_parquet(dataset, parts, source)
+    table, _ = hub_rows(dataset, parts) if source is None else load_parquet(dataset, parts, source)
     names = class_names(table, dataset)
     if names is None:
         raise VtzooError(f"the labels in {source or dataset.hub_id} are plain numbers: no class names to record")

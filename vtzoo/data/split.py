@@ -1,32 +1,51 @@
-"""A slice of the training images that tells when to stop, drawn where none is given."""
+"""Splits: their names in people's data, and validation images drawn from the training images."""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vtzoo.data.checks import images_a_class
+from vtzoo.errors import unknown
+
+SPLIT_NAMES = {  # what people call a split
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+}  # fmt: skip
 
 FRACTION = 0.2  # of the training images
 CAP = 5_000  # images: more than that tell hardly more
 
 
-def draw(targets: np.ndarray, free: np.ndarray, seed: int) -> np.ndarray:
-    """Which of the training images are held out, bool (n,): about a fifth, at most CAP, and of every class.
+def split_names(cells: Sequence[str | None], where: Callable[[int], str]) -> np.ndarray:
+    """The splits that cells name, str (n,); an empty cell is train. `where` says where the cell of an index is."""
+    for index, cell in enumerate(cells):
+        if (cell or "train").lower() not in SPLIT_NAMES:
+            raise unknown("split", str(cell), SPLIT_NAMES, f"{where(index)} says it")
+    return np.array([SPLIT_NAMES[(cell or "train").lower()] for cell in cells], dtype=str)
 
-    Only those that are `free`, bool (n,), are drawn. A class with two of these or more gives at least one, and keeps
-    one. Where images have several classes, float32 (n, classes), this is attempted, the rarest class first.
+
+def images_per_class(targets: np.ndarray, classes: int) -> np.ndarray:
+    """How many images have each class, int64 (classes,)."""
+    return np.bincount(targets, minlength=classes) if targets.ndim == 1 else np.count_nonzero(targets == 1, axis=0)
+
+
+def draw_val(targets: np.ndarray, free: np.ndarray, seed: int) -> np.ndarray:
+    """Which training images validate, bool (n,): about a fifth, at most CAP, of every class.
+
+    Only `free` images, bool (n,), are drawn. A class with two or more of them gives at least one and keeps one. For
+    multi-label targets, float32 (n, classes), this is attempted, the rarest class first.
     """
-    held = np.zeros(len(targets), dtype=bool)
+    drawn = np.zeros(len(targets), dtype=bool)
     candidates = np.flatnonzero(free)
-    drawn = _one_each if targets.ndim == 1 else _several_each
-    held[candidates[drawn(targets[candidates], seed)]] = True
-    return held
+    draw = _stratified if targets.ndim == 1 else _iteratively_stratified
+    drawn[candidates[draw(targets[candidates], seed)]] = True
+    return drawn
 
 
 def size(images: int, classes: int) -> int:
-    """How many of the images are held out, where that many classes have two or more."""
+    """How many of the images are drawn, where `classes` classes have two or more."""
     return max(min(round(FRACTION * images), CAP), classes)
 
 
-def _one_each(targets: np.ndarray, seed: int) -> np.ndarray:
+def _stratified(targets: np.ndarray, seed: int) -> np.ndarray:
     """The indices of a slice, each class in proportion. int64 (n,) -> int64 (m,)"""
     from sklearn.model_selection import StratifiedShuffleSplit
 
@@ -36,32 +55,32 @@ def _one_each(targets: np.ndarray, seed: int) -> np.ndarray:
         return several
     count = size(len(several), int(np.count_nonzero(counts > 1)))
     splitter = StratifiedShuffleSplit(1, test_size=count, random_state=seed)
-    held = several[next(splitter.split(several, targets[several]))[1]]
-    # In proportion, a class of few images may come away with none: it gives one more.
+    drawn = several[next(splitter.split(several, targets[several]))[1]]
+    # A class of few images may give none in proportion: then it gives one.
     shuffled = np.random.default_rng(seed).permutation(several)
     present, first = np.unique(targets[shuffled], return_index=True)
-    return np.concatenate([held, shuffled[first[~np.isin(present, targets[held])]]])
+    return np.concatenate([drawn, shuffled[first[~np.isin(present, targets[drawn])]]])
 
 
-def _several_each(targets: np.ndarray, seed: int) -> np.ndarray:
+def _iteratively_stratified(targets: np.ndarray, seed: int) -> np.ndarray:
     """The indices of a slice in which each class has about its share. float32 (n, classes) -> int64 (m,)
 
     After the iterative stratification of Sechidis et al. (2011), for two subsets of which one is much smaller: a class
     after the other, from the rarest, takes what its share lacks from its images that no rarer class has decided on.
     """
     positive = targets == 1
-    left = images_a_class(targets, targets.shape[1])  # in train, of each class
+    left = images_per_class(targets, targets.shape[1])  # in train, of each class
     total = size(len(targets), int(np.count_nonzero(left > 1)))
     share = np.maximum(np.round(left * total / max(len(targets), 1)), left > 1).astype(int)
-    undecided, held = np.random.default_rng(seed).permutation(len(targets)), np.zeros(len(targets), dtype=bool)
+    undecided, drawn = np.random.default_rng(seed).permutation(len(targets)), np.zeros(len(targets), dtype=bool)
     for one in np.argsort(left, kind="stable"):
         having = positive[undecided, one]
         for index in undecided[having]:
-            if np.count_nonzero(positive[held, one]) >= share[one]:
+            if np.count_nonzero(positive[drawn, one]) >= share[one]:
                 break
             if np.all(left[positive[index]] > 1):  # every class keeps an image to learn from
-                held[index] = True
+                drawn[index] = True
                 left[positive[index]] -= 1
         undecided = undecided[~having]
-    held[undecided[: max(total - np.count_nonzero(held), 0)]] = True  # of those that have no class at all
-    return np.flatnonzero(held)
+    drawn[undecided[: max(total - np.count_nonzero(drawn), 0)]] = True  # of those that have no class at all
+    return np.flatnonzero(drawn)

@@ -8,17 +8,21 @@ from unicodedata import normalize
 
 import numpy as np
 
+from vtzoo.base.wording import counted, few
 from vtzoo.data import columns, labels
 from vtzoo.data.columns import Columns
-from vtzoo.data.found import TRAIN, Found, class_name, counted, few, of_files, parts_of
+from vtzoo.data.folder import encoded_files
+from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.labels import class_name
+from vtzoo.data.split import split_names
 from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
 
-SEVERAL = ";"  # between the classes of one image
+SEPARATOR = ";"  # between the classes of one image
 Lines = list[tuple[int, list[str]]]  # the cells of each line that has any, with its number, from 1
 
 
-def find(file: Path, *, image_column: str | None = None, label_column: str | None = None) -> Found:
+def read_table(file: Path, *, image_column: str | None = None, label_column: str | None = None) -> LabelledImages:
     """The images that a CSV lists; relative paths start at its folder.
 
     Python's own reader takes the cells as they are: the `datasets` library's would make numbers out of class names,
@@ -38,8 +42,8 @@ def find(file: Path, *, image_column: str | None = None, label_column: str | Non
     paths = [paths[index] for index in kept]
     cells = {name: [column[index] for index in kept] for name, column in cells.items()}
     classes, targets = _targets(file, cells, named)
-    parts = _parts(file, cells, named, [numbers[index] for index in kept])
-    return Found(classes=classes, rows=of_files(paths), targets=targets, parts=parts, notes=notes)
+    splits = _splits(file, cells, named, [numbers[index] for index in kept])
+    return LabelledImages(classes=classes, encoded=encoded_files(paths), targets=targets, splits=splits, notes=notes)
 
 
 def _lines(file: Path) -> Lines:
@@ -94,9 +98,9 @@ def _existing(folder: Path, cell: str) -> str | None:
 def _once(
     file: Path, paths: list[str], cells: dict[str, list[str]], named: Columns, numbers: list[int]
 ) -> tuple[list[int], tuple[str, ...]]:
-    """The lines that count, each image once in a part, and a note of the others; two labels of one are an error."""
+    """The lines that count, each image once in a split, and a note of the others; two labels of one are an error."""
     said = [cells[name] for name in named.needed if name not in (named.image, named.split)]
-    parts = cells[named.split] if named.split else [""] * len(paths)
+    splits = cells[named.split] if named.split else [""] * len(paths)
     first: dict[str, int] = {}
     seen: dict[tuple[str, str], int] = {}
     for index, path in enumerate(paths):
@@ -106,7 +110,7 @@ def _once(
                 f"lines {numbers[other]} and {numbers[index]} of {file} give {cells[named.image][index]!r} other labels"
             )
             raise VtzooError(told, "remove one; several classes of an image share a cell: cat;dog")
-        seen.setdefault((path, parts[index]), index)
+        seen.setdefault((path, splits[index]), index)
     kept = list(seen.values())
     repeated = len(paths) - len(kept)
     verbs = ("repeats", "counts") if repeated == 1 else ("repeat", "count")
@@ -115,22 +119,22 @@ def _once(
 
 
 def _targets(file: Path, cells: dict[str, list[str]], named: Columns) -> tuple[tuple[str, ...], np.ndarray]:
-    """The classes, and what is known of each image."""
+    """The classes, and the targets of each image."""
     if named.label is None:
-        return labels.a_column_each({class_name(name): cells[name] for name in named.others}, file)
-    if named.mask is None and not any(SEVERAL in cell for cell in cells[named.label]):
-        return labels.one_each([class_name(cell) or None for cell in cells[named.label]])
+        return labels.column_per_class({class_name(name): cells[name] for name in named.others}, file)
+    if named.mask is None and not any(SEPARATOR in cell for cell in cells[named.label]):
+        return labels.single_label([class_name(cell) or None for cell in cells[named.label]])
     masks = cells[named.mask] if named.mask else [""] * len(cells[named.label])
-    return labels.several_each([_several(cell) for cell in cells[named.label]], [_several(mask) for mask in masks])
+    return labels.multi_label([_classes_in(cell) for cell in cells[named.label]], [_classes_in(mask) for mask in masks])
 
 
-def _several(cell: str) -> list[str] | None:
+def _classes_in(cell: str) -> list[str] | None:
     """The classes in a cell; None where it is empty."""
-    return [name for part in cell.split(SEVERAL) if (name := class_name(part))] or None
+    return [name for part in cell.split(SEPARATOR) if (name := class_name(part))] or None
 
 
-def _parts(file: Path, cells: dict[str, list[str]], named: Columns, numbers: list[int]) -> np.ndarray:
-    """The part of each image, int8 (n,): training where its cell is empty, or there is no such column."""
+def _splits(file: Path, cells: dict[str, list[str]], named: Columns, numbers: list[int]) -> np.ndarray:
+    """The split of each image, str (n,): train where its cell is empty, or there is no such column."""
     if named.split is None:
-        return np.full(len(numbers), TRAIN, dtype=np.int8)
-    return parts_of(cells[named.split], lambda index: f"line {numbers[index]} of {file}")
+        return np.full(len(numbers), "train")
+    return split_names(cells[named.split], lambda index: f"line {numbers[index]} of {file}")

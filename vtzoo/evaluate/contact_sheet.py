@@ -5,7 +5,7 @@ from io import BytesIO
 
 from PIL import Image, ImageDraw
 
-from vtzoo.data.decoding import Rows
+from vtzoo.data.encoded_images import EncodedImages
 from vtzoo.evaluate.fonts import fitted, font
 
 COLUMNS, MOST = 6, 30  # images
@@ -17,7 +17,7 @@ WHITE, BLACK, GREY = "white", "black", "#777777"
 EXACTLY = 2  # times enlarged, from which on a small image's pixels stay squares
 
 
-def contact_sheet(rows: Rows, numbers: Sequence[int], captions: Sequence[Sequence[str]]) -> bytes:
+def contact_sheet(encoded: EncodedImages, numbers: Sequence[int], captions: Sequence[Sequence[str]]) -> bytes:
     """A PNG of images, the first MOST of those at `numbers`, each over its lines of caption and the end of its name."""
     shown = list(zip(numbers, captions, strict=True))[:MOST]
     lines = max((len(caption) for _, caption in shown), default=0) + 1
@@ -27,10 +27,10 @@ def contact_sheet(rows: Rows, numbers: Sequence[int], captions: Sequence[Sequenc
     draw, letters = ImageDraw.Draw(sheet), font(TEXT)
     for place, (number, caption) in enumerate(shown):
         left, top = GAP + place % COLUMNS * width, GAP + place // COLUMNS * height
-        picture = thumbnail(rows[number])
+        picture = thumbnail(encoded[number])
         sheet.paste(picture, (left + (TILE - picture.width) // 2, top + (TILE - picture.height) // 2))
         written = [(fitted(line, letters, TILE), BLACK) for line in caption]
-        written.append((fitted(rows.name(number), letters, TILE, end=True), GREY))
+        written.append((fitted(encoded.name(number), letters, TILE, end=True), GREY))
         for line, (text, colour) in enumerate(written):
             draw.text((left, top + TILE + 2 + line * LINE), text, colour, letters)
     drawn = BytesIO()

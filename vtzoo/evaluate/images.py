@@ -1,4 +1,4 @@
-"""What a model is measured on: the images of its own data set or people's, with the model's numbers for classes."""
+"""The images to measure a model on: of its own data set or people's, with targets in the model's numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from vtzoo.data import collection, named_reader
+from vtzoo.base.wording import counted, few
 from vtzoo.data import named as datasets
-from vtzoo.data.collection import Collection, Labelled
-from vtzoo.data.decoding import Rows, Split
-from vtzoo.data.found import counted, few
+from vtzoo.data import named_reader
+from vtzoo.data.hub import library
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.named import Dataset
+from vtzoo.data.read import read_images
+from vtzoo.data.split import images_per_class
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import matching
 
 OWN = "evaluate on the data set that the model was trained on: vtzoo show MODEL names it"
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,48 +27,37 @@ class Request:
 
     data: str | None = None  # a folder, a file or ORG/NAME on the Hub; None: the model's own data set, from the Hub
     split: str | None = None  # "train", "val" or "test"; None: the best that there is
-    skip_unknown: bool = False  # leave out what the model has no class for
+    skip_unknown: bool = False  # leave out images of classes that the model lacks
     image_column: str | None = None
     label_column: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
-    """Labelled images, with the model's own numbers for their classes."""
+class EvaluationImages:
+    """Labelled images, and their targets in a model's numbers."""
 
+    images: LabelledImages  # with the data's numbers
+    targets: np.ndarray  # int64 (n,); or float32 (n, classes of the model): 1 yes, 0 no, NaN unknown
     data: str
     split: str  # "train", "val", "test" or "all"
     described: str  # which images these are, for people
-    rows: Rows
-    targets: np.ndarray  # int64 (n,), the one class of each; or float32 (n, classes): 1 yes, 0 no, NaN not known
-    stored: Labelled | None = None  # the same images as people's data number the classes; None for a named data set
-    unknown: int = 0  # images that were left out, as the model lacks their classes
-    notes: tuple[str, ...] = ()
+    unknown: int = 0  # images left out, as the model lacks their classes
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.images)
 
-    @property
-    def multi(self) -> bool:
-        """Whether an image may have several classes."""
-        return self.targets.ndim == 2
-
-    def as_split(self, names: tuple[str, ...]) -> Split:
-        """The images as a split; where each may have several classes, with labels that say nothing."""
-        labels = np.zeros(len(self), dtype=np.int64) if self.multi else self.targets
-        return Split(labels=labels, label_names=names, rows=self.rows)
-
-    def select(self, indices: np.ndarray) -> "Subject":
+    def select(self, indices: np.ndarray) -> "EvaluationImages":
         """The images at `indices`, in that order."""
-        stored = self.stored.select(indices) if self.stored else None
-        return replace(self, rows=self.rows.select(indices), targets=self.targets[indices], stored=stored)
+        return replace(self, images=self.images.select(indices), targets=self.targets[indices])
 
 
-def find(request: Request, model: str, labels: tuple[str, ...], result: Mapping[str, Any], *, multi: bool) -> Subject:
+def images_for(
+    request: Request, model: str, labels: tuple[str, ...], result: Mapping[str, Any], *, multi_label: bool
+) -> EvaluationImages:
     """The images that a request means, for a model with its labels and its result.json.
 
-    It is the model's own named data set where no other is given, and where what is given has that one's columns and
-    classes; any other data are people's own. `multi` says whether the model answers with several classes an image.
+    They are of the model's own named data set if the request names none, or names data with that one's columns and
+    classes; else they are people's own. `multi_label` says whether the model gives an image several classes.
     """
     own = named(result)
     if request.data is None:
@@ -78,7 +68,7 @@ def find(request: Request, model: str, labels: tuple[str, ...], result: Mapping[
         return _of_own(own, request, labels)
     if own is not None and _holds(own, Path(request.data)):
         return _of_own(own, request, labels)
-    return _of_people(request, model, labels, result, multi=multi)
+    return _of_people(request, model, labels, result, multi_label=multi_label)
 
 
 def named(result: Mapping[str, Any]) -> Dataset | None:
@@ -96,14 +86,14 @@ def require_same_classes(model: tuple[str, ...], data: tuple[str, ...]) -> None:
             raise VtzooError(f"class {number} is {of_model!r} to the model and {of_data!r} to the data", OWN)
 
 
-def _of_own(row: Dataset, request: Request, labels: tuple[str, ...]) -> Subject:
+def _of_own(row: Dataset, request: Request, labels: tuple[str, ...]) -> EvaluationImages:
     """The images of a model's own named data set."""
-    part = request.split or "test"
-    split = named_reader.read(row, part, Path(request.data) if request.data else None)
-    require_same_classes(labels, split.label_names)
+    split = request.split or "test"
+    images = named_reader.read(row, split, Path(request.data) if request.data else None)
+    require_same_classes(labels, images.classes)
     place = f" in {request.data}" if request.data else ""
-    described = f"the {SPLITS[part]} images of {row.name}{place}"
-    return Subject(data=row.name, split=part, described=described, rows=split.rows, targets=split.labels)
+    described = f"the {split} split of {row.name}{place}"
+    return EvaluationImages(images=images, targets=images.targets, data=row.name, split=split, described=described)
 
 
 def _holds(row: Dataset, folder: Path) -> bool:
@@ -119,7 +109,7 @@ def _holds(row: Dataset, folder: Path) -> bool:
     from pyarrow import parquet
 
     try:
-        features = named_reader.library().Features.from_arrow_schema(parquet.read_schema(files[0]))
+        features = library().Features.from_arrow_schema(parquet.read_schema(files[0]))
     except (OSError, NotImplementedError, ValueError):  # damaged, or of types that no named data set has
         return False
     if not set(row.columns) <= features.keys():
@@ -129,78 +119,69 @@ def _holds(row: Dataset, folder: Path) -> bool:
 
 
 def _of_people(
-    request: Request, model: str, labels: tuple[str, ...], result: Mapping[str, Any], *, multi: bool
-) -> Subject:
+    request: Request, model: str, labels: tuple[str, ...], result: Mapping[str, Any], *, multi_label: bool
+) -> EvaluationImages:
     """People's own images, their classes matched with the model's by name."""
     data, seed = str(request.data), result.get("seed")
-    found = collection.read(
+    found = read_images(
         data, learn=False, seed=seed if isinstance(seed, int) else 0, image_column=request.image_column,
         label_column=request.label_column,
     )  # fmt: skip
-    if found.multi != multi:
-        kinds = {True: "any number of classes", False: "one class"}
-        told = f"{model} answers with {kinds[multi]} an image, and {data} has {kinds[found.multi]} an image"
-        hint = (
-            "give a column for each class: 1, 0, or nothing where it is not known"
-            if multi
-            else "give one label an image"
-        )
-        raise VtzooError(told, f"{hint}; or fine-tune on it: vtzoo finetune --model {model} --data {data}")
+    _require_same_kind(found, model, data, multi_label=multi_label)
     split, described, images = _choose(found, request, result)
-    numbers = matching.match(found.classes, labels)
-    kept, notes = _known(images, found.classes, numbers, labels, request, model)
-    left = images.select(kept)
-    targets = _several(left.targets, numbers, len(labels)) if multi else numbers[left.targets]
-    return Subject(
-        data=data, split=split, described=described, rows=left.rows, targets=targets, stored=left,
-        unknown=len(images) - len(left), notes=(*found.notes, *notes),
-    )  # fmt: skip
+    numbers = matching.match(images.classes, labels)
+    kept, notes = _known(images, numbers, labels, request, model)
+    left = images.select(kept).noting(*notes)
+    targets = _columns_of(left.targets, numbers, len(labels)) if multi_label else numbers[left.targets]
+    return EvaluationImages(
+        images=left, targets=targets, data=data, split=split, described=described, unknown=len(images) - len(left)
+    )
 
 
-def _choose(found: Collection, request: Request, result: Mapping[str, Any]) -> tuple[str, str, Labelled]:
-    """The name of the split to measure on, which images these are, for people, and the images.
+def _require_same_kind(images: LabelledImages, model: str, data: str, *, multi_label: bool) -> None:
+    if images.multi_label == multi_label:
+        return
+    kinds = {True: "any number of classes", False: "one class"}
+    told = f"{model} answers with {kinds[multi_label]} an image, and {data} has {kinds[images.multi_label]} an image"
+    hint = "give a column for each class: 1, 0, or nothing where it is not known"
+    hint = hint if multi_label else "give one label an image"
+    raise VtzooError(told, f"{hint}; or fine-tune on it: vtzoo finetune --model {model} --data {data}")
 
-    Unless one is asked for, it is the test images, else validation images that were given, else all; but of the data
-    that the model was fine-tuned on, those that it did not learn from.
+
+def _choose(images: LabelledImages, request: Request, result: Mapping[str, Any]) -> tuple[str, str, LabelledImages]:
+    """The name of the split to measure on, its description for people, and its images.
+
+    Unless the request names a split, it is test, else the given val, else all; but of the data that the model was
+    fine-tuned on, it is the val that was drawn.
     """
-    parts = {"train": found.train, "val": found.held, "test": found.test}
-    origin = ", a slice of the training images, as fine-tuning draws it" if found.drawn else ""
+    data = request.data
     if request.split is not None:
-        images = parts[request.split]
-        if not images:
-            told = f"{request.data} has no {SPLITS[request.split]} images"
-            raise VtzooError(told, f"leave out --split, or put some into a folder or a split called {request.split}")
-        slice_of = origin if request.split == "val" else ""
-        return request.split, f"the {SPLITS[request.split]} images of {request.data}{slice_of}", images
-    if found.test is not None:
-        return "test", f"the test images of {request.data}", found.test
-    if found.held and not found.drawn:
-        told = f"the validation images of {request.data}, as it has no test images; if it was fine-tuned by them, "
-        return "val", f"{told}its weights were chosen by them", found.held
-    if result.get("train_manifest") == found.train.manifest:
-        told = f"the validation images that were drawn from {request.data} when the model was fine-tuned on the rest"
-        return "val", f"{told}: its weights were chosen by them", found.held
-    return "all", f"all the images of {request.data}, as it has no test or validation images", _together(found)
-
-
-def _together(found: Collection) -> Labelled:
-    """The training images and the validation images that were drawn from them, in the order of the data."""
-    positions = np.concatenate([found.train.rows.positions, found.held.rows.positions])
-    order = np.argsort(positions, kind="stable")
-    rows = replace(found.train.rows, positions=positions[order])
-    return Labelled(rows=rows, targets=np.concatenate([found.train.targets, found.held.targets])[order])
+        chosen = images.split(request.split)
+        if not len(chosen):
+            told = f"{data} has no {request.split} split"
+            raise VtzooError(told, f"leave out --split, or put images into a folder or a split called {request.split}")
+        drawn = images.val_drawn and request.split == "val"
+        origin = ", drawn from the training images as fine-tuning draws it" if drawn else ""
+        return request.split, f"the {request.split} split of {data}{origin}", chosen
+    if images.test:
+        return "test", f"the test split of {data}", images.test
+    if images.val and not images.val_drawn:
+        told = f"the val split of {data}, as it has no test split; a model that was fine-tuned with it"
+        return "val", f"{told} has weights chosen by it", images.val
+    if images.val and images.train.is_recorded(result.get("train_manifest")):
+        return "val", f"the val split that fine-tuning drew from {data}: the weights were chosen by it", images.val
+    return "all", f"all the images of {data}, as it has no test or val split", images
 
 
 def _known(
-    images: Labelled, classes: tuple[str, ...], numbers: np.ndarray, labels: tuple[str, ...], request: Request,
-    model: str,
-) -> tuple[np.ndarray, list[str]]:  # fmt: skip
-    """The indices of the images that have a class of the model's, and notes of the classes that one side lacks.
+    images: LabelledImages, numbers: np.ndarray, labels: tuple[str, ...], request: Request, model: str
+) -> tuple[np.ndarray, list[str]]:
+    """The indices of the images whose class the model has, and notes of the classes that one side lacks.
 
-    Images of other classes are a VtzooError that names these, unless they are to be left out.
+    Images of other classes are a VtzooError that names the classes, unless the request leaves them out.
     """
-    lacks = numbers == matching.UNKNOWN
-    shown = collection.checks.images_a_class(images.targets, len(classes)) > 0
+    classes, lacks = images.classes, numbers == matching.UNKNOWN
+    shown = images_per_class(images.targets, len(classes)) > 0
     lacking, unseen = (_names(classes, lacks & one) for one in (shown, ~shown))
     strange, notes = _strange(images.targets, lacks), []
     if strange.any():
@@ -233,8 +214,8 @@ def _names(names: tuple[str, ...], chosen: np.ndarray) -> list[str]:
     return [names[number] for number in np.flatnonzero(chosen)]
 
 
-def _several(targets: np.ndarray, numbers: np.ndarray, classes: int) -> np.ndarray:
-    """Targets in the model's columns, float32 (n, classes): NaN where the data say nothing of a class."""
+def _columns_of(targets: np.ndarray, numbers: np.ndarray, classes: int) -> np.ndarray:
+    """Targets in the model's columns, float32 (n, classes): NaN for a class that the data lack."""
     moved = np.full((len(targets), classes), np.nan, dtype=np.float32)
     there = numbers != matching.UNKNOWN
     moved[:, numbers[there]] = targets[:, there]

@@ -7,7 +7,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from vtzoo.data.found import SHOWN, counted, few
+from vtzoo.base.wording import SHOWN, counted, few
 from vtzoo.errors import VtzooError
 
 UNKNOWN = -1  # the number of a class that the model lacks

@@ -1,4 +1,4 @@
-"""How right a classifier is where an image may have several classes, over what is known alone."""
+"""The metrics of a multi-label classifier, over known labels alone."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ THRESHOLD = 0.5  # from which probability on a class is predicted
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """How right it is on one class, over the images of which it is known."""
+    """The metrics of one class, over the images whose label is known."""
 
     label: str
     average_precision: float | None  # None, as is f1, unless it is known to be in one image and not in another
@@ -23,7 +23,7 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Means over the classes that are known to be in one image, and not in another."""
+    """All metrics; means are over the classes that one image has and another has not."""
 
     map: float  # mean average precision, a fraction
     macro_f1: float  # at THRESHOLD
@@ -33,20 +33,19 @@ class Scores:
 
 
 def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> Scores:
-    """All scores, of targets (n, classes), 1, 0 or NaN where it is not known, and probabilities of that shape."""
+    """All metrics of targets (n, classes), 1, 0 or NaN if unknown, and probabilities of that shape."""
     known = ~np.isnan(targets)
     per_class = tuple(
         one_class(targets[known[:, number], number] > 0, probabilities[known[:, number], number], names[number])
         for number in np.flatnonzero(known.any(axis=0))
     )
-    precisions = [one.average_precision for one in per_class if one.average_precision is not None]
-    if not precisions:
+    if all(one.average_precision is None for one in per_class):
         raise VtzooError(
             "of no class is one image known to have it, and another not to have it",
             "there is nothing to measure: say both of a class at least",
         )
     return Scores(
-        map=float(np.mean(precisions)),
+        map=mean_average_precision(targets, probabilities),
         macro_f1=float(np.mean([one.f1 for one in per_class if one.f1 is not None])),
         expected_calibration_error=calibration.reliability(probabilities[known], targets[known] > 0).error,
         known=float(known.mean()),
@@ -54,16 +53,35 @@ def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]
     )
 
 
-def one_class(truth: np.ndarray, probabilities: np.ndarray, name: str) -> ClassScores:
-    """The scores of a class, from whether each image has it, bool (n,), and the probabilities that it has, (n,)."""
-    from sklearn.metrics import average_precision_score, f1_score
+def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
+    """The mean over classes of the average precision, each over the images whose label is known; 0 without any.
 
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    defined = positives > 0 and negatives > 0
+    targets (n, classes), 1, 0 or NaN if unknown; scores of that shape. A class counts if one image has it and another
+    does not.
+    """
+    known = ~np.isnan(targets)
+    columns = zip(targets.T, scores.T, known.T, strict=True)
+    each = [average_precision(truth[there] > 0, score[there]) for truth, score, there in columns]
+    defined = [precision for precision in each if precision is not None]
+    return float(np.mean(defined)) if defined else 0.0
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray) -> float | None:
+    """scikit-learn's average precision of truth bool (n,) and scores (n,); None unless both values occur."""
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(truth, scores)) if truth.any() and not truth.all() else None
+
+
+def one_class(truth: np.ndarray, probabilities: np.ndarray, name: str) -> ClassScores:
+    """The metrics of a class, from whether each image has it, bool (n,), and its probabilities, (n,)."""
+    from sklearn.metrics import f1_score
+
+    precision = average_precision(truth, probabilities)
     return ClassScores(
         label=name,
-        average_precision=float(average_precision_score(truth, probabilities)) if defined else None,
-        f1=float(f1_score(truth, probabilities >= THRESHOLD)) if defined else None,
-        positives=positives,
-        negatives=negatives,
+        average_precision=precision,
+        f1=None if precision is None else float(f1_score(truth, probabilities >= THRESHOLD)),
+        positives=int(truth.sum()),
+        negatives=int((~truth).sum()),
     )

@@ -1,4 +1,4 @@
-"""What a classifier answers to labelled images, as far as they can be read."""
+"""A classifier's predictions on labelled images."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,55 +7,59 @@ from itertools import islice
 
 import numpy as np
 
-from vtzoo.data.decoding import Pass, Split
+from vtzoo.data.labelled_images import DecodingPass, LabelledImages
 from vtzoo.data.transform import prepare
 from vtzoo.errors import VtzooError
-from vtzoo.evaluate.single_label import require_finite
 from vtzoo.predict.load import Classifier
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
-    """The probabilities of those images that can be read, and the errors of the others, by their numbers."""
+class Predictions:
+    """The probabilities of the readable images, and the errors of the others by index."""
 
-    numbers: np.ndarray  # int64 (m,), of the images that can be read
+    numbers: np.ndarray  # int64 (m,), the indices of the readable images
     probabilities: np.ndarray  # float32 (m, classes)
     errors: dict[int, VtzooError]
-    manifest: str  # sha256 of these images' pixels and labels in order, as Split has it
+    fingerprint: str  # of the readable images
     seconds: float  # reading, decoding and preprocessing included
 
 
-def ask(
-    classifier: Classifier, split: Split, *, batch_size: int = 256, progress: Callable[[int], None] | None = None
-) -> Answers:
-    """The answers to all the images of a split, preprocessed as the model's folder says; no image is kept.
+def predict_images(
+    classifier: Classifier, images: LabelledImages, *, batch_size: int = 256,
+    progress: Callable[[int], None] | None = None,
+) -> Predictions:  # fmt: skip
+    """The predictions on all images, preprocessed as the classifier wants them; no image is kept.
 
-    `progress` is called with the number of images after each batch.
+    `progress` is called with the number of images after each batch. Without a readable image it is a VtzooError.
     """
     started = time.perf_counter()
-    images = Pass(split=split, keep=lambda image: prepare(image, classifier.preprocess))
+    decoding = DecodingPass(images=images, keep=lambda image: prepare(image, classifier.preprocess))
     numbers = []
-    probabilities = np.empty((len(split), len(classifier.labels)), np.float32)  # once: there may be a gigabyte of them
-    for some, pixels in _batches(iter(images), batch_size):
+    probabilities = np.empty((len(images), len(classifier.labels)), np.float32)  # once: it may take a gigabyte
+    for some, pixels in _batches(iter(decoding), batch_size):
         probabilities[len(numbers) : len(numbers) + len(some)] = classifier(pixels)
         numbers += some
         if progress:
             progress(len(some))
     if not numbers:
-        raise next(iter(images.errors.values()), VtzooError("there are no images to measure on"))
+        raise next(iter(decoding.errors.values()), VtzooError("there are no images to measure on"))
     probabilities = probabilities[: len(numbers)]
-    require_finite(probabilities)
-    return Answers(
-        numbers=np.array(numbers),
-        probabilities=probabilities,
-        errors=images.errors,
-        manifest=images.manifest,
-        seconds=time.perf_counter() - started,
-    )
+    _require_finite(probabilities)
+    return Predictions(
+        numbers=np.array(numbers), probabilities=probabilities, errors=decoding.errors,
+        fingerprint=decoding.fingerprint, seconds=time.perf_counter() - started,
+    )  # fmt: skip
 
 
 def _batches(images: Iterator[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[list[int], np.ndarray]]:
-    """The numbers of some images, and the images themselves as the model takes them, uint8 (batch, 3, size, size)."""
+    """Indices and prepared images, uint8 (batch, 3, size, size)."""
     while some := list(islice(images, size)):
         numbers, pixels = zip(*some, strict=True)
         yield list(numbers), np.stack(pixels)
+
+
+def _require_finite(probabilities: np.ndarray) -> None:
+    finite = np.isfinite(probabilities).all(axis=1)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        raise VtzooError(f"the model answers image {row} with values that are not finite", "its weights may be damaged")

@@ -58,9 +58,9 @@ def predictions(assessment: Assessment) -> str:
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
     lines.writerow(("image", "label", "predicted", "probability", "correct"))
-    subject, labels = assessment.subject, assessment.labels
-    for number, (target, answer) in enumerate(zip(subject.targets, assessment.probabilities, strict=True)):
-        if subject.multi:
+    images, labels = assessment.images, assessment.labels
+    for number, (target, answer) in enumerate(zip(images.targets, assessment.probabilities, strict=True)):
+        if images.images.multi_label:
             having, chosen = np.flatnonzero(target == 1), np.flatnonzero(answer >= multi_label.THRESHOLD)
             known = ~np.isnan(target)
             correct = bool(np.all((answer >= multi_label.THRESHOLD)[known] == (target > 0)[known]))
@@ -69,19 +69,19 @@ def predictions(assessment: Assessment) -> str:
             correct = bool(having[0] == chosen[0])
         named = (";".join(labels[one] for one in some) for some in (having, chosen))
         shares = ";".join(f"{answer[one]:.6g}" for one in chosen)
-        lines.writerow((subject.rows.name(number), *named, shares, str(correct).lower()))
+        lines.writerow((images.images.encoded.name(number), *named, shares, str(correct).lower()))
     return file.getvalue()
 
 
 def pictures(assessment: Assessment) -> dict[str, bytes]:
     """The PNG files by name, as far as there is something to show."""
-    draw = _of_several if assessment.subject.multi else _of_one
+    draw = _of_several if assessment.images.images.multi_label else _of_one
     return {name: content for name, content in draw(assessment).items() if content is not None}
 
 
 def _of_one(assessment: Assessment) -> dict[str, bytes | None]:
     """The pictures where each image has one class."""
-    labels, names = assessment.subject.targets, assessment.labels
+    labels, names = assessment.images.targets, assessment.labels
     predicted, surest = assessment.probabilities.argmax(axis=1), assessment.probabilities.max(axis=1)
     right = predicted == labels
     order = np.argsort(surest, kind="stable")
@@ -102,7 +102,7 @@ def _of_one(assessment: Assessment) -> dict[str, bytes | None]:
 
 def _of_several(assessment: Assessment) -> dict[str, bytes | None]:
     """The pictures where an image may have several classes: an image's worst class, and that nearest to a half."""
-    targets, names = assessment.subject.targets, assessment.labels
+    targets, names = assessment.images.targets, assessment.labels
     known = ~np.isnan(targets)
     wrong = np.where(known, np.abs(assessment.probabilities - targets), -1)
     doubt = np.where(known, -np.abs(assessment.probabilities - multi_label.THRESHOLD), -1)
@@ -130,17 +130,17 @@ def _of_several(assessment: Assessment) -> dict[str, bytes | None]:
 def _sheet(assessment: Assessment, numbers: np.ndarray, captions: list[tuple[str, str]]) -> bytes | None:
     if not len(numbers):
         return None
-    return contact_sheet(assessment.subject.rows, [int(one) for one in numbers[:MOST]], captions)
+    return contact_sheet(assessment.images.images.encoded, [int(one) for one in numbers[:MOST]], captions)
 
 
 def markdown(assessment: Assessment, drawn: Sequence[str]) -> str:
     """The text of report.md, with the pictures that were drawn."""
-    scores, subject = assessment.scores, assessment.subject
+    scores, images = assessment.scores, assessment.images
     parts = [
-        f"# {_cell(assessment.model)}\n\nMeasured on {_cell(subject.described)}.",
+        f"# {_cell(assessment.model)}\n\nMeasured on {_cell(images.described)}.",
         _table(("", ""), facts(assessment)),
     ]
-    notes = [*subject.notes, *(f"left out: {told}" for told in assessment.unreadable)]
+    notes = [*images.images.notes, *(f"left out: {told}" for told in assessment.unreadable)]
     if notes:
         parts.append("\n".join(f"- {_cell(note)}" for note in notes))
     parts += [f"## {PICTURES[name]}\n\n![{PICTURES[name]}]({name})" for name in drawn]

@@ -1,4 +1,4 @@
-"""A model and labelled images in, everything that is measured out."""
+"""Everything that is measured of a model on labelled images."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vtzoo.evaluate import images as subject
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.evaluate import multi_label, single_label
-from vtzoo.evaluate.images import Request, Subject
-from vtzoo.evaluate.predictions import ask
+from vtzoo.evaluate.images import EvaluationImages, Request, images_for, require_same_classes
+from vtzoo.evaluate.predictions import predict_images
 from vtzoo.hub import fetch
 from vtzoo.predict.load import Classifier, load
 from vtzoo.zoo import model_folder
@@ -18,37 +18,37 @@ from vtzoo.zoo import model_folder
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assessment:
-    """What a model answers to the images that can be read, and how right that is."""
+    """A model's predictions on the readable images, and their metrics."""
 
     model: str
     labels: tuple[str, ...]
-    subject: Subject  # of these images
+    images: EvaluationImages  # the readable ones
     probabilities: np.ndarray  # float32 (n, classes)
     scores: single_label.Scores | multi_label.Scores
-    manifest: str  # sha256 of the images and labels in order
+    fingerprint: str  # of the images
     seconds: float  # reading, decoding and preprocessing included
-    unreadable: tuple[str, ...]  # a sentence for each image that cannot be read
+    unreadable: tuple[str, ...]  # a sentence an image
 
     def summary(self) -> dict[str, float | int | str]:
         """The accuracies, and which images gave them at which speed."""
         fractions = ("top1", "top5") if isinstance(self.scores, single_label.Scores) else ("map", "macro_f1")
         return {
             **{name: getattr(self.scores, name) for name in fractions},
-            "images": len(self.subject),
-            "manifest": self.manifest,
+            "images": len(self.images),
+            "manifest": self.fingerprint,
             "seconds": self.seconds,
-            "images_per_second": len(self.subject) / self.seconds,
+            "images_per_second": len(self.images) / self.seconds,
         }
 
     def as_json(self) -> dict[str, Any]:
-        """All that was measured, but for the answers themselves."""
+        """All that was measured, without the predictions."""
         return {
             **self.summary(),
             "model": self.model,
-            "data": self.subject.data,
-            "split": self.subject.split,
-            "notes": list(self.subject.notes),
-            "unknown": self.subject.unknown,
+            "data": self.images.data,
+            "split": self.images.split,
+            "notes": list(self.images.images.notes),
+            "unknown": self.images.unknown,
             "unreadable": list(self.unreadable),
             **asdict(self.scores),
         }
@@ -74,20 +74,42 @@ def of_classifier(
 ) -> Assessment:  # fmt: skip
     """The same of a classifier that is loaded, and the result.json of its model."""
     multi = bool(getattr(classifier, "multi_label", False))
-    images = subject.find(request, model, classifier.labels, result, multi=multi)
-    answers = ask(classifier, images.as_split(classifier.labels), progress=progress)
-    readable = images.select(answers.numbers)
+    images = images_for(request, model, classifier.labels, result, multi_label=multi)
+    predictions = predict_images(classifier, images.images, progress=progress)
+    readable = images.select(predictions.numbers)
     score = multi_label.score if multi else single_label.score
     return Assessment(
         model=model,
         labels=classifier.labels,
-        subject=readable,
-        probabilities=answers.probabilities,
-        scores=score(readable.targets, answers.probabilities, classifier.labels),
-        manifest=readable.stored.manifest if readable.stored else answers.manifest,
-        seconds=answers.seconds,
-        unreadable=tuple(error.message for error in answers.errors.values()),
+        images=readable,
+        probabilities=predictions.probabilities,
+        scores=score(readable.targets, predictions.probabilities, classifier.labels),
+        fingerprint=predictions.fingerprint,
+        seconds=predictions.seconds,
+        unreadable=tuple(error.message for error in predictions.errors.values()),
     )
+
+
+def measure(
+    classifier: Classifier, images: LabelledImages, progress: Callable[[int], None] | None = None
+) -> dict[str, Any]:
+    """The accuracy entries of result.json: `top1` and `top5`, or `map`, all fractions; `images`; `manifest`.
+
+    An image that cannot be read is a VtzooError.
+    """
+    require_same_classes(classifier.labels, images.classes)
+    predictions = predict_images(classifier, images, progress=progress)
+    for error in predictions.errors.values():
+        raise error
+    targets, probabilities = images.targets, predictions.probabilities
+    if images.multi_label:
+        fractions = {"map": multi_label.mean_average_precision(targets, probabilities)}
+    else:
+        fractions = {
+            "top1": single_label.top1(targets, probabilities),
+            "top5": single_label.top5(targets, probabilities),
+        }
+    return {**fractions, "images": len(images), "manifest": predictions.fingerprint}
 
 
 def _open(model: str, revision: str | None, backend: str) -> tuple[model_folder.Entry | str, dict[str, Any]]:

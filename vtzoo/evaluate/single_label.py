@@ -1,11 +1,10 @@
-"""How right a classifier is where every image has one class."""
+"""The metrics of a single-label classifier."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vtzoo.errors import VtzooError
 from vtzoo.evaluate import calibration
 
 TOGETHER = 8192  # images that are ranked at once: scikit-learn sorts all their classes, at 8 bytes each
@@ -14,7 +13,7 @@ PAIRS = 20  # of classes that are taken for one another
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """How right it is on one class."""
+    """The metrics of one class."""
 
     label: str
     precision: float  # fraction; 0 where it is never predicted
@@ -25,7 +24,7 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """Images of a class that are taken for another."""
+    """Images of a class that the model takes for another."""
 
     label: str
     predicted: str
@@ -34,7 +33,7 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Accuracies are fractions; what is a mean over classes is one over those that have images."""
+    """All metrics. Accuracies are fractions; means over classes are over classes with images."""
 
     top1: float
     top5: float  # 1.0 with five classes or fewer
@@ -48,14 +47,13 @@ class Scores:
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> Scores:
-    """All scores, of labels int64 (n,) and probabilities float32 (n, classes)."""
-    top1, top5 = accuracies(labels, probabilities)
+    """All metrics of labels int64 (n,) and probabilities float32 (n, classes)."""
     predicted = probabilities.argmax(axis=1)
     right = predicted == labels
     per_class = each_class(labels, predicted, names)
     return Scores(
-        top1=top1,
-        top5=top5,
+        top1=top1(labels, probabilities),
+        top5=top5(labels, probabilities),
         top1_interval=calibration.interval(int(right.sum()), len(right)),
         macro_f1=float(np.mean([one.f1 for one in per_class])),
         expected_calibration_error=calibration.reliability(probabilities.max(axis=1), right).error,
@@ -66,27 +64,27 @@ def score(labels: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...])
     )
 
 
-def accuracies(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
-    """Top-1 and top-5 as fractions, from labels (n,) and probabilities (n, classes)."""
-    from sklearn.metrics import accuracy_score, top_k_accuracy_score  # heavy: only an evaluation pays for it
+def top1(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The fraction of images whose highest score is their label's: labels (n,), scores (n, classes)."""
+    from sklearn.metrics import accuracy_score  # heavy: only an evaluation pays for it
 
-    top1 = accuracy_score(labels, probabilities.argmax(axis=1))
-    classes = probabilities.shape[1]
-    if classes <= 5:  # scikit-learn calls this undefined
-        return float(top1), 1.0
-    hits = 0.0
+    return float(accuracy_score(labels, scores.argmax(axis=1)))
+
+
+def top5(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The fraction of images whose label is among the five highest scores, as scikit-learn breaks ties.
+
+    With five classes or fewer, which scikit-learn calls undefined, it is 1.
+    """
+    from sklearn.metrics import top_k_accuracy_score
+
+    classes, hits = scores.shape[1], 0.0
+    if classes <= 5:
+        return 1.0
     for first in range(0, len(labels), TOGETHER):
         some = slice(first, first + TOGETHER)
-        hits += top_k_accuracy_score(labels[some], probabilities[some], k=5, labels=np.arange(classes), normalize=False)
-    return float(top1), float(hits / len(labels))
-
-
-def require_finite(probabilities: np.ndarray) -> None:
-    """Raise where an answer is not a number."""
-    finite = np.isfinite(probabilities).all(axis=1)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite)[0])
-        raise VtzooError(f"the model answers image {row} with values that are not finite", "its weights may be damaged")
+        hits += top_k_accuracy_score(labels[some], scores[some], k=5, labels=np.arange(classes), normalize=False)
+    return float(hits / len(labels))
 
 
 def each_class(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> tuple[ClassScores, ...]:

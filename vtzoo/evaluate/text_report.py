@@ -12,7 +12,7 @@ SHOWN = 5  # classes, and pairs of them, of which a terminal tells
 
 def facts(assessment: Assessment) -> list[tuple[str, str]]:
     """What was measured, number by number, in words."""
-    scores, images = assessment.scores, len(assessment.subject)
+    scores, images = assessment.scores, len(assessment.images)
     if isinstance(scores, single_label.Scores):
         low, high = scores.top1_interval
         found = [("top-1", f"{scores.top1:.2%} (95% interval {low:.2%} to {high:.2%})")]
@@ -27,9 +27,9 @@ def facts(assessment: Assessment) -> list[tuple[str, str]]:
         ("expected calibration error", f"{scores.expected_calibration_error:.2%}"),
         *more,
         ("images", f"{images:,}"),
-        *([("of unknown classes", f"{assessment.subject.unknown:,}, left out")] if assessment.subject.unknown else []),
+        *([("of unknown classes", f"{assessment.images.unknown:,}, left out")] if assessment.images.unknown else []),
         *([("unreadable", f"{len(assessment.unreadable):,}, left out")] if assessment.unreadable else []),
-        ("manifest", assessment.manifest),
+        ("manifest", assessment.fingerprint),
         ("images/s", f"{images / assessment.seconds:,.0f}"),
     ]
 
@@ -37,7 +37,7 @@ def facts(assessment: Assessment) -> list[tuple[str, str]]:
 def lines(assessment: Assessment) -> Iterator[str]:
     """What a terminal shows: all numbers, the pairs that are confused most, and the classes that it is worst at."""
     scores = assessment.scores
-    yield f"{assessment.model} on {assessment.subject.described}"
+    yield f"{assessment.model} on {assessment.images.described}"
     for name, value in facts(assessment):
         yield f"  {name:<26}  {value}"
     if isinstance(scores, single_label.Scores) and scores.confused:

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from vtzoo.data import named, named_reader
-from vtzoo.data.decoding import Split
+from vtzoo.data.hub import library
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.named import Dataset
 from vtzoo.data.transform import Preprocess, prepare, read_image
 from vtzoo.errors import VtzooError
@@ -37,12 +38,12 @@ def to_verify_on(entry: Entry, classifier: Classifier, count: int, data: Path | 
     if split is None:
         return sample(classifier.preprocess, count)
     chosen = _spaced(split, count)
-    same = classifier.labels == split.label_names
+    same = classifier.labels == split.classes
     return Pictures(
-        pixels=_prepared(chosen, classifier.preprocess),
+        pixels=chosen.pixels(classifier.preprocess),
         source=f"the test split of {entry.result['dataset']}",
-        labels=chosen.labels if same else None,
-        manifest=chosen.manifest,
+        labels=chosen.targets if same else None,
+        manifest=chosen.fingerprint,
     )
 
 
@@ -53,7 +54,7 @@ def to_calibrate_on(entry: Entry, classifier: Classifier, data: Path | None) -> 
         split = _split(entry, "train", data)
     if split is None:
         return sample(classifier.preprocess, CALIBRATION, seed=1).pixels
-    return _prepared(_spaced(split, CALIBRATION), classifier.preprocess)
+    return _spaced(split, CALIBRATION).pixels(classifier.preprocess)
 
 
 def sample(preprocess: Preprocess, count: int, seed: int = 0) -> Pictures:
@@ -78,7 +79,7 @@ def _photographs() -> list[Image.Image]:
     return [read_image(file) for file in sorted(PHOTOGRAPHS.glob("*.jpg"))]
 
 
-def _split(entry: Entry, name: str, data: Path | None) -> Split | None:
+def _split(entry: Entry, name: str, data: Path | None) -> LabelledImages | None:
     """A split of the data set that the model was trained on: in `data`, which must have it, or cached, or None."""
     stated = entry.result.get("dataset") if (entry.folder / "result.json").exists() else None
     if data is not None:
@@ -95,14 +96,10 @@ def _split(entry: Entry, name: str, data: Path | None) -> Split | None:
 
 def _cached(dataset: Dataset, name: str) -> bool:
     """Whether the `datasets` library has a split already: an export is no reason to download hundreds of megabytes."""
-    folder = Path(named_reader.library().config.HF_DATASETS_CACHE) / dataset.hub_id.replace("/", "___")
+    folder = Path(library().config.HF_DATASETS_CACHE) / dataset.hub_id.replace("/", "___")
     parts = dataset.splits(name)
     return all(any(folder.glob(f"*/*/{dataset.revision or '*'}/*-{part}*.arrow")) for part in parts)
 
 
-def _spaced(split: Split, count: int) -> Split:
+def _spaced(split: LabelledImages, count: int) -> LabelledImages:
     return split.select(np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int)))
-
-
-def _prepared(split: Split, preprocess: Preprocess) -> np.ndarray:
-    return np.stack([prepare(image, preprocess) for image in split.images()])

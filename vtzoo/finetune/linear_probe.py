@@ -103,7 +103,7 @@ def learn(
     for decay in DECAYS:
         lines = _descend(weight, bias, inputs, targets, criterion, decay)
         logits, since = tests @ weight.T + bias, since + 1
-        seen = criterion.score(logits.numpy(), held_targets.numpy()), -criterion.loss(logits, held_targets).item()
+        seen = criterion.score(held_targets.numpy(), logits.numpy()), -criterion.loss(logits, held_targets).item()
         if seen > best:
             own = weight / scale
             best, found, since = seen, Found(weight=own, bias=bias - own @ centre, decay=decay, lines=lines), 0

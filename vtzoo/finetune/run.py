@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vtzoo import models
 from vtzoo.base import files
-from vtzoo.data.collection import Labelled
+from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.evaluate.run import measure
 from vtzoo.export.run import Pictures, require_graph
 from vtzoo.finetune import linear_probe
 from vtzoo.finetune.defaults import complete
-from vtzoo.finetune.images import measure, open_images, split_of
+from vtzoo.finetune.images import PreparedImages, prepare_images
 from vtzoo.finetune.session import Job
 from vtzoo.predict.load import Classifier
 from vtzoo.train import checkpoint
@@ -28,14 +29,6 @@ from vtzoo.train.run import PICTURES, claim, finish, hardware, versions
 from vtzoo.zoo.recipe import Recipe
 
 Report = Callable[[Progress | int], None]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Images:
-    """The images of a part that can be read, and their pixels as the model's own transform makes them."""
-
-    labelled: Labelled
-    pixels: Tensor  # uint8 (n, 3, height, width)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,21 +54,19 @@ def finetune(
     if job.source.name not in models.MODELS:  # those have a graph
         require_graph(job.joint.model, job.config())
     claim(out, resume)
-    collection = job.collection
 
-    def opened(images: Labelled, part: str, *, pixels: bool = True) -> Images:
-        labelled, made = open_images(
-            images, collection.classes, job.source.preprocess, name=f"{collection.name}-{part}", skip_bad=skip_bad,
-            pixels=pixels, progress=progress,
+    def prepared(images: LabelledImages, split: str, *, pixels: bool = True) -> PreparedImages:
+        return prepare_images(
+            images, job.source.preprocess, name=f"{images.name}-{split}", skip_bad=skip_bad, pixels=pixels,
+            progress=progress,
         )  # fmt: skip
-        return Images(labelled=labelled, pixels=made)
 
-    held = opened(collection.held, "validation")
-    test = opened(collection.test, "test", pixels=False).labelled if collection.test else None
+    val = prepared(job.images.val, "val")
+    test = prepared(job.images.test, "test", pixels=False).images if job.images.test else None
     if job.tuned.head_only:
-        fitted = fit_head(job, opened(collection.train, "train"), held, out)
+        fitted = fit_head(job, prepared(job.images.train, "train"), val, out)
     else:
-        fitted = fit_all(job, held, out, skip_bad=skip_bad, progress=progress)
+        fitted = fit_all(job, val, out, skip_bad=skip_bad, progress=progress)
     facts = fitted.facts | {
         "seed": job.seed, "processes": 1, "hardware": hardware(job.device), "versions": versions(),
         "recipe_sha256": sha256(fitted.text.encode()).hexdigest(),
@@ -83,29 +74,28 @@ def finetune(
     files.write(out / "recipe.toml", fitted.text.encode())
 
     def measured(classifier: Classifier) -> dict[str, Any]:
-        own = measure(classifier, held.labelled, job.criterion)
-        shown, split = (measure(classifier, test, job.criterion), "test") if test else (own, "validation")
+        own = measure(classifier, val.images)
+        shown, split = (measure(classifier, test), "test") if test else (own, "validation")
         return shown | {"split": split} | {f"held_{key}": value for key, value in own.items()}
 
-    pictures = Pictures(pixels=held.pixels[:PICTURES].numpy(), source="its validation images")
+    pictures = Pictures(pixels=val.pixels[:PICTURES].numpy(), source="its validation images")
     return finish(
         job.joint.model, fitted.localizer, fitted.recipe, job.config(), out=out, facts=facts,
         steps_per_epoch=fitted.steps_per_epoch, pictures=pictures, measure=measured,
     )  # fmt: skip
 
 
-def fit_all(job: Job, held: Images, out: Path, *, skip_bad: bool, progress: Report | None) -> Fitted:
+def fit_all(job: Job, val: PreparedImages, out: Path, *, skip_bad: bool, progress: Report | None) -> Fitted:
     """Train the whole model, and leave the best weights by the validation images in it."""
-    collection, row = job.collection, job.row
-    targets = collection.train.targets if collection.multi else None
+    classes, (mean, std) = len(job.images.classes), job.normalization
     batches, images = open_batches(
-        job.recipe, row, split_of(collection.train, collection.classes), seed=job.seed, device=job.device,
-        skip_bad=skip_bad, progress=progress, targets=targets,
+        job.recipe, job.images.train, mean=mean, std=std, flip=True, seed=job.seed, device=job.device,
+        skip_bad=skip_bad, progress=progress,
     )  # fmt: skip
     run = set_up(job.recipe, job.joint, batches, criterion=job.criterion)
     run.selection = Selection(
-        images=held.pixels.to(job.device), mean=row.mean, std=row.std, criterion=job.criterion,
-        targets=torch.from_numpy(hot(held.labelled.targets, row.classes)).to(job.device), patience=job.tuned.patience,
+        images=val.pixels.to(job.device), mean=mean, std=std, criterion=job.criterion,
+        targets=torch.from_numpy(hot(val.images.targets, classes)).to(job.device), patience=job.tuned.patience,
         tensors={name: tensor.detach().clone() for name, tensor in run.tensors.items()},
     )  # fmt: skip
     stored = out / "checkpoint.safetensors"
@@ -115,7 +105,7 @@ def fit_all(job: Job, held: Images, out: Path, *, skip_bad: bool, progress: Repo
     run.model.load_state_dict(run.best)
     facts = {
         "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
-        "train_images": images.images, "train_manifest": collection.train.manifest, "train_skipped": images.skipped,
+        "train_images": images.images, "train_manifest": images.manifest, "train_skipped": images.skipped,
         "best_step": run.selection.step,
     }  # fmt: skip
     return Fitted(
@@ -124,25 +114,25 @@ def fit_all(job: Job, held: Images, out: Path, *, skip_bad: bool, progress: Repo
     )  # fmt: skip
 
 
-def fit_head(job: Job, train: Images, held: Images, out: Path) -> Fitted:
+def fit_head(job: Job, train: PreparedImages, val: PreparedImages, out: Path) -> Fitted:
     """Fit the head alone, on features that are computed once; its recipe says by which weight decay."""
-    began, row = time.monotonic(), job.row
+    began, (mean, std) = time.monotonic(), job.normalization
     linear_probe.check(out, run=job.identity)
     head = linear_probe.linear_head(job.joint.model, job.recipe.model.image_size, job.device)
     seen = [
         linear_probe.features(
-            job.joint.model, part.pixels, mean=row.mean, std=row.std, device=job.device, source=job.source.sha256
+            job.joint.model, split.pixels, mean=mean, std=std, device=job.device, source=job.source.sha256
         )
-        for part in (train, held)
+        for split in (train, val)
     ]
-    targets = [torch.from_numpy(hot(part.labelled.targets, row.classes)) for part in (train, held)]
+    targets = [torch.from_numpy(hot(split.images.targets, len(job.images.classes))) for split in (train, val)]
     found = linear_probe.learn(seen[0], targets[0], seen[1], targets[1], job.criterion)
     linear_probe.keep(found, out, run=job.identity)
     head.load_state_dict({"weight": found.weight, "bias": found.bias})
-    images, optimizer = len(train.labelled), job.recipe.optimizer
+    images, optimizer = len(train.images), job.recipe.optimizer
     recipe, text = complete(replace(job.recipe, optimizer=replace(optimizer, weight_decay=found.decay)))
     facts = {
         "steps": found.steps, "batch": images, "train_seconds": round(time.monotonic() - began), "train_images": images,
-        "train_manifest": job.collection.train.manifest, "train_skipped": len(job.collection.train) - images,
+        "train_manifest": train.fingerprint, "train_skipped": len(job.images.train) - images,
     }  # fmt: skip
     return Fitted(recipe=recipe, text=text, facts=facts)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from vtzoo import models
-from vtzoo.data.collection import Collection
-from vtzoo.data.named import Dataset
+from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.named import RGB
 from vtzoo.errors import VtzooError
 from vtzoo.finetune.defaults import DROP_PATH, Wishes, plan
 from vtzoo.finetune.pretrained import Source, open_source, reuse_localizer, with_classes
@@ -26,10 +26,10 @@ from vtzoo.zoo.recipe import Finetune, Recipe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
-    """A model with a head for the classes of a collection, and how it is to be trained."""
+    """A model with a head for the classes of the images, and how it is to be trained."""
 
     source: Source
-    collection: Collection
+    images: LabelledImages
     joint: Joint  # the model on the device, and its localization heads
     recipe: Recipe
     text: str  # the recipe's TOML
@@ -47,26 +47,23 @@ class Job:
     @property
     def criterion(self) -> Criterion:
         """What the classes are taught and measured by."""
-        return SEVERAL if self.collection.multi else ONE
+        return SEVERAL if self.images.multi_label else ONE
 
     @cached_property
     def identity(self) -> str:
         """What a checkpoint of this run is known by."""
-        return f"{sha256(self.text.encode()).hexdigest()}/{self.seed}/{self.collection.train.manifest}"
+        return f"{sha256(self.text.encode()).hexdigest()}/{self.seed}/{self.images.train.content_hash}"
 
     @property
-    def row(self) -> Dataset:
-        """The collection as a data set, whose images are normalized as the source's were."""
-        mean, std = (tuple(np.broadcast_to(self.source.described[name], 3).tolist()) for name in ("mean", "std"))
-        return Dataset(
-            name=self.collection.name, classes=len(self.collection.classes), train=len(self.collection.train),
-            test=len(self.collection.test or self.collection.held), hub_id="", licence="", mean=mean, std=std,
-        )  # fmt: skip
+    def normalization(self) -> tuple[RGB, RGB]:
+        """The mean and standard deviation of pixels, 0..1, that the pretrained model takes."""
+        mean, std = (np.broadcast_to(self.source.described[name], 3).tolist() for name in ("mean", "std"))
+        return tuple(mean), tuple(std)
 
     def config(self) -> dict[str, Any]:
         """The config.json of the model: the source's, with other classes."""
         described = {name: value for name, value in self.source.described.items() if name in models.DESCRIBING}
-        classes, model = self.collection.classes, self.joint.model
+        classes, model = self.images.classes, self.joint.model
         described |= {"tag": self.recipe.name, "num_classes": len(classes), "label_names": list(classes)}
         described.pop("label_descriptions", None)
         return {
@@ -76,7 +73,7 @@ class Job:
             "dtype": "float32",
             "model_args": self.source.arguments,
             "label_names": list(classes),
-            **({"multi_label": True} if self.collection.multi else {}),
+            **({"multi_label": True} if self.images.multi_label else {}),
             "pretrained_cfg": described,
         }
 
@@ -87,8 +84,8 @@ class Job:
         parameters = models.parameter_count(self.joint.model)
         yield f"model: {self.source.entry.name} at {size} px{resized}, {parameters:,} parameters"
         head = "the model's own, as these are its classes" if self.kept else "fresh"
-        several = ", any number of which an image may have" if self.collection.multi else ""
-        yield f"head: {head}, {len(self.collection.classes):,} classes{several}"
+        several = ", any number of which an image may have" if self.images.multi_label else ""
+        yield f"head: {head}, {len(self.images.classes):,} classes{several}"
         if self.tuned.head_only:
             yield "training: the head alone, to convergence, on features that are computed once"
             return
@@ -130,10 +127,10 @@ class Job:
 
 
 def prepare(
-    model: str | Path, collection: Collection, *, revision: str | None = None, wishes: Wishes | None = None,
+    model: str | Path, images: LabelledImages, *, revision: str | None = None, wishes: Wishes | None = None,
     seed: int = 0, device: str = "auto",
 ) -> Job:  # fmt: skip
-    """The run that fine-tunes a model (a name, a folder, hf-hub:ORG/NAME) on a collection; nothing is written yet.
+    """The run that fine-tunes a model (a name, a folder, hf-hub:ORG/NAME) on images; nothing is written yet.
 
     Where the classes are the model's own, in its order, its head goes on; else it gets a fresh one.
     """
@@ -142,15 +139,15 @@ def prepare(
     wishes = wishes or Wishes()
     where, source = models.pick_device(device), open_source(model, revision, wishes.image_size)
     torch.manual_seed(key(seed, 0, WEIGHTS))
-    kept = source.labels == collection.classes and source.multi == collection.multi
-    tuned = with_classes(source, collection.classes, drop_path=DROP_PATH, keep=kept)
+    kept = source.labels == images.classes and source.multi == images.multi_label
+    tuned = with_classes(source, images.classes, drop_path=DROP_PATH, keep=kept)
     recipe, text = plan(
-        source, tuned, dataset=collection.name, images=len(collection.train), multi=collection.multi,
+        source, tuned, dataset=images.name, images=len(images.train), multi=images.multi_label,
         wishes=wishes, device=where,
     )  # fmt: skip
     joint = join(recipe, tuned.to(where), where)
     return Job(
-        source=source, collection=collection, joint=joint, recipe=recipe, text=text, seed=seed, device=where,
+        source=source, images=images, joint=joint, recipe=recipe, text=text, seed=seed, device=where,
         kept=kept, reused=reuse_localizer(source, joint),
     )  # fmt: skip
 

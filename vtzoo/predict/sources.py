@@ -8,14 +8,12 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from vtzoo.data.folder import walk
 from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
 
 STDIN = "-"
 PARQUET = ".parquet"
-ROWS = 64  # of a Parquet file, read at once
-COLUMNS = ("image", "img")  # what data sets call their images
-BUFFER = 1 << 20  # bytes of a Parquet file, read at once: a group of rows may be as large as the whole file
 CHUNK = 1 << 16  # bytes of a list whose paths end with NUL
 
 
@@ -90,7 +88,7 @@ def _inside(path: str) -> Iterator[Source]:
         yield Source(path, path)
         return
     for suffixes in (SUFFIXES, (PARQUET,)):
-        files = _walk(path, suffixes, ())
+        files = (Source(name, error or name) for name, error in walk(path, suffixes))
         if first := next(files, None):
             yield first
             yield from files
@@ -98,63 +96,15 @@ def _inside(path: str) -> Iterator[Source]:
     yield Source(path, path)
 
 
-def _walk(folder: str, suffixes: tuple[str, ...], above: tuple[tuple[int, int], ...]) -> Iterator[Source]:
-    """The files of these suffixes in the folder and below, sorted by the names on their way; links are followed.
-
-    `above` are the folders (device, inode) on the way here: a link back to one of them leads nowhere.
-    """
-    try:
-        status = os.stat(folder)  # noqa: PTH116
-        here = status.st_dev, status.st_ino
-        with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        yield Source(folder, VtzooError(f"cannot read the folder {folder!r}: {error.strerror}"))
-        return
-    for name, is_folder in names if here not in above else ():
-        path = os.path.join(folder, name)  # noqa: PTH118 (Path would drop the "./" of what was given)
-        if is_folder:
-            yield from _walk(path, suffixes, (*above, here))
-        elif name.lower().endswith(suffixes):
-            yield Source(path, path)
-
-
 def _is_parquet(content: Any) -> bool:
     return isinstance(content, str) and content.lower().endswith(PARQUET)
 
 
 def _rows(path: str) -> Iterator[Source]:
-    """The images in a Parquet file, or its error; a damaged group of rows has an error for each row that is lost."""
-    arrow = load_arrow()  # without it nothing can be read, and that is no error of this file
-    try:
-        with arrow.parquet.ParquetFile(path, buffer_size=BUFFER) as file:
-            column, first = _image_column(file.schema_arrow, path), 0
-            for group in range(file.num_row_groups):
-                last = first + file.metadata.row_group(group).num_rows
-                yield from _group(file, group, column, path, range(first, last))
-                first = last
-    except VtzooError as error:
-        yield Source(path, error)
-    except (OSError, ValueError, arrow.ArrowException) as error:
-        yield Source(path, _unreadable(path, error))
+    load_arrow()  # a missing pyarrow is no error of this file
+    from vtzoo.data.parquet import stream_images
 
-
-def _group(file: Any, group: int, column: str, path: str, rows: range) -> Iterator[Source]:
-    """The images in a group of rows, read some at a time."""
-    names = (f"{path}#{row}" for row in rows)
-    try:
-        for batch in file.iter_batches(ROWS, row_groups=[group], columns=[column]):
-            for stored in batch.column(0).to_pylist():
-                name = next(names)
-                yield Source(name, _content(stored, name))
-    except (OSError, ValueError, load_arrow().ArrowException) as error:
-        for name in names:
-            yield Source(name, _unreadable(path, error))
-
-
-def _unreadable(path: str, error: Exception) -> VtzooError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
-    return VtzooError(f"cannot read {path!r}: {reason}")
+    yield from (Source(*found) for found in stream_images(path))
 
 
 def load_arrow() -> Any:
@@ -165,30 +115,3 @@ def load_arrow() -> Any:
         hint = 'install it: pip install "vtzoo[train]"'
         raise VtzooError("Parquet files need pyarrow, which is not installed", hint) from error
     return pyarrow
-
-
-def _image_column(schema: Any, path: str) -> str:
-    """The column that holds images, bytes or structs of {bytes, path}: the only one, or the one of a usual name."""
-    from pyarrow import types
-
-    def encoded(kind: Any) -> bool:
-        return types.is_binary(kind) or types.is_large_binary(kind)
-
-    found = [
-        field.name
-        for field in schema
-        if encoded(field.type)
-        or (types.is_struct(field.type) and any(one.name == "bytes" and encoded(one.type) for one in field.type))
-    ]
-    usual = [name for name in COLUMNS if name in found]
-    if len(found) != 1 and not usual:
-        told = f"several: {', '.join(found)}" if found else f"none among {', '.join(schema.names)}"
-        raise VtzooError(f"{path!r} has no one column of images, but {told}", "call the column `image`")
-    return (usual or found)[0]
-
-
-def _content(stored: Any, name: str) -> str | bytes | VtzooError:
-    content, path = (stored.get("bytes"), stored.get("path")) if isinstance(stored, dict) else (stored, None)
-    if content is not None:
-        return content
-    return VtzooError(f"there is no image in {name}") if path is None else path

@@ -12,6 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from vtzoo.evaluate.multi_label import mean_average_precision
+from vtzoo.evaluate.single_label import top1
+
 Matrix = Float[Tensor, "b k"]
 Number = Float[Tensor, ""]
 
@@ -40,25 +43,9 @@ def right_classes(logits: Matrix, targets: Matrix) -> Number:
     return (agree.sum(1) / known.sum(1).clamp(min=1)).sum()
 
 
-def accuracy(scores: np.ndarray, targets: np.ndarray) -> float:
-    """The fraction of images whose first class is right; both arrays are (images, classes)."""
-    return float((scores.argmax(1) == targets.argmax(1)).mean())
-
-
-def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
-    """The mean over classes of scikit-learn's average precision, each over the images of which it is known.
-
-    A class counts that one of them is known to have, and another not to have; without any it is 0.
-    """
-    from sklearn.metrics import average_precision_score
-
-    known = ~np.isnan(targets)
-    found = [
-        average_precision_score(truth[there], score[there])
-        for score, truth, there in zip(scores.T, targets.T, known.T, strict=True)
-        if len(np.unique(truth[there])) == 2
-    ]
-    return float(np.mean(found)) if found else 0.0
+def accuracy(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Top-1 of targets and scores, both (images, classes)."""
+    return top1(targets.argmax(1), scores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +55,7 @@ class Criterion:
     metric: str  # what `score` is called in result.json
     loss: Callable[[Tensor, Tensor], Tensor]  # of logits and targets
     right: Callable[[Tensor, Tensor], Tensor]  # likewise, the number of images
-    score: Callable[[np.ndarray, np.ndarray], float]  # of all images' scores and targets, 0..1
+    score: Callable[[np.ndarray, np.ndarray], float]  # of all images' targets and scores, 0..1
 
 
 ONE = Criterion(metric="top1", loss=one_class, right=right_class, score=accuracy)

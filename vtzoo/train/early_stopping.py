@@ -42,7 +42,7 @@ class Selection:
         """Measure the model with its weights after a step, and keep a copy of them where they are the best so far."""
         logits = answers(model, tensors, self.images, self.mean, self.std)
         loss = self.criterion.loss(logits, self.targets).item()
-        seen = self.criterion.score(logits.cpu().numpy(), self.targets.cpu().numpy()), -loss
+        seen = self.criterion.score(self.targets.cpu().numpy(), logits.cpu().numpy()), -loss
         self.looks += 1
         if seen > self.best:
             self.best, self.step, self.found = seen, step, self.looks

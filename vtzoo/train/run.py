@@ -17,9 +17,9 @@ from vtzoo import __version__, cards, models
 from vtzoo.base import files
 from vtzoo.data import named, named_reader
 from vtzoo.data.named import Dataset
-from vtzoo.data.named_reader import Split
+from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
-from vtzoo.evaluate.reproduce import evaluate
+from vtzoo.evaluate.run import measure
 from vtzoo.export import run as export
 from vtzoo.models import whitening
 from vtzoo.predict import load
@@ -64,15 +64,12 @@ def train(
         claim(out, resume or world.restarts > 0 or not world.leads)
         guide = open_teacher(recipe, teacher, where)
         joint = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
-        training, held = (
-            named_reader.read(dataset, "train", data),
-            named_reader.read(dataset, "test", data),
-        )  # before the hours
+        training, held = (named_reader.read(dataset, split, data) for split in ("train", "test"))  # before the hours
         with world.first():  # decodes the images into the cache, where the others find them
             check_test_images(held, recipe.model.image_size, name=dataset.name)
             batches, images = open_batches(
-                recipe, dataset, training, seed=seed, device=where, workers=workers, accumulate=accumulate,
-                skip_bad=skip_bad, progress=progress,
+                recipe, training, mean=dataset.mean, std=dataset.std, flip=dataset.flip, seed=seed, device=where,
+                workers=workers, accumulate=accumulate, skip_bad=skip_bad, progress=progress,
             )  # fmt: skip
         if guide:
             guide.check_images(images.manifest, held)
@@ -101,11 +98,13 @@ def train(
         }  # fmt: skip
         run.model.load_state_dict(run.tensors)
         first = held.select(np.arange(min(PICTURES, len(held))))
-        pixels, origin = first.array(recipe.model.image_size), f"the test split of {recipe.dataset}"
-        pictures = export.Pictures(pixels=pixels, source=origin, labels=first.labels)
+        square = Preprocess(size=recipe.model.image_size, interpolation="bicubic", crop=1.0)
+        pixels, origin = first.pixels(square), f"the test split of {recipe.dataset}"
+        pictures = export.Pictures(pixels=pixels, source=origin, labels=first.targets)
         return finish(
-            run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.label_names), out=out,
-            facts=facts, steps_per_epoch=batches.steps_per_epoch, pictures=pictures, measure=partial(accuracy, held),
+            run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.classes), out=out,
+            facts=facts, steps_per_epoch=batches.steps_per_epoch, pictures=pictures,
+            measure=partial(measure, images=held),
         )  # fmt: skip
 
 
@@ -115,12 +114,6 @@ def whiten(recipe: Recipe, model: Any, batches: Batches) -> None:
         whitening.whiten(whitening.first_convolution(model), batches.batch(0).images, recipe.model.whitening)
     elif hasattr(model, "whiten"):  # its first layer is nothing else
         model.whiten(batches.batch(0).images)
-
-
-def accuracy(held: Split, classifier: Classifier) -> dict[str, Any]:
-    """What result.json says of a classifier on the test split."""
-    metrics = evaluate(classifier, held)
-    return {"top1": metrics.top1, "top5": metrics.top5, "images": metrics.images, "manifest": metrics.manifest}
 
 
 def finish(

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from vtzoo.base import files
 from vtzoo.data import named, transform
-from vtzoo.data.named_reader import Split
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.errors import VtzooError
 from vtzoo.hub import fetch
 from vtzoo.predict.torch import read_model
@@ -43,12 +43,12 @@ class Teacher:
         """The labels' loss and the teacher's, each with its weight."""
         return (1 - self.weight) * cross_entropy + self.weight * distillation
 
-    def check_images(self, train_manifest: str, held: Split) -> None:
+    def check_images(self, train_manifest: str, held: LabelledImages) -> None:
         """Refuse a teacher that learned from other images than its student does, the test images above all."""
         name, learned = self.facts["name"], self.train_manifest
         if learned == train_manifest:
             return
-        if learned == held.manifest:
+        if learned == held.fingerprint:
             raise VtzooError(
                 f"the teacher {name} was trained on the test images", _training(name, " on the training images")
             )

@@ -121,6 +121,7 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
     from vtzoo import models
     from vtzoo.base import files
     from vtzoo.data import named, named_reader
+    from vtzoo.data.transform import Preprocess
     from vtzoo.export import run as export
     from vtzoo.predict.torch import fill
     from vtzoo.train import run
@@ -132,16 +133,17 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
     recipe, config = load_recipe(out / "recipe.toml"), json.loads((out / "config.json").read_text())
     model = models.create(config)
     fill(model, safetensors_reader.read(out / "model.safetensors"))
+    square = Preprocess(size=recipe.model.image_size, interpolation="bicubic", crop=1.0)
     held = named_reader.read(named.find(recipe.dataset), "test", data)
     first = held.select(np.arange(min(run.PICTURES, len(held))))
     pictures = export.Pictures(
-        pixels=first.array(recipe.model.image_size), source=f"the test split of {recipe.dataset}", labels=first.targets
+        pixels=first.pixels(square), source=f"the test split of {recipe.dataset}", labels=first.targets
     )
     measured = ("top1", "top5", "images", "manifest")
     facts = {key: value for key, value in there.items() if key not in ("name", "dataset", "weights", *measured)}
     result = run.finish(
         model, None, recipe, config, out=out, facts=facts, steps_per_epoch=there["train_images"] // there["batch"],
-        pictures=pictures, measure=partial(run.accuracy, held),
+        pictures=pictures, measure=partial(run.measure, images=held),
     )  # fmt: skip
     if result["images"] == there["images"] and abs(result["top1"] - there["top1"]) > TIES:
         raise VtzooError(

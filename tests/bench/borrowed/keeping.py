@@ -69,6 +69,6 @@ def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict
         known["teacher"] = guide.facts
     config = run.describe(joint.model, recipe, dataset, training.classes)
     return keep(
-        joint.model, localizer, recipe, config, out=folder, facts=known, measure=partial(run.accuracy, held),
+        joint.model, localizer, recipe, config, out=folder, facts=known, measure=partial(run.measure, images=held),
         device=device,
     )  # fmt: skip

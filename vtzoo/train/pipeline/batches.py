@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vtzoo.base.files import cache_folder
 from vtzoo.base.machine import cores
-from vtzoo.data import named
-from vtzoo.data.decoding import Pass, Split
+from vtzoo.data.labelled_images import DecodingPass, LabelledImages
+from vtzoo.data.named import RGB
 from vtzoo.errors import VtzooError
 from vtzoo.train.augment import mix
 from vtzoo.train.augment.rand_augment import DRAWS_PER_OPERATION, JITTER_DRAWS, color_jitter, rand_augment
@@ -173,21 +173,20 @@ class Facts:
 
 
 def open_batches(
-    recipe: Recipe, dataset: named.Dataset, split: Split, *, seed: int, device: torch.device,
+    recipe: Recipe, images: LabelledImages, *, mean: RGB, std: RGB, flip: bool, seed: int, device: torch.device,
     workers: int | None = None, accumulate: int = 1, skip_bad: bool = False, folder: Path | None = None,
-    progress: Callable[[int], None] | None = None, targets: np.ndarray | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Batches, Facts]:  # fmt: skip
     """A recipe's batches of a training split, and facts about it: decoded once, and kept where there is room for that.
 
     On the device, or else on the disk, in `folder` or the user's cache; where neither has room, and with `workers`,
     that many processes decode in every epoch. Unreadable images are a VtzooError, but with `skip_bad` they are left
-    out. `progress` is called with every further number of images that are decoded now. `targets` (n, classes) take the
-    place of the labels where an image may have several classes.
+    out. `progress` is called with every further number of images that are decoded now.
     """
     if workers is not None and workers < 1:
         raise VtzooError(f"{workers} processes cannot decode images", "--workers takes 1 or more")
-    crops = Crops.of(recipe.augmentation, size=recipe.model.image_size, flip=dataset.flip)
-    find = partial(cache.open_stored, split, name=dataset.name, folder=folder or cache_folder(), progress=progress)
+    crops = Crops.of(recipe.augmentation, size=recipe.model.image_size, flip=flip)
+    find = partial(cache.open_stored, images, name=images.name, folder=folder or cache_folder(), progress=progress)
     try:
         stored = find(Nothing(form=crops.form) if workers else crops.form)
     except cache.NoRoomError as reason:
@@ -195,40 +194,40 @@ def open_batches(
         log.warning("%s; they are decoded in every epoch, as with --workers %d", reason, workers)
         stored = find(Nothing(form=crops.form))
     kept = np.flatnonzero(stored.extents.any(1).numpy())
-    if len(kept) < len(split) and not (skip_bad and len(kept)):
-        raise refusal(split, crops.form, np.setdiff1d(np.arange(len(split)), kept))
+    if len(kept) < len(images) and not (skip_bad and len(kept)):
+        raise refusal(images, crops.form, np.setdiff1d(np.arange(len(images)), kept))
     if workers:
-        source = Workers(Decoder(split.rows.select(kept), crops, seed), workers, device)
+        source = Workers(Decoder(images.encoded.select(kept), crops, seed), workers, device)
     else:
         source = Pixels.fitting(stored.pixels, stored.extents[kept].long(), device, copy=stored.mapped)
     batches = Batches(
-        source, (split.labels if targets is None else targets)[kept], crops=crops, augmentation=recipe.augmentation,
-        batch_size=recipe.optimizer.batch_size, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=seed,
+        source, images.targets[kept], crops=crops, augmentation=recipe.augmentation,
+        batch_size=recipe.optimizer.batch_size, classes=len(images.classes), mean=mean, std=std, seed=seed,
         device=device, accumulate=accumulate,
     )  # fmt: skip
-    return batches, Facts(manifest=stored.manifest, images=len(kept), skipped=len(split) - len(kept))
+    return batches, Facts(manifest=stored.manifest, images=len(kept), skipped=len(images) - len(kept))
 
 
-def check_test_images(split: Split, size: int, *, name: str, folder: Path | None = None) -> None:
+def check_test_images(images: LabelledImages, size: int, *, name: str, folder: Path | None = None) -> None:
     """Refuse a split of test images of which one cannot be read: an accuracy is that of them all.
 
     What was checked once is remembered in the cache.
     """
     form = Square(side=size)
-    stored = cache.open_stored(split, Nothing(form=form), name=f"{name}-test", folder=folder or cache_folder())
+    stored = cache.open_stored(images, Nothing(form=form), name=f"{name}-test", folder=folder or cache_folder())
     if len(unreadable := np.flatnonzero(~stored.extents.any(1).numpy())):
-        raise refusal(split, form, unreadable, skippable=False)
+        raise refusal(images, form, unreadable, skippable=False)
 
 
-def refusal(split: Split, form: Form, unreadable: np.ndarray, *, skippable: bool = True) -> VtzooError:
+def refusal(images: LabelledImages, form: Form, unreadable: np.ndarray, *, skippable: bool = True) -> VtzooError:
     """The error for images that cannot be read: the first by its name, and how many they are."""
-    first = Pass(split=split.select(unreadable[:1]), keep=form.pixels)
+    first = DecodingPass(images=images.select(unreadable[:1]), keep=form.pixels)
     list(first)
-    reason = first.errors[0].message if first.errors else f"unreadable image {split.rows.name(int(unreadable[0]))}"
+    reason = first.errors[0].message if first.errors else f"unreadable image {images.encoded.name(int(unreadable[0]))}"
     hint = "mend or remove them" + (
-        "; --skip-bad leaves them out" if skippable and len(unreadable) < len(split) else ""
+        "; --skip-bad leaves them out" if skippable and len(unreadable) < len(images) else ""
     )
-    return VtzooError(f"{reason}; {len(unreadable)} of {len(split)} images cannot be read", hint)
+    return VtzooError(f"{reason}; {len(unreadable)} of {len(images)} images cannot be read", hint)
 
 
 def generator(seed: int, step: int, stream: int) -> torch.Generator:

@@ -24,11 +24,11 @@ from jaxtyping import Int, UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vtzoo.data.decoding import Pass, Split, in_threads
+from vtzoo.data.labelled_images import DecodingPass, LabelledImages
 from vtzoo.train.pipeline import memory_budget
 from vtzoo.train.pipeline.storage import Form
 
-VERSION = 1  # of the file's layout; another one is another key
+VERSION = 2  # of the file's layout; another one is another key
 HEADER = 1024  # bytes reserved for the header, which is written last: only then the size and the hash are known
 SAMPLE = 2048  # images whose headers are read, to estimate the size of all
 ABANDONED = 3600  # seconds, after which an unfinished file is taken for one that nobody writes any more
@@ -42,7 +42,7 @@ class Stored:
 
     pixels: UInt8[Tensor, "*shape"]  # (n, 3, height, width), or flat, in the order of the rows
     extents: Int[Tensor, "rows 2"]  # height and width; 0 for a row whose image cannot be read, which has no pixels
-    manifest: str  # of the images that can be read, as `Split.manifest` has it
+    manifest: str  # of the images that can be read, as `LabelledImages.fingerprint` has it
     mapped: bool  # whether the pixels are still in a file, and are read when they are used
 
 
@@ -51,14 +51,14 @@ class NoRoomError(Exception):
 
 
 def open_stored(
-    split: Split, form: Form, *, name: str, folder: Path, progress: Callable[[int], None] | None = None
+    images: LabelledImages, form: Form, *, name: str, folder: Path, progress: Callable[[int], None] | None = None
 ) -> Stored:
     """The decoded images of a split, out of the cache where it has them; else they are decoded into it, or into memory.
 
     `name` begins the file's name. What makes this and later runs slower than they need be is logged as a warning.
     `progress` is called with every further number of images. Images that have no room anywhere are NoRoomError.
     """
-    key = content_key(split, form)
+    key = content_key(images, form)
     path = folder / f"{name}-{key[:16]}.safetensors"
     try:
         return read(path, key)
@@ -66,10 +66,10 @@ def open_stored(
         pass
     except (SafetensorError, ValueError) as error:
         log.warning("the cache %s is not as it was written (%s): it is built anew", path, error)
-    size = estimate(split, form)
+    size = estimate(images, form)
     try:
         if size <= memory_budget.on_disk(folder):
-            build(path, key, Pass(split=split, keep=form.pixels, progress=progress))
+            build(path, key, DecodingPass(images=images, keep=form.pixels, progress=progress))
             return read(path, key)
         reason = f"{size / 1e9:.1f} GB of decoded images would take more than half of the disk's free space in {folder}"
     except OSError as error:
@@ -77,29 +77,20 @@ def open_stored(
     if size > memory_budget.on_device(torch.device("cpu")):
         raise NoRoomError(reason)
     log.warning("%s; they are decoded into memory, for this run alone", reason)
-    return in_memory(Pass(split=split, keep=form.pixels, progress=progress))
+    return in_memory(DecodingPass(images=images, keep=form.pixels, progress=progress))
 
 
-def content_key(split: Split, form: Form) -> str:
-    """The sha256 of all that decides what is stored: the encoded images, their labels, the form, and what decodes."""
-
-    def hashed(number: int) -> bytes:
-        content = split.rows.content(number)
-        return b"no image" if content is None else sha256(content).digest()
-
-    whole = sha256(f"{VERSION} {form} Pillow {PIL.__version__}".encode())
-    whole.update(split.labels.astype("<i8").tobytes())
-    for hashes in in_threads(hashed, len(split)):
-        whole.update(b"".join(hashes))
-    return whole.hexdigest()
+def content_key(images: LabelledImages, form: Form) -> str:
+    """The sha256 of all that decides what is stored: the encoded images, their targets, the form, and the decoder."""
+    return sha256(f"{VERSION} {form} Pillow {PIL.__version__} {images.content_hash}".encode()).hexdigest()
 
 
-def estimate(split: Split, form: Form) -> int:
+def estimate(images: LabelledImages, form: Form) -> int:
     """About how many bytes the stored images take, by the headers of some of them."""
-    numbers = np.linspace(0, len(split) - 1, min(SAMPLE, len(split))).astype(int)
-    shapes = [shape for number in numbers if (shape := split.rows.shape(int(number)))]
+    numbers = np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int)
+    shapes = [shape for number in numbers if (shape := images.encoded.shape(int(number)))]
     areas = [np.prod(form.extent(*shape)) for shape in shapes]
-    return int(3 * np.mean(areas or 0) * len(split))
+    return int(3 * np.mean(areas or 0) * len(images))
 
 
 def read(path: Path, key: str) -> Stored:
@@ -120,7 +111,7 @@ def read(path: Path, key: str) -> Stored:
     return Stored(pixels=pixels, extents=extents, manifest=manifest, mapped=True)
 
 
-def build(path: Path, key: str, images: Pass[np.ndarray]) -> None:
+def build(path: Path, key: str, images: DecodingPass[np.ndarray]) -> None:
     """Decode images into a cache, which appears whole or not at all; what stops it is an OSError.
 
     Of two processes that build the same one, the later replaces the file by an equal one.
@@ -140,14 +131,14 @@ def build(path: Path, key: str, images: Pass[np.ndarray]) -> None:
             partial.unlink()
 
 
-def write(file: BinaryIO, key: str, images: Pass[np.ndarray]) -> None:
+def write(file: BinaryIO, key: str, images: DecodingPass[np.ndarray]) -> None:
     """Decode images into an open file, one after another, then write what goes before them."""
-    rows = len(images.split)
+    rows = len(images.images)
     first = 8 * rows  # where the pixels begin, after the extents
     file.seek(HEADER + first)
     extents, hashed = fill(file, images)
     end = file.tell() - HEADER
-    facts = {"key": key, "manifest": images.manifest, "sha256": seal(hashed, extents, images.manifest)}
+    facts = {"key": key, "manifest": images.fingerprint, "sha256": seal(hashed, extents, images.fingerprint)}
     header = {
         "__metadata__": facts,
         "extents": {"dtype": "I32", "shape": [rows, 2], "data_offsets": [0, first]},
@@ -158,20 +149,20 @@ def write(file: BinaryIO, key: str, images: Pass[np.ndarray]) -> None:
     file.write(len(content).to_bytes(8, "little") + content + extents.tobytes())
 
 
-def in_memory(images: Pass[np.ndarray]) -> Stored:
+def in_memory(images: DecodingPass[np.ndarray]) -> Stored:
     """Decode images into memory."""
     stream = BytesIO()  # it grows without a copy of what it holds
     extents, _ = fill(stream, images)
     pixels = torch.from_numpy(np.frombuffer(stream.getbuffer(), np.uint8))
     return Stored(
         pixels=pixels.view(shape_of(extents, len(pixels))), extents=torch.from_numpy(extents),
-        manifest=images.manifest, mapped=False,
+        manifest=images.fingerprint, mapped=False,
     )  # fmt: skip
 
 
-def fill(stream: BinaryIO, images: Pass[np.ndarray]) -> tuple[np.ndarray, str]:
+def fill(stream: BinaryIO, images: DecodingPass[np.ndarray]) -> tuple[np.ndarray, str]:
     """Write the pixels of every image that can be read, and return the extents of all, and the pixels' sha256."""
-    extents, digest = np.zeros((len(images.split), 2), "<i4"), sha256()
+    extents, digest = np.zeros((len(images.images), 2), "<i4"), sha256()
     for number, pixels in images:
         stream.write(pixels.data)
         digest.update(pixels.data)

@@ -16,7 +16,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vtzoo.data.decoding import Rows
+from vtzoo.data.encoded_images import EncodedImages
 from vtzoo.errors import VtzooError
 from vtzoo.train.pipeline.crops import Crops
 
@@ -38,15 +38,15 @@ class Request(NamedTuple):
 class Decoder(Dataset):
     """The crops (b, 3, size, size) of a request, but for what `Crops.finish` does: what runs in each process."""
 
-    def __init__(self, rows: Rows, crops: Crops, seed: int) -> None:
-        self.rows, self.crops, self.seed = rows, crops, seed
+    def __init__(self, encoded: EncodedImages, crops: Crops, seed: int) -> None:
+        self.encoded, self.crops, self.seed = encoded, crops, seed
 
     def __getitem__(self, request: Request) -> UInt8[Tensor, "b 3 h w"] | VtzooError:
         uniform = self.crops.uniform(self.seed, request.epoch, torch.tensor(request.images))
         pixels = np.empty((len(request.images), 3, self.crops.size, self.crops.size), np.uint8)
         try:
             for place, number in enumerate(request.images):
-                pixels[place] = self.crops.of_image(self.rows[number], uniform[place : place + 1])
+                pixels[place] = self.crops.of_image(self.encoded[number], uniform[place : place + 1])
         except VtzooError as error:  # to be raised where it is a sentence: out of here it comes as a traceback's text
             return error
         return torch.from_numpy(pixels)

@@ -1,19 +1,23 @@
 """People's own images as a whole: split, named, summed up, and known by a manifest."""
 
 import hashlib
+import io
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
-from vtzoo.data.read import read_images
 
+from vtzoo.data.folder import read_folder
 from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.read import read_images, read_source, summary
 from vtzoo.errors import VtzooError
+from vtzoo.predict import sources
 
 Write = Callable[..., Path]
 
@@ -24,7 +28,7 @@ def names(part: LabelledImages) -> list[str]:
 
 def test_ten_images_in_two_folders_are_split_with_an_image_of_each_class_held_out(write: Write) -> None:
     read = read_images(write({"cat": 5, "dog": 5}))
-    assert (read.classes, read.multi_label, read.val_drawn, read.test) == (("cat", "dog"), False, True, None)
+    assert (read.classes, read.multi_label, read.val_drawn, len(read.test)) == (("cat", "dog"), False, True, 0)
     assert np.bincount(read.train.targets).tolist() == [4, 4]
     assert np.bincount(read.val.targets).tolist() == [1, 1]
     assert not set(names(read.train)) & set(names(read.val))
@@ -86,43 +90,90 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str, hint: str 
     assert caught.value.hint == (hint or "give a folder with a folder a class")
 
 
-def test_the_manifest_is_of_the_stored_bytes_and_targets_in_order(write: Write) -> None:
-    read = read_images(write({"train/cat": 2, "train/dog": 1, "val/cat": 1}))
+def test_the_content_hash_is_of_the_stored_bytes_and_targets_in_order(write: Write) -> None:
+    train = read_images(write({"train/cat": 2, "train/dog": 1, "val/cat": 1})).train
     digest = hashlib.sha256()
-    for name, target in zip(names(read.train), (0, 0, 1), strict=True):
+    for name, target in zip(names(train), (0, 0, 1), strict=True):
         digest.update(hashlib.sha256(Path(name).read_bytes()).digest() + target.to_bytes(8, "little"))
-    assert read.train.fingerprint == digest.hexdigest()
-    of_parts = f"cat\ndog\n{read.train.fingerprint}\n{read.val.manifest}\n"
-    assert read.fingerprint == hashlib.sha256(of_parts.encode()).hexdigest()
+    assert train.content_hash == digest.hexdigest()
 
 
-def test_another_image_label_or_order_is_another_manifest(write: Write) -> None:
-    read = read_images(write({"train/cat": 2, "train/dog": 2, "val/cat": 1}))
-    train = read.train
+@pytest.mark.parametrize("kind", ["fingerprint", "content_hash"])
+def test_another_image_label_or_order_has_another_fingerprint(write: Write, kind: str) -> None:
+    train = read_images(write({"train/cat": 2, "train/dog": 2, "val/cat": 1})).train
     others = [
         train.select(np.array([0, 1, 3, 2])),
         train.select(np.arange(3)),
-        LabelledImages(rows=train.encoded, targets=train.targets[::-1]),
+        replace(train, targets=train.targets[::-1]),
     ]
-    assert len({train.fingerprint, *(other.manifest for other in others)}) == 4
+    assert len({getattr(images, kind) for images in (train, *others)}) == 4
+
+
+def test_the_same_photographs_have_one_fingerprint_whatever_file_holds_them(write: Write, tmp_path: Path) -> None:
+    read = read_images(write({"cat": 3, "dog": 3}))
+    stored = []
+    for index in range(len(read)):
+        stream = io.BytesIO()
+        read.encoded[index].save(stream, "BMP")
+        stored.append({"bytes": stream.getvalue(), "path": None})
+    labels = [read.classes[target] for target in read.targets]
+    parquet.write_table(pyarrow.table({"image": stored, "label": labels}), tmp_path / "again.parquet")
+    assert read_images(tmp_path / "again.parquet").fingerprint == read.fingerprint
+    assert read_images(tmp_path / "again.parquet").content_hash != read.content_hash
+
+
+def test_the_fingerprint_of_several_labels_hashes_each_row_as_it_is(write: Write) -> None:
+    read = read_images(write({"cat": 3, "dog": 3}))
+    targets = np.eye(2, dtype=np.float32)[read.targets]
+    unknown = targets.copy()
+    unknown[0, 1] = np.nan
+    digest = hashlib.sha256()
+    for image, row in zip(read.encoded, targets, strict=True):
+        digest.update(np.array([image.height, image.width], "<i8").tobytes() + row.tobytes() + image.tobytes())
+    assert replace(read, targets=targets).fingerprint == digest.hexdigest()
+    assert replace(read, targets=unknown).fingerprint != digest.hexdigest()
+
+
+def test_training_and_predicting_see_the_same_images_in_a_folder(write: Write, tmp_path: Path) -> None:
+    root = write({"cat": 2, "dog/old": 2, "dog/.hidden": 1})
+    (root / "cat" / "back").symlink_to(root)
+    (root / "dog" / "cats").symlink_to(root / "cat")
+    parquet.write_table(pyarrow.table({"image": [b"x"], "label": ["cat"]}), root / "answers.parquet")
+    seen = [found.name for found in sources.find([str(root)])]
+    read = read_folder(root)
+    assert sorted(names(read)) == sorted(seen)
+    assert len(seen) == 6
+    assert sorted(names(read_images(root))) == sorted(seen)
+
+
+@pytest.mark.parametrize("columns", [("Image", "thumb"), ("thumb", "file"), ("picture",)])
+def test_training_and_predicting_take_the_same_column_of_a_parquet_file(
+    write: Write, tmp_path: Path, columns: tuple[str, ...]
+) -> None:
+    photos = [path.read_bytes() for path in sorted(write({"cat": 4}).glob("*/*.png"))]
+    table = {name: photos if name != "thumb" else photos[::-1] for name in columns}
+    parquet.write_table(pyarrow.table({**table, "label": ["a", "a", "b", "b"]}), tmp_path / "a.parquet")
+    read = read_source(str(tmp_path / "a.parquet"), None, None)
+    seen = [found.content for found in sources.find([str(tmp_path / "a.parquet")])]
+    assert [read.encoded.content(index) for index in range(4)] == seen == photos
 
 
 def test_the_summary_says_what_was_found_and_how_it_was_split(write: Write) -> None:
     read = read_images(write({"cat": 10, "dog": 5, "yak": 1}))
-    assert read.summary()[1:] == [
+    assert summary(read)[1:] == [
         "train 13 images; the fewest are of yak, 1; the most of cat, 8",
         "validation 3 images, drawn from the training images, every class in proportion",
         "test images: none given",
         "note: 1 class has one training image, and none to validate on: yak; add images of them",
     ]
-    assert read.summary()[0].endswith(": 3 classes, one an image")
+    assert summary(read)[0].endswith(": 3 classes, one an image")
 
 
 def test_the_summary_of_several_labels_says_how_much_is_unknown(write: Write, tmp_path: Path) -> None:
     write({"images": 4})
     lines = ["images/0.png,1,,train", "images/1.png,,1,train", "images/2.png,1,1,val", "images/3.png,0,0,test"]
     (tmp_path / "pets.csv").write_text("\n".join(["path,cat,dog,split", *lines]))
-    assert read_images(tmp_path / "pets.csv").summary()[:4] == [
+    assert summary(read_images(tmp_path / "pets.csv"))[:4] == [
         "pets: 2 classes, several an image, 50% of the training labels not known",
         "train 2 images; the fewest are of cat, 1; the most of cat, 1",
         "validation 1 image, as given",

@@ -1,0 +1,138 @@
+"""Rows of Parquet files and of the Hub: a column of images, and one of labels: names, numbers, or lists of them."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from vtzoo.data import columns, labels
+from vtzoo.data.columns import Columns
+from vtzoo.data.encoded_images import EncodedImages
+from vtzoo.data.hub import library
+from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.labels import class_name, in_order
+from vtzoo.data.split import split_names
+from vtzoo.errors import VtzooError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+NO_LABEL = -1  # of a ClassLabel, as the `datasets` library has it
+
+
+class Table(NamedTuple):
+    """The rows of a file, or of a split on the Hub."""
+
+    name: str  # before a row's number
+    split: str
+    data: Any  # datasets.Dataset
+
+
+def recognise(features: Any, where: object, image: str | None, label: str | None) -> Columns:
+    """The columns by their names, or by their types where a type occurs once."""
+    schema = features.arrow_schema
+    encoded = [field.name for field in schema if columns.is_encoded(field.type)]
+    named = [name for name, feature in features.items() if isinstance(_inner(feature), library().ClassLabel)]
+    if image is None and len(encoded) == 1:
+        image = encoded[0]
+    usual = any(name.strip().lower() in columns.LABEL_NAMES for name in features)
+    if label is None and not usual and len(named) == 1:
+        label = named[0]
+    return columns.recognise(list(features), where, image=image, label=label)
+
+
+def stored_images(table: Any, column: str, hint: str) -> "pyarrow.ChunkedArray":
+    """The encoded images as {bytes, path}; plain bytes, or a column that lost its metadata, are taken for images."""
+    stored = table.data.column(column).type
+    if not columns.is_encoded(stored):
+        raise VtzooError(f"column {column!r} holds {stored}, not images", hint)
+    return table.cast_column(column, library().Image()).data.column(column)
+
+
+def labelled_rows(
+    tables: list[Table], image: str | None, label: str | None, notes: tuple[str, ...] = ()
+) -> LabelledImages:
+    """The images of all the tables, with their targets and splits."""
+    import pyarrow
+
+    features = tables[0].data.features
+    named = recognise(features, tables[0].name, image, label)
+    for name, _, data in tables:
+        if {one: data.features.get(one) for one in named.needed} != {one: features[one] for one in named.needed}:
+            told = f"{name} has other column types or classes than {tables[0].name}"
+            raise VtzooError(told, "make them one data set, or give one of them alone")
+    hint = "name the column of images: --image-column NAME"
+    stored = [chunk for table in tables for chunk in stored_images(table.data, named.image, hint).chunks]
+    origins = [f"{name}#{row}" for name, _, data in tables for row in range(len(data))]
+    cells = {one: [cell for table in tables for cell in table.data.data.column(one).to_pylist()]
+             for one in named.needed if one != named.image}  # fmt: skip
+    classes, targets = _targets(features, cells, named, origins)
+    splits = np.concatenate([np.full(len(data), split) for _, split, data in tables])
+    if named.split is not None:
+        kind = features[named.split]
+        names = [_name(cell, kind, at) for cell, at in zip(cells[named.split], origins, strict=True)]
+        splits = split_names(names, origins.__getitem__)
+    encoded = EncodedImages(
+        stored=pyarrow.chunked_array(stored), positions=np.arange(len(origins)), origin=origins.__getitem__
+    )
+    return LabelledImages(classes=classes, encoded=encoded, targets=targets, splits=splits, notes=notes)
+
+
+def _targets(
+    features: Any, cells: dict[str, list[Any]], named: Columns, origins: list[str]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The classes, and the targets of each image."""
+    if named.label is None:
+        written = {one: ["" if cell is None else str(cell) for cell in cells[one]] for one in named.others}
+        return labels.column_per_class(
+            {class_name(one): written[one] for one in written}, origins[0] if origins else "it"
+        )
+    kind = _inner(features[named.label])
+    stated = getattr(kind, "names", None)
+    classes = tuple(class_name(name) for name in stated) if stated else None
+    pairs = list(zip(cells[named.label], origins, strict=True))
+    if kind is features[named.label]:
+        return labels.single_label([_name(cell, kind, at) for cell, at in pairs], classes)
+    names = [None if cell is None else _names(cell, kind, at) for cell, at in pairs]
+    classes = classes or in_order(name for some in names for name in some or ())
+    masks = [_mask(cell, kind, at, classes) for cell, at in zip(cells[named.mask], origins, strict=True)] \
+        if named.mask else [None] * len(names)  # fmt: skip
+    return labels.multi_label(names, masks, classes)
+
+
+def _mask(cell: Any, kind: Any, where: str, classes: Sequence[str]) -> list[str] | None:
+    """The classes that annotators looked for: a list of them, or of a yes or no for each class."""
+    if cell is None or not cell or type(cell[0]) is not bool:
+        return None if cell is None else _names(cell, kind, where)
+    if len(cell) != len(classes):
+        raise VtzooError(f"the mask of {where} has {len(cell)} entries, for {len(classes)} classes", "one for each")
+    return [name for name, is_known in zip(classes, cell, strict=True) if is_known]
+
+
+def _names(cell: Any, kind: Any, where: str) -> list[str]:
+    return [name for one in cell if (name := _name(one, kind, where)) is not None]
+
+
+def _name(value: Any, kind: Any, where: str) -> str | None:
+    """The name of a class as stored: its text, its number, or its number among stated names. None is not known."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    stated = getattr(kind, "names", None)
+    if stated is not None and value == NO_LABEL:
+        return None
+    if stated is not None and not 0 <= value < len(stated):
+        raise VtzooError(f"label {value} in {where}", f"its column states the names of 0 to {len(stated) - 1}")
+    if isinstance(value, float) and value.is_integer():  # pandas makes them of whole numbers beside empty cells
+        value = int(value)
+    if not isinstance(value, str | int):
+        raise VtzooError(f"{value!r} in {where} is no label", "name another column: --label-column NAME")
+    return class_name(stated[value] if stated else str(value)) or None
+
+
+def _inner(feature: Any) -> Any:
+    """The feature of the items where a column holds lists, else its own."""
+    hub = library()
+    if isinstance(feature, list):
+        return feature[0]
+    return feature.feature if isinstance(feature, hub.List | hub.LargeList) else feature
