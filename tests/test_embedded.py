@@ -16,6 +16,7 @@ import vtzoo
 from vtzoo import cards
 from vtzoo.cli import DEFAULT_MODEL, app
 from vtzoo.data import named, named_reader
+from vtzoo.data.transform import Preprocess
 from vtzoo.hub import fetch
 from vtzoo.zoo import model_folder, recipe, resources
 
@@ -132,7 +133,7 @@ def test_onnx_and_torch_agree_on_photographs(name: str) -> None:
 
 def test_onnx_and_torch_agree_on_256_real_test_images(real_data: Callable[[str], Path]) -> None:
     held = named_reader.read(named.find("cifar100"), "test", real_data("cifar100")).select(np.arange(256))
-    agree(held.array(32))
+    agree(held.pixels(Preprocess.square(32)))
 
 
 def test_onnx_and_torch_give_the_same_features_of_photographs() -> None:

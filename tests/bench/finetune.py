@@ -83,7 +83,7 @@ def fresh(job: Any, steps: int | None) -> Any:
     )  # fmt: skip
     torch.manual_seed(job.seed)
     model = models.build(
-        recipe.model.name, num_classes=len(job.collection.classes), image_size=recipe.model.image_size,
+        recipe.model.name, num_classes=len(job.images.classes), image_size=recipe.model.image_size,
         **recipe.model.arguments,
     )  # fmt: skip
     return replace(job, joint=join(recipe, model, job.device), recipe=recipe)
@@ -94,14 +94,13 @@ def rate(data: Path, threads: int) -> float:
     import torch
 
     torch.set_num_threads(threads)
-    from vtzoo.finetune.images import split_of
     from vtzoo.finetune.session import prepare
     from vtzoo.train import loop
     from vtzoo.train.pipeline.batches import open_batches
 
     job = fresh(prepare(MODEL, flowers(data), device="cpu"), 64)
-    images = split_of(job.collection.train, job.collection.classes)
-    batches, _ = open_batches(job.recipe, job.row, images, seed=0, device=job.device)
+    mean, std = job.normalization
+    batches, _ = open_batches(job.recipe, job.images.train, mean=mean, std=std, flip=True, seed=0, device=job.device)
     with tempfile.TemporaryDirectory() as folder:
         run = loop.set_up(job.recipe, job.joint, batches)
         return 62 / loop.fit(run, job.recipe, seed=0, identity="rate", folder=Path(folder))
@@ -121,15 +120,19 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     from vtzoo.finetune.session import prepare
     from vtzoo.predict.load import load
     from vtzoo.predict.torch import TorchClassifier
-    from vtzoo.train.criterion import ONE
     from vtzoo.zoo import model_folder
 
     collection, began = flowers(data), time.monotonic()
-    job = prepare(MODEL, replace(collection, test=None), wishes=Wishes(head_only=True), device="cpu")
+    job = prepare(
+        MODEL,
+        collection.select(np.flatnonzero(collection.splits != "test")),
+        wishes=Wishes(head_only=True),
+        device="cpu",
+    )
     with tempfile.TemporaryDirectory() as folder:
         result = finetune(job, Path(folder) / "run")
         seconds = time.monotonic() - began
-        top1 = measure(load(Path(folder) / "run", device="cpu"), collection.test, ONE)["top1"]
+        top1 = measure(load(Path(folder) / "run", device="cpu"), collection.test)["top1"]
     classifier = TorchClassifier.from_folder(model_folder.find(MODEL), "cpu")
 
     def embed(rows: Any, numbers: Any) -> Any:

@@ -91,7 +91,9 @@ def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -
 
     recipe, cpu = recipe_of(row, protocol), torch.device("cpu")
     dataset, small, held = images(data)
-    batches, _ = open_batches(recipe, dataset, small, seed=seed, device=cpu)
+    batches, _ = open_batches(
+        recipe, small, mean=dataset.mean, std=dataset.std, flip=dataset.flip, seed=seed, device=cpu
+    )
     teacher = teach(small, dataset, work) if protocol == "taught" else None
     run = loop.set_up(recipe, loop.build(recipe, dataset.classes, seed, cpu), batches, teacher=teacher)
     with tempfile.TemporaryDirectory() as folder:
@@ -99,10 +101,12 @@ def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -
         lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()[-batches.steps_per_epoch :]
     last = statistics.mean(json.loads(line)["localization"] for line in lines)
     run.model.load_state_dict(run.average.tensors)
-    top1 = accuracy(run.model, held.array(recipe.model.image_size), held.targets, dataset)
+    top1 = accuracy(run.model, held.pixels(Preprocess.square(recipe.model.image_size)), held.targets, dataset)
     return {
         "row": row, "seed": seed, "top1": top1, "localization": last, "steps": run.step, "seconds": round(seconds),
-        "teacher_top1": None if teacher is None else accuracy(teacher.model, held.array(32), held.targets, dataset),
+        "teacher_top1": None
+        if teacher is None
+        else accuracy(teacher.model, held.pixels(Preprocess.square(32)), held.targets, dataset),
         "train_images": len(small), "held_images": len(held),
     }  # fmt: skip
 
@@ -121,7 +125,9 @@ def teach(small: Any, dataset: Any, work: Path) -> Any:
     file = work / "teacher"
     joint = loop.build(recipe, dataset.classes, 0, cpu)
     if not file.exists():
-        batches, _ = open_batches(recipe, dataset, small, seed=0, device=cpu)
+        batches, _ = open_batches(
+            recipe, small, mean=dataset.mean, std=dataset.std, flip=dataset.flip, seed=0, device=cpu
+        )
         joint.model.whiten(batches.batch(0).images)
         run = loop.set_up(recipe, joint, batches)
         with tempfile.TemporaryDirectory() as folder:

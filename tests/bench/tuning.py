@@ -49,6 +49,7 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     from vtzoo.data import named, named_reader
+    from vtzoo.data.transform import Preprocess
     from vtzoo.train import loop, run
     from vtzoo.train.pipeline.batches import open_batches
     from vtzoo.train.teacher import open_teacher
@@ -57,14 +58,16 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
     dataset = named.find(recipe.dataset)
     rest, held = named_reader.read(dataset, "train", data).hold_out(HELD, seed=0)
     drawn = np.random.default_rng(1).permutation(len(rest))[: GROUPS[group]["images"]]
-    batches, images = open_batches(recipe, dataset, rest.select(np.sort(drawn)), seed=0, device=cpu)
+    batches, images = open_batches(
+        recipe, rest.select(np.sort(drawn)), mean=dataset.mean, std=dataset.std, flip=dataset.flip, seed=0, device=cpu
+    )
     joint = loop.build(recipe, dataset.classes, 0, cpu)
     run.whiten(recipe, joint.model, batches)
     now = loop.set_up(recipe, joint, batches, teacher=open_teacher(recipe, None, cpu))
     with tempfile.TemporaryDirectory() as folder:
         seconds = loop.fit(now, recipe, seed=0, identity="tuning", folder=Path(folder))
     now.model.load_state_dict(now.tensors)
-    top1 = paired.accuracy(now.model, held.array(recipe.model.image_size), held.targets, dataset)
+    top1 = paired.accuracy(now.model, held.pixels(Preprocess.square(recipe.model.image_size)), held.targets, dataset)
     return {
         "group": group, "row": name, "top1": top1, "steps": now.step, "batch": batches.batch_size,
         "minutes": seconds / 60, "train_images": images.images, "held_images": len(held),

@@ -197,12 +197,8 @@ def test_the_manifest_changes_with_a_pixel_a_label_and_the_order(folder: Path) -
     assert len({split.fingerprint for split in (test, other_label, other_pixels, other_order)}) == 4
 
 
-def square(side: int) -> Preprocess:
-    return Preprocess(size=side, interpolation="bicubic", crop=1.0)
-
-
 def test_an_array_of_the_same_size_is_the_pixels(folder: Path) -> None:
-    pixels = named_reader.read(CIFAR10, "test", folder).pixels(square(8))
+    pixels = named_reader.read(CIFAR10, "test", folder).pixels(Preprocess.square(8))
     assert pixels.dtype == np.uint8
     assert (pixels == pictures(30)[20:].transpose(0, 3, 1, 2)).all()
 
@@ -211,7 +207,7 @@ def test_an_array_of_another_size_is_resized_by_the_shorter_side_and_centred(tmp
     wide = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
     write_folders(tmp_path, "test", cat=[wide])
     expected = Image.fromarray(wide).resize((20, 10), Image.Resampling.BICUBIC).crop((5, 0, 15, 10))
-    pixels = named_reader.read(CIFAR10, "test", tmp_path).pixels(square(10))
+    pixels = named_reader.read(CIFAR10, "test", tmp_path).pixels(Preprocess.square(10))
     assert (pixels == np.asarray(expected).transpose(2, 0, 1)).all()
 
 

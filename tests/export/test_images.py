@@ -87,7 +87,7 @@ def test_a_certificate_counts_what_is_right_on_the_evaluation_split(folder: Path
     split = named_reader.read(named.find("cifar10"), "test", data)
     assert (certificate.images, certificate.source) == (30, "the test split of cifar10")
     assert certificate.manifest == split.fingerprint
-    right = load.load(folder, backend="torch")(split.array(32)).argmax(1) == split.targets
+    right = load.load(folder, backend="torch")(split.pixels(Preprocess.square(32))).argmax(1) == split.targets
     assert certificate.torch_top1 == certificate.onnx_top1 == right.mean()
 
 
@@ -103,7 +103,9 @@ def test_int8_is_calibrated_on_training_images_alone(
     seen: list[np.ndarray] = []
     monkeypatch.setattr("vtzoo.export.run.quantize", lambda graph, images: seen.append(images) or graph)
     export_model(folder, tmp_path / "a.onnx", images=4, data=data, precision="int8")
-    np.testing.assert_array_equal(seen[0], named_reader.read(named.find("cifar10"), "train", data).array(32))
+    np.testing.assert_array_equal(
+        seen[0], named_reader.read(named.find("cifar10"), "train", data).pixels(Preprocess.square(32))
+    )
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from vtzoo.data.read import read_images
 
 from vtzoo import models
+from vtzoo.data.read import read_images
 from vtzoo.errors import VtzooError
 from vtzoo.finetune import linear_probe
 from vtzoo.finetune.defaults import Wishes
@@ -72,7 +72,7 @@ def test_several_classes_are_fitted_to_what_is_known(blobs: Callable[[int], Blob
     hidden[::2, 0] = np.nan
     found = linear_probe.learn(train, torch.from_numpy(hidden), train, torch.from_numpy(targets), SEVERAL)
     assert torch.isfinite(found.weight).all()
-    assert SEVERAL.score((train @ found.weight.T + found.bias).numpy(), targets) > 0.8
+    assert SEVERAL.score(targets, (train @ found.weight.T + found.bias).numpy()) > 0.8
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_s
     assert recipe.finetune
     assert recipe.finetune.head_only
     assert recipe.optimizer.weight_decay in linear_probe.DECAYS
-    assert load.load(tmp_path / "run", device="cpu").labels == tuned.collection.classes
+    assert load.load(tmp_path / "run", device="cpu").labels == tuned.images.classes
     assert "The head alone was fitted to the features of" in (tmp_path / "run" / "README.md").read_text()
-    again = prepare(tiny_source, tuned.collection, wishes=Wishes(head_only=True), device="cpu")
+    again = prepare(tiny_source, tuned.images, wishes=Wishes(head_only=True), device="cpu")
     kept = finetune(again, tmp_path / "run", resume=True)
     assert kept["weights"]["model.safetensors"] == result["weights"]["model.safetensors"]
 
@@ -108,7 +108,7 @@ def test_features_are_the_classifiers_own_and_are_computed_once(
 ) -> None:
     monkeypatch.setenv("VTZOO_CACHE", str(tmp_path))
     pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8))
-    how = {"mean": tuned.row.mean, "std": tuned.row.std, "device": CPU}
+    how = {"mean": tuned.normalization[0], "std": tuned.normalization[1], "device": CPU}
     features = linear_probe.features(tuned.joint.model, pixels, source="one", **how)
     expected = load.load(model_folder.find(tiny_source), backend="torch", device="cpu").embed(pixels.numpy())
     assert np.allclose(features.numpy(), expected, atol=1e-5)

@@ -110,7 +110,7 @@ def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain
             answers = model((images - mean) / std).argmax(1).numpy()
         assert result[f"{prefix}top1"] == pytest.approx((answers == part.targets).mean())
         assert (result[f"{prefix}top5"], result[f"{prefix}images"]) == (1, len(part))
-        assert result[f"{prefix}manifest"] == part.manifest
+        assert result[f"{prefix}manifest"] == part.fingerprint
 
 
 def test_the_card_is_the_one_that_its_folder_gives_and_the_files_are_what_the_result_says(trained: Trained) -> None:

@@ -44,18 +44,18 @@ def test_images_count_as_right_by_their_known_classes() -> None:
 def test_the_mean_average_precision_is_scikit_learns_over_classes_that_can_be_measured() -> None:
     random = np.random.default_rng(0)
     scores, targets = random.normal(size=(40, 5)), (random.random((40, 5)) < 0.3).astype(np.float32)
-    assert SEVERAL.score(scores, targets) == pytest.approx(average_precision_score(targets, scores, average="macro"))
+    assert SEVERAL.score(targets, scores) == pytest.approx(average_precision_score(targets, scores, average="macro"))
     targets[:, 3], targets[:, 4], targets[::3, 0] = 0, 1, np.nan
     known = ~np.isnan(targets[:, 0])
     one = [average_precision_score(targets[known, 0], scores[known, 0])]
     rest = [average_precision_score(targets[:, k], scores[:, k]) for k in (1, 2)]
-    assert SEVERAL.score(scores, targets) == pytest.approx(np.mean(one + rest))
-    assert SEVERAL.score(scores, np.full((40, 5), np.nan)) == 0
+    assert SEVERAL.score(targets, scores) == pytest.approx(np.mean(one + rest))
+    assert SEVERAL.score(np.full((40, 5), np.nan), scores) == 0
 
 
 def test_one_class_an_image_is_scored_by_its_first_class() -> None:
     scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4]])
-    assert ONE.score(scores, hot(np.array([1, 0, 1]), 2)) == pytest.approx(2 / 3)
+    assert ONE.score(hot(np.array([1, 0, 1]), 2), scores) == pytest.approx(2 / 3)
 
 
 def selection(**criterion: Any) -> Selection:

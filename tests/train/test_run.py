@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from vtzoo import __version__, models
 from vtzoo.data import named, named_reader
+from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
-from vtzoo.evaluate.reproduce import evaluate
+from vtzoo.evaluate.run import measure
 from vtzoo.predict import load
 from vtzoo.train import checkpoint, loop, run
 from vtzoo.zoo import resources
@@ -132,13 +133,13 @@ def test_both_backends_load_the_folder_and_agree(trained: tuple[Path, dict[str, 
     test = named_reader.read(named.find("cifar10"), "test", tiny_data)
     onnx, torch_ = (load.load(folder, backend=backend, device="cpu") for backend in ("onnx", "torch"))
     assert onnx.labels == torch_.labels == named.labels("cifar10")
-    pixels = test.array(16)
+    pixels = test.pixels(Preprocess.square(16))
     assert np.abs(onnx(pixels) - torch_(pixels)).max() < 1e-3
     assert np.array_equal(onnx(pixels).argmax(1), torch_(pixels).argmax(1))
     assert np.abs(onnx.embed(pixels) - torch_.embed(pixels)).max() < 1e-3
     for classifier in (onnx, torch_):
-        measured = evaluate(classifier, test)
-        assert (measured.top1, measured.top5) == (result["top1"], result["top5"])
+        measured = measure(classifier, test)
+        assert (measured["top1"], measured["top5"]) == (result["top1"], result["top5"])
 
 
 def test_plain_timm_builds_the_model_and_loads_its_weights(trained: tuple[Path, dict[str, Any]]) -> None:

@@ -10,10 +10,11 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-from vtzoo.data.read import read_images
 
 from vtzoo import models
 from vtzoo.data import named, named_reader
+from vtzoo.data.read import read_images
+from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.finetune import run as tuning
 from vtzoo.finetune.defaults import Wishes
@@ -27,7 +28,7 @@ from vtzoo.zoo.recipe import Recipe
 def test_torch_the_graph_and_plain_timm_agree_on_what_was_trained(small_cnn: Path, tiny_data: Path) -> None:
     test = named_reader.read(named.find("cifar10"), "test", tiny_data)
     onnx, torch_ = (load.load(small_cnn, backend=backend, device="cpu") for backend in ("onnx", "torch"))
-    pixels = test.array(16)
+    pixels = test.pixels(Preprocess.square(16))
     assert np.abs(onnx(pixels) - torch_(pixels)).max() < 1e-4
     assert np.abs(onnx.embed(pixels) - torch_.embed(pixels)).max() < 1e-3
     model = timm.create_model(f"local-dir:{small_cnn}", pretrained=True).eval()
@@ -47,7 +48,9 @@ def test_a_run_whitens_by_its_first_training_batch(
     assert not torch.equal(fresh.whitening.weight, stored)
     recipe, dataset = tiny(baseline=True, small_cnn=True, muon=True), named.find("cifar10")
     split = named_reader.read(dataset, "train", tiny_data)
-    batches, _ = run.open_batches(recipe, dataset, split, seed=0, device=torch.device("cpu"))
+    batches, _ = run.open_batches(
+        recipe, split, mean=dataset.mean, std=dataset.std, flip=dataset.flip, seed=0, device=torch.device("cpu")
+    )
     run.whiten(recipe, fresh, batches)
     torch.testing.assert_close(fresh.whitening.weight, stored)
 

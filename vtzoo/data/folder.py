@@ -33,7 +33,8 @@ def walk(folder: str, suffixes: tuple[str, ...], above: tuple[Identity, ...] | N
         here = _identity(folder)
         above = tuple(map(_identity, Path(folder).resolve().parents)) if above is None else above
         with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+            names = sorted((entry.name, Path(entry).is_dir()) for entry in shown)  # an endless link is no folder
     except OSError as error:
         yield folder, VtzooError(f"cannot read the folder {folder!r}: {error.strerror}", "make it readable")
         return

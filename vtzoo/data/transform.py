@@ -66,6 +66,11 @@ class Preprocess:
         return 3, self.size, self.size if self.width is None else self.width
 
     @classmethod
+    def square(cls, size: int) -> "Preprocess":
+        """The shorter side resized to `size` pixels, bicubic, and the centre cropped; an image of that size stays."""
+        return cls(size=size, interpolation="bicubic", crop=1.0)
+
+    @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Preprocess":
         """What timm's evaluation transform does for a config.json, or for its `pretrained_cfg` alone.
 

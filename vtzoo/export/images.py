@@ -71,7 +71,7 @@ def sample(preprocess: Preprocess, count: int, seed: int = 0) -> Pictures:
 
 def sample_images(size: int, count: int = 32) -> np.ndarray:
     """Crops of the bundled photographs, uint8 (count, 3, size, size), the same every time."""
-    return sample(Preprocess(size=size, interpolation="bicubic", crop=1.0), count).pixels
+    return sample(Preprocess.square(size), count).pixels
 
 
 @cache

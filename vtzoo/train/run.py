@@ -98,8 +98,7 @@ def train(
         }  # fmt: skip
         run.model.load_state_dict(run.tensors)
         first = held.select(np.arange(min(PICTURES, len(held))))
-        square = Preprocess(size=recipe.model.image_size, interpolation="bicubic", crop=1.0)
-        pixels, origin = first.pixels(square), f"the test split of {recipe.dataset}"
+        pixels, origin = first.pixels(Preprocess.square(recipe.model.image_size)), f"the test split of {recipe.dataset}"
         pictures = export.Pictures(pixels=pixels, source=origin, labels=first.targets)
         return finish(
             run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.classes), out=out,

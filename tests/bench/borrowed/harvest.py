@@ -133,11 +133,12 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
     recipe, config = load_recipe(out / "recipe.toml"), json.loads((out / "config.json").read_text())
     model = models.create(config)
     fill(model, safetensors_reader.read(out / "model.safetensors"))
-    square = Preprocess(size=recipe.model.image_size, interpolation="bicubic", crop=1.0)
     held = named_reader.read(named.find(recipe.dataset), "test", data)
     first = held.select(np.arange(min(run.PICTURES, len(held))))
     pictures = export.Pictures(
-        pixels=first.pixels(square), source=f"the test split of {recipe.dataset}", labels=first.targets
+        pixels=first.pixels(Preprocess.square(recipe.model.image_size)),
+        source=f"the test split of {recipe.dataset}",
+        labels=first.targets,
     )
     measured = ("top1", "top5", "images", "manifest")
     facts = {key: value for key, value in there.items() if key not in ("name", "dataset", "weights", *measured)}

@@ -8,6 +8,7 @@ import struct
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import safe_open
 
 from vtzoo.base.files import cache_folder
-from vtzoo.data import decoding
+from vtzoo.data import decoding, encoded_images
 from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.train.pipeline import cache, memory_budget
 from vtzoo.train.pipeline.cache import NoRoomError, Stored, content_key, estimate, open_stored
@@ -71,7 +72,7 @@ def assert_right(stored: Stored, split: LabelledImages, form: Form = LARGE) -> N
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it, and no image is decoded from then on."""
-    return lambda: monkeypatch.setattr(decoding, "read_image", None)
+    return lambda: monkeypatch.setattr(encoded_images, "read_image", None)
 
 
 # What is in a cache, and when it serves again
@@ -140,7 +141,7 @@ def test_nothing_but_the_check_is_stored_of_a_set_that_is_decoded_in_every_epoch
     first = opened(split, tmp_path, NOTHING)
     assert len(first.pixels) == 0
     assert first.extents.tolist() == [[6, 9]] * 20 + [[0, 0]]
-    assert first.manifest == split.select(np.arange(20)).manifest
+    assert first.manifest == split.select(np.arange(20)).fingerprint
     no_decoding()
     assert opened(split, tmp_path, NOTHING).manifest == first.manifest
 
@@ -182,7 +183,7 @@ def test_the_key_depends_on_every_byte_label_form_and_version_and_on_the_order(
     split = make_split(images)
     key = content_key(split, LARGE)
     images[7][5, 8, 2] ^= 1
-    relabelled = LabelledImages(labels=np.roll(split.targets, 1), label_names=split.classes, rows=split.encoded)
+    relabelled = replace(split, targets=np.roll(split.targets, 1))
     order = np.arange(20)
     order[[3, 13]] = 13, 3  # of the same label
     others = [
@@ -204,8 +205,8 @@ def test_the_key_is_the_same_wherever_the_same_bytes_are_stored(make_split: Make
     stored = [{"bytes": None, "path": str(tmp_path / f"{number}.png")} for number in range(20)]
     for number, row in enumerate(stored):
         Path(row["path"] or "").write_bytes(split.encoded.content(number) or b"")
-    rows = decoding.EncodedImages(stored=pyarrow.chunked_array([stored]), positions=np.arange(20), origin=str)
-    files = LabelledImages(labels=split.targets, label_names=split.classes, rows=rows)
+    rows = encoded_images.EncodedImages(stored=pyarrow.chunked_array([stored]), positions=np.arange(20), origin=str)
+    files = replace(split, encoded=rows)
     assert content_key(files, LARGE) == content_key(split, LARGE)
     Path(stored[4]["path"] or "").unlink()
     assert content_key(files, LARGE) != content_key(split, LARGE)

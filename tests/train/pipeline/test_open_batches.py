@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from vtzoo.data import decoding, named
+from vtzoo.data import encoded_images, named
 from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.train.pipeline import memory_budget
 from vtzoo.train.pipeline.batches import Batches, Facts, check_test_images, open_batches
@@ -32,8 +33,15 @@ def opened(tiny: Callable[..., Recipe], tmp_path: Path) -> Opener:
     """The batches of the tiny recipe at 16 px, with another augmentation and with any option."""
 
     def open_with(split: LabelledImages, how: Augmentation = STILL, **options: object) -> tuple[Batches, Facts]:
-        chosen = {"dataset": ROW, "seed": 0, "device": CPU, "folder": tmp_path / "cache"} | options
-        return open_batches(replace(tiny(), augmentation=how), split=split, **chosen)  # pyright: ignore
+        chosen = {
+            "mean": ROW.mean,
+            "std": ROW.std,
+            "flip": ROW.flip,
+            "seed": 0,
+            "device": CPU,
+            "folder": tmp_path / "cache",
+        } | options
+        return open_batches(replace(tiny(), augmentation=how), images=split, **chosen)  # pyright: ignore
 
     return open_with
 
@@ -60,7 +68,7 @@ def test_without_augmentation_batches_show_the_squares_that_test_images_become(
     split = make_split(noise(16))
     found = levels(opened(split, workers=workers)[0])
     assert sorted(found) == list(range(16))
-    assert np.array_equal(np.stack([found[number] for number in range(16)]), split.array(16))
+    assert np.array_equal(np.stack([found[number] for number in range(16)]), split.pixels(Preprocess.square(16)))
 
 
 @pytest.mark.parametrize("workers", [None, 1])
@@ -76,7 +84,7 @@ def test_images_are_decoded_by_the_first_run_alone(
     counted: list[int] = []
     first, facts = opened(make_split(noise(16)), progress=counted.append)
     assert sum(counted) == 16
-    monkeypatch.setattr(decoding, "read_image", None)
+    monkeypatch.setattr(encoded_images, "read_image", None)
     again, same = opened(make_split(noise(16)), progress=counted.append)
     assert torch.equal(first.batch(3).images, again.batch(3).images)
     assert (facts, sum(counted)) == (same, 16)
@@ -137,7 +145,7 @@ def test_skipped_images_are_counted_and_the_others_keep_their_labels(
     rest = split.select(np.delete(np.arange(18), [5, 11]))
     assert facts == Facts(manifest=rest.fingerprint, images=16, skipped=2)
     found = levels(batches)
-    assert np.array_equal(np.stack([found[number] for number in range(16)]), rest.array(16))
+    assert np.array_equal(np.stack([found[number] for number in range(16)]), rest.pixels(Preprocess.square(16)))
     for step in range(2):
         batch = batches.batch(step)
         assert batch.targets.argmax(1).tolist() == rest.targets[batch.chosen.numpy()].tolist()
