@@ -115,12 +115,11 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     os.environ["VTZOO_CACHE"] = tempfile.mkdtemp()  # no feature is there before
     from vtzoo.finetune.defaults import Wishes
-    from vtzoo.finetune.images import measure
+    from vtzoo.evaluate.run import measure
     from vtzoo.finetune.run import finetune
     from vtzoo.finetune.session import prepare
     from vtzoo.predict.load import load
     from vtzoo.predict.torch import TorchClassifier
-    from vtzoo.zoo import model_folder
 
     collection, began = flowers(data), time.monotonic()
     job = prepare(

@@ -75,6 +75,7 @@ def recipe_of(row: str, protocol: str) -> Any:
 def images(data: Path | None) -> tuple[Any, Any, Any]:
     """CIFAR-100, the images that every row learns, and those held out."""
     from vtzoo.data import named, named_reader
+    from vtzoo.data.transform import Preprocess
 
     dataset = named.find("cifar100")
     rest, held = named_reader.read(dataset, "train", data).hold_out(0.2, seed=0)
@@ -104,9 +105,9 @@ def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -
     top1 = accuracy(run.model, held.pixels(Preprocess.square(recipe.model.image_size)), held.targets, dataset)
     return {
         "row": row, "seed": seed, "top1": top1, "localization": last, "steps": run.step, "seconds": round(seconds),
-        "teacher_top1": None
-        if teacher is None
-        else accuracy(teacher.model, held.pixels(Preprocess.square(32)), held.targets, dataset),
+        "teacher_top1": teacher and accuracy(
+            teacher.model, held.pixels(Preprocess.square(32)), held.targets, dataset
+        ),
         "train_images": len(small), "held_images": len(held),
     }  # fmt: skip
 
