@@ -73,7 +73,7 @@ def fresh(job: Any, steps: int | None) -> Any:
     import torch
 
     from vtzoo import models
-    from vtzoo.train.model_with_drloc import join
+    from vtzoo.train.model_with_drloc import add_drloc
 
     tuned, recipe = job.tuned, job.recipe
     epochs = max(2, (steps or recipe.steps) // (tuned.images // recipe.optimizer.batch_size))
@@ -90,7 +90,7 @@ def fresh(job: Any, steps: int | None) -> Any:
         recipe.model.name, num_classes=len(job.collection.classes), image_size=recipe.model.image_size,
         **recipe.model.arguments,
     )  # fmt: skip
-    return replace(job, joint=join(recipe, model, job.device), recipe=recipe)
+    return replace(job, joint=add_drloc(recipe, model, job.device), recipe=recipe)
 
 
 def rate(data: Path, threads: int) -> float:
@@ -125,7 +125,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     from vtzoo.finetune.session import prepare
     from vtzoo.predict.load import load
     from vtzoo.predict.torch import TorchClassifier
-    from vtzoo.train.criterion import ONE
+    from vtzoo.train.criterion import SINGLE_LABEL
     from vtzoo.zoo import model_folder
 
     collection, began = flowers(data), time.monotonic()
@@ -133,7 +133,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result = finetune(job, Path(folder) / "run")
         seconds = time.monotonic() - began
-        top1 = measure(load(Path(folder) / "run", device="cpu"), collection.test, ONE)["top1"]
+        top1 = measure(load(Path(folder) / "run", device="cpu"), collection.test, SINGLE_LABEL)["top1"]
     classifier = TorchClassifier.from_folder(model_folder.find(MODEL), "cpu")
 
     def embed(rows: Any, numbers: Any) -> Any:

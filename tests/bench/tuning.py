@@ -58,9 +58,9 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
     rest, held = named_reader.read(dataset, "train", data).hold_out(HELD, seed=0)
     drawn = np.random.default_rng(1).permutation(len(rest))[: GROUPS[group]["images"]]
     batches, images = open_batches(recipe, dataset, rest.select(np.sort(drawn)), seed=0, device=cpu)
-    joint = loop.build(recipe, dataset.classes, 0, cpu)
-    run.whiten(recipe, joint.model, batches)
-    now = loop.set_up(recipe, joint, batches, teacher=open_teacher(recipe, None, cpu))
+    network = loop.build(recipe, dataset.classes, 0, cpu)
+    run.whiten(recipe, network.model, batches)
+    now = loop.set_up(recipe, network, batches, teacher=open_teacher(recipe, None, cpu))
     with tempfile.TemporaryDirectory() as folder:
         seconds = loop.fit(now, recipe, seed=0, identity="tuning", folder=Path(folder))
     now.model.load_state_dict(now.tensors)

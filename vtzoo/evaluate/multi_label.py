@@ -36,7 +36,7 @@ def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]
     """All scores, of targets (n, classes), 1, 0 or NaN where it is not known, and probabilities of that shape."""
     known = ~np.isnan(targets)
     per_class = tuple(
-        one_class(targets[known[:, number], number] > 0, probabilities[known[:, number], number], names[number])
+        single_label_loss(targets[known[:, number], number] > 0, probabilities[known[:, number], number], names[number])
         for number in np.flatnonzero(known.any(axis=0))
     )
     precisions = [one.average_precision for one in per_class if one.average_precision is not None]
@@ -54,7 +54,7 @@ def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]
     )
 
 
-def one_class(truth: np.ndarray, probabilities: np.ndarray, name: str) -> ClassScores:
+def single_label_loss(truth: np.ndarray, probabilities: np.ndarray, name: str) -> ClassScores:
     """The scores of a class, from whether each image has it, bool (n,), and the probabilities that it has, (n,)."""
     from sklearn.metrics import average_precision_score, f1_score
 

@@ -14,10 +14,10 @@ from vtzoo.data.decoding import Split, in_threads
 from vtzoo.data.transform import Preprocess, prepare
 from vtzoo.errors import VtzooError
 from vtzoo.predict.load import Classifier
-from vtzoo.train.criterion import Criterion, hot
+from vtzoo.train.criterion import Criterion, one_hot
 from vtzoo.train.pipeline import cache
 from vtzoo.train.pipeline.batches import refusal
-from vtzoo.train.pipeline.storage import Nothing, Prepared
+from vtzoo.train.pipeline.storage import CheckOnly, ModelInput
 
 TOGETHER = 128  # images that a classifier answers at once
 
@@ -40,16 +40,20 @@ def open_images(
     They come out of the cache, where they are decoded once; without `pixels` they are only looked at. Unreadable
     images are a VtzooError, but with `skip_bad` they are left out.
     """
-    split, form = split_of(images, classes), Prepared(how=how)
+    split, storage = split_of(images, classes), ModelInput(preprocess=how)
     try:
         stored = cache.open_stored(
-            split, form if pixels else Nothing(form=form), name=name, folder=cache_folder(), progress=progress
+            split,
+            storage if pixels else CheckOnly(storage=storage),
+            name=name,
+            folder=cache_folder(),
+            progress=progress,
         )
-    except cache.NoRoomError as error:
+    except cache.OverBudgetError as error:
         raise VtzooError(f"there is no room for the decoded images: {error}", "make room, or train on fewer") from error
     kept = np.flatnonzero(stored.extents.any(1).numpy())
     if len(kept) < len(split) and not (skip_bad and len(kept)):
-        raise refusal(split, form, np.setdiff1d(np.arange(len(split)), kept))
+        raise refusal(split, storage, np.setdiff1d(np.arange(len(split)), kept))
     return (images if len(kept) == len(images) else images.select(kept)), stored.pixels
 
 
@@ -59,7 +63,7 @@ def measure(classifier: Classifier, images: Labelled, criterion: Criterion) -> d
     With five classes or fewer top5 is 1.
     """
     logits = np.concatenate([classifier.run(pixels)[0] for pixels in _prepared(images, classifier.preprocess)])
-    found: dict[str, Any] = {criterion.metric: criterion.score(logits, hot(images.targets, logits.shape[1]))}
+    found: dict[str, Any] = {criterion.metric: criterion.score(logits, one_hot(images.targets, logits.shape[1]))}
     if images.targets.ndim == 1:
         own = np.take_along_axis(logits, images.targets[:, None], axis=1)
         found["top5"] = float(((logits > own).sum(axis=1) < 5).mean())

@@ -20,8 +20,8 @@ from vtzoo.finetune.images import measure, open_images, split_of
 from vtzoo.finetune.session import Job
 from vtzoo.predict.load import Classifier
 from vtzoo.train import checkpoint
-from vtzoo.train.criterion import hot
-from vtzoo.train.early_stopping import Selection
+from vtzoo.train.criterion import one_hot
+from vtzoo.train.early_stopping import EarlyStopping
 from vtzoo.train.loop import Progress, fit, set_up
 from vtzoo.train.pipeline.batches import open_batches
 from vtzoo.train.run import PICTURES, claim, finish, hardware, versions
@@ -103,10 +103,10 @@ def fit_all(job: Job, held: Images, out: Path, *, skip_bad: bool, progress: Repo
         skip_bad=skip_bad, progress=progress, targets=targets,
     )  # fmt: skip
     run = set_up(job.recipe, job.joint, batches, criterion=job.criterion)
-    run.selection = Selection(
+    run.early_stopping = EarlyStopping(
         images=held.pixels.to(job.device), mean=row.mean, std=row.std, criterion=job.criterion,
-        targets=torch.from_numpy(hot(held.labelled.targets, row.classes)).to(job.device), patience=job.tuned.patience,
-        tensors={name: tensor.detach().clone() for name, tensor in run.tensors.items()},
+        targets=torch.from_numpy(one_hot(held.labelled.targets, row.classes)).to(job.device),
+        patience=job.tuned.patience, tensors={name: tensor.detach().clone() for name, tensor in run.tensors.items()},
     )  # fmt: skip
     stored = out / "checkpoint.safetensors"
     if stored.exists():
@@ -116,7 +116,7 @@ def fit_all(job: Job, held: Images, out: Path, *, skip_bad: bool, progress: Repo
     facts = {
         "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
         "train_images": images.images, "train_manifest": collection.train.manifest, "train_skipped": images.skipped,
-        "best_step": run.selection.step,
+        "best_step": run.early_stopping.best_step,
     }  # fmt: skip
     return Fitted(
         recipe=job.recipe, text=job.text, facts=facts, localizer=run.localizer,
@@ -135,7 +135,7 @@ def fit_head(job: Job, train: Images, held: Images, out: Path) -> Fitted:
         )
         for part in (train, held)
     ]
-    targets = [torch.from_numpy(hot(part.labelled.targets, row.classes)) for part in (train, held)]
+    targets = [torch.from_numpy(one_hot(part.labelled.targets, row.classes)) for part in (train, held)]
     found = linear_probe.learn(seen[0], targets[0], seen[1], targets[1], job.criterion)
     linear_probe.keep(found, out, run=job.identity)
     head.load_state_dict({"weight": found.weight, "bias": found.bias})

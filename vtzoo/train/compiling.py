@@ -4,12 +4,12 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from vtzoo.train.model_with_drloc import Joint
+from vtzoo.train.model_with_drloc import ModelWithDrloc
 
 
-def compile_blocks(joint: Joint) -> None:
+def compile_blocks(network: ModelWithDrloc) -> None:
     """Compile every block of the model by itself, blocks of one shape once; a model without `blocks` with its heads."""
-    named = joint.model.named_modules()
+    named = network.model.named_modules()
     blocks = [block for name, inside in named if name.rpartition(".")[2] == "blocks" for block in inside.children()]
     for block in blocks:
         for name, module in list(block.named_modules()):
@@ -17,7 +17,7 @@ def compile_blocks(joint: Joint) -> None:
                 block.set_submodule(name, RateAsTensor(module.drop_prob, next(block.parameters()).device))
         block.compile()
     if not blocks:
-        joint.compile()
+        network.compile()
 
 
 class RateAsTensor(nn.Module):

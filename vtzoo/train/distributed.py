@@ -61,7 +61,7 @@ class World:
 
 
 @contextmanager
-def together(device: torch.device) -> Iterator[World]:
+def process_group(device: torch.device) -> Iterator[World]:
     """The world that torchrun's environment describes, for as long as the block runs; a world of one without it.
 
     `device` is what the ranks train on: on GPUs each takes the one of its number on its machine.

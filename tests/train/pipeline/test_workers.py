@@ -52,8 +52,8 @@ def batches(source: Workers | Pixels, how: Augmentation, accumulate: int = 1) ->
 
 
 def stored(split: Split, how: Augmentation) -> Batches:
-    form = Crops.of(how, size=SIZE, flip=True).form
-    pixels = [torch.from_numpy(form.pixels(image)) for image in split.rows]
+    storage = Crops.of(how, size=SIZE, flip=True).storage
+    pixels = [torch.from_numpy(storage.pixels(image)) for image in split.rows]
     extents = torch.tensor([one.shape[1:] for one in pixels])
     return batches(Pixels(torch.cat([one.flatten() for one in pixels]), extents, CPU), how)
 
