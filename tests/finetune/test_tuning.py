@@ -53,9 +53,9 @@ def test_the_heads_learn_alone_at_first_and_then_everything_does(
     moved, real = [], loop._step
 
     def step(now: loop.Run, *rest: Any) -> Any:
-        before = {name: tensor.detach().clone() for name, tensor in now.joint.named_parameters()}
+        before = {name: tensor.detach().clone() for name, tensor in now.network.named_parameters()}
         answer = real(now, *rest)
-        moved.append({name for name, tensor in now.joint.named_parameters() if not torch.equal(tensor, before[name])})
+        moved.append({name for name, tensor in now.network.named_parameters() if not torch.equal(tensor, before[name])})
         return answer
 
     monkeypatch.setattr(loop, "_step", step)
