@@ -1,15 +1,15 @@
-"""Dense relative localization (drloc): a self-supervised task that teaches a visual transformer where its tokens are.
+"""Dense relative localization (drloc): a self-supervised loss that teaches a visual transformer where its tokens are.
 
-Pick random pairs of cells of a token grid and let a small MLP predict, from the two embeddings alone, how many rows and
-columns lie between them. To answer, an embedding must keep its position: a free spatial label for every pair of
-tokens, which regularizes the attention of a transformer that sees few images.
+The loss draws random pairs of cells of a token grid, and a small MLP predicts from the two embeddings alone how many
+rows and columns lie between them. The embeddings must therefore keep their positions. Every pair of tokens has a label
+at no cost, which regularizes the attention of a transformer that is trained on few images.
 
     localize = DenseRelativeLocalization(channels=768)
     loss = cross_entropy(logits, labels) + weight_at(epoch, ...) * localize(grid)
 
 Source: Liu et al., "Efficient Training of Visual Transformers with Small Datasets", NeurIPS 2021 (arXiv 2106.03746).
-Below, (u, v) is the signed offset of a pair, in rows and columns, (a, b) what the head answers, and every loss is a
-mean over images, pairs and the two axes.
+Below, u is the signed offset of a pair along an axis, in rows or columns, and a is the head's prediction of it. Every
+loss is a mean over images, pairs and the two axes.
 """
 
 import torch
@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from vtzoo.errors import VtzooError, unknown
 
-SMALLEST_SIDE = 4  # cells; on a 2x2 grid every distance is 0 or 1, and there is nothing to learn
+SMALLEST_SIDE = 4  # cells; on a 2x2 grid every distance is 0 or 1, too little to learn from
 
 Offsets = Float[Tensor, "b m 2"]
-Scores = Float[Tensor, "b m 2 n"]  # n numbers an axis: 1 for a regression, 2 * side - 1 for a distribution over offsets
+Scores = Float[Tensor, "b m 2 n"]  # n = 1 in a regression, 2 * side - 1 in a distribution over offsets
 
 
 def l1(answers: Scores, offsets: Offsets) -> Float[Tensor, ""]:
@@ -31,7 +31,7 @@ def l1(answers: Scores, offsets: Offsets) -> Float[Tensor, ""]:
 
 
 def signed(answers: Scores, offsets: Offsets) -> Float[Tensor, ""]:
-    """|a - u|: the paper's L*, which also asks which of the two cells comes first."""
+    """|a - u|: the paper's L*, on offsets with a sign."""
     return (answers[..., 0] - offsets).abs().mean()
 
 
@@ -42,10 +42,10 @@ def cross_entropy(answers: Scores, offsets: Offsets) -> Float[Tensor, ""]:
 
 
 def variance_aware(answers: Scores, offsets: Offsets) -> Float[Tensor, ""]:
-    """(u - mean)^2 / var + 0.001 log var, of the same softmax: the paper's L^reg.
+    """(u - mean)^2 / var + 0.001 log var, with the mean and variance of the same softmax: the paper's L^reg.
 
-    Source: the cycle-back regression of Dwibedi et al. 2019 (arXiv 1904.07846). The variance is kept from 0 by 1e-8,
-    as released.
+    Source: the cycle-back regression of Dwibedi et al. 2019 (arXiv 1904.07846). 1e-8 is added to the variance, as
+    released.
     """
     classes = answers.shape[-1]
     values = torch.arange(classes, device=answers.device) - classes // 2
@@ -55,7 +55,7 @@ def variance_aware(answers: Scores, offsets: Offsets) -> Float[Tensor, ""]:
     return ((offsets - mean).square() / variance + 0.001 * variance.log()).mean()
 
 
-# off_grid is ours: l1 between points that lie anywhere on the grid, each with the embedding interpolated there.
+# off_grid is ours: l1 between points anywhere on the grid, with interpolated embeddings.
 LOSSES = {
     "l1": l1,
     "signed": signed,
@@ -69,16 +69,16 @@ DISTRIBUTIONS = ("cross_entropy", "variance_aware")
 class DenseRelativeLocalization(nn.Module):
     """The mean absolute error, in cells, of the predicted distances between random pairs of grid cells.
 
-    `channels` is the embedding's width, `pairs` the number of pairs drawn per image. The targets are
-    |row difference| and |column difference|, **in cells**: this is what the authors' released code computes, and
-    what the published numbers come from. Their text divides each target by the side k of the grid: `normalize=True`
-    does so, with each axis by its own side. A weight of 0.5 in cells then equals 0.5 * k on normalized targets.
+    `channels` is the width of an embedding, `pairs` the number of pairs per image. The targets are |row difference| and
+    |column difference|, **in cells**, as in the authors' released code, which made the published numbers. The paper
+    divides each target by the side k of the grid: `normalize=True` divides each axis by its own side. A weight of 0.5
+    in cells then equals 0.5 * k on normalized targets.
 
-    `loss` is one of LOSSES; those over a distribution of offsets need `side`, the cells along the grid's longer side.
-    Targets of "signed" and "off_grid" too may be normalized; those of a distribution are always cells.
+    `loss` is one of LOSSES. The losses over a distribution of offsets need `side`, the cells along the grid's longer
+    side, and their targets are always in cells.
 
-    The head is 2 * channels -> 512 -> 512 -> 2, as released (the text has one hidden layer). It is trained together
-    with the model and thrown away afterwards.
+    The head is 2 * channels -> 512 -> 512 -> 2, as released (the paper has a single hidden layer). It trains jointly
+    with the model, and prediction does not need it.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class DenseRelativeLocalization(nn.Module):
         *,
         points: Float[Tensor, "b m 2 2"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Draw fresh pairs for every image and score the head on them.
+        """The loss of the head on fresh random pairs of every image, on the grid's device.
 
-        `generator` makes the draw repeatable; it must live on the grid's device. Everything runs on that device.
-        `points`, uniform numbers in [0, 1) as `draw_points` gives them, take the place of the draw.
+        `generator`, on the same device, makes the draw repeatable. `points`, uniform numbers in [0, 1) such as those of
+        `draw_points`, replace the draw.
         """
         check_grid(grid)
         if points is None:
@@ -123,10 +123,10 @@ class DenseRelativeLocalization(nn.Module):
         return LOSSES[self.loss](self.predict(grid, places), offsets)
 
     def predict(self, grid: Float[Tensor, "b c h w"], places: Float[Tensor, "b m 2 2"]) -> Scores:
-        """The head's answers for each pair, for rows and for columns; in float32 at the least.
+        """The head's predictions for each pair, for rows and for columns, in float32 or a wider type.
 
-        The first layer is linear in each half of a pair. Where there are fewer cells than pairs, each cell goes
-        through it once, as a first and as a second half, and the pairs pick from what comes out.
+        The first layer is linear in each half of a pair. With fewer cells than pairs, each cell passes through the
+        layer once as a first and once as a second half, and the pairs pick from the results.
         """
         pick = interpolate if self.loss == "off_grid" else take
         first, second = places.unbind(dim=2)
@@ -143,7 +143,7 @@ class DenseRelativeLocalization(nn.Module):
 
 
 def draw_points(images: int, pairs: int, generator: Generator | None, device: torch.device) -> Tensor:
-    """Draw the two points of each pair in the unit square, uniformly, (images, pairs, 2, 2).
+    """Uniform points in the unit square, (images, pairs, 2, 2).
 
     The last two axes are (first or second point of the pair, row or column).
     """
@@ -151,27 +151,27 @@ def draw_points(images: int, pairs: int, generator: Generator | None, device: to
 
 
 def cells(points: Float[Tensor, "b m 2 2"], grid: Float[Tensor, "b c h w"]) -> Float[Tensor, "b m 2 2"]:
-    """The (row, column) of the cells that points of the unit square fall into: uniform, and with replacement."""
+    """The (row, column) of the cells that contain points of the unit square: uniform draws with replacement."""
     height, width = grid.shape[-2:]
     return torch.stack([points[..., 0] * height, points[..., 1] * width], dim=-1).floor()
 
 
 def between_cells(points: Float[Tensor, "b m 2 2"], grid: Float[Tensor, "b c h w"]) -> Float[Tensor, "b m 2 2"]:
-    """Points of the unit square as (row, column) anywhere between the centres of the outermost cells."""
+    """Points of the unit square as (row, column) between the centres of the outermost cells, fractions allowed."""
     height, width = grid.shape[-2:]
     return torch.stack([points[..., 0] * (height - 1), points[..., 1] * (width - 1)], dim=-1)
 
 
 def take(tokens: Float[Tensor, "b n c"], places: Float[Tensor, "b m 2"], width: int) -> Float[Tensor, "b m c"]:
-    """The tokens at (row, column) cells of a grid of that width."""
+    """The tokens at (row, column) cells of a grid, `width` cells wide."""
     b, n, c = tokens.shape
     place = (places[..., 0] * width + places[..., 1]).long() + n * torch.arange(b, device=tokens.device)[:, None]
-    # Whole rows of one long table: on the CPU four to ten times as fast as `gather`, there and back.
+    # Row indices into one long table: on the CPU four to ten times as fast as `gather`, forward and backward.
     return tokens.flatten(0, 1).index_select(0, place.flatten()).view(b, -1, c)
 
 
 def interpolate(tokens: Float[Tensor, "b n c"], places: Float[Tensor, "b m 2"], width: int) -> Float[Tensor, "b m c"]:
-    """The tokens at (row, column) points between the cells of a grid of that width, mixed of the four around."""
+    """The tokens at (row, column) points between cells, bilinear in the four cells around; the grid is `width` wide."""
     n = tokens.shape[1]
     number = torch.arange(n, device=tokens.device)
     row, column = number // width, number % width
@@ -180,9 +180,9 @@ def interpolate(tokens: Float[Tensor, "b n c"], places: Float[Tensor, "b m 2"], 
 
 
 def weight_at(epoch: float, weight: float, warmup_epochs: float, schedule_epochs: float) -> float:
-    """The loss weight at an epoch, fractions allowed: from 0 up to `weight` over the warm-up, then down to 0.
+    """The loss weight at an epoch, fractions allowed: a linear rise from 0 to `weight`, then a linear fall to 0.
 
-    Both slopes are linear; the weight peaks at `warmup_epochs` and reaches 0 at `schedule_epochs`, as released.
+    The weight peaks at `warmup_epochs` and reaches 0 at `schedule_epochs`, as released.
     """
     if epoch < warmup_epochs:
         return weight * epoch / warmup_epochs
@@ -190,7 +190,7 @@ def weight_at(epoch: float, weight: float, warmup_epochs: float, schedule_epochs
 
 
 def check_grid(grid: Float[Tensor, "b c h w"]) -> None:
-    """Refuse a grid too small to localize in: a VtzooError below 4x4 cells."""
+    """Raise a VtzooError for a grid below 4x4 cells, too small to localize in."""
     h, w = grid.shape[-2:]
     if min(h, w) < SMALLEST_SIDE:
         raise VtzooError(

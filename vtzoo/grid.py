@@ -1,11 +1,11 @@
-"""Renders recipes/ and recipes/paper/: `python -m vtzoo.grid` writes every recipe that their two grids stand for.
+"""Renders recipes/ and recipes/paper/ from their grid.toml: `python -m vtzoo.grid` writes every recipe.
 
-A grid says each thing once. A recipe is the sum of four tables, each later one over the earlier: `[every]`, its image
-size's, the model's at that size and the data set's. A pair that is trained on a CPU has a line in `[cpu.epochs]`: each
-table of `[cpu.every]` then stands in the place of theirs, and what `[cpu.sizes]` and `[cpu.models]` have is added.
+A recipe merges four tables, later tables over earlier: `[every]`, the table of its image size, that of the model at
+this size, and that of the data set. A pair trained on a CPU has a line in `[cpu.epochs]`: the tables of `[cpu.every]`
+then replace the others, and the keys of `[cpu.sizes]` and `[cpu.models]` are added.
 
-Where a data set has a teacher, the teacher's own recipe is rendered too, and each pair twice: taught, and with a name
-that ends in `-untaught` without the teacher. It is as long as the taught one, or has its own line in `[cpu.epochs]`.
+A data set with a teacher also has the teacher's own recipe, and each pair twice: taught, and without the teacher under
+a name that ends in `-untaught`. The untaught pair is as long as the taught, or has its own line in `[cpu.epochs]`.
 """
 
 import json
@@ -25,7 +25,7 @@ HEADER = "# Rendered from {grid} by `python -m vtzoo.grid`. Edit the grid, or co
 def render(grid: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The (name, TOML text) of every recipe of the grid; a baseline is its twin without [drloc].
 
-    A grid with a `protocol` is that of recipes/<protocol>/, where every name ends in it.
+    A grid with a `protocol` belongs to recipes/<protocol>/, where every name ends in the protocol.
     """
     protocol = [grid["protocol"]] if "protocol" in grid else []
     header = HEADER.format(grid="/".join(["recipes", *protocol, "grid.toml"]))
@@ -34,7 +34,7 @@ def render(grid: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _recipes(grid: dict[str, Any], protocol: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name and the content of every recipe: the pairs, taught and untaught, then the teachers' own."""
+    """The name and the content of every recipe: the pairs, taught and untaught, then the teachers' recipes."""
     for model in grid["models"]:
         for dataset in grid["datasets"]:
             teacher = _teacher(grid, dataset)
@@ -50,7 +50,7 @@ def _recipes(grid: dict[str, Any], protocol: list[str]) -> Iterator[tuple[str, d
 
 
 def _sum(grid: dict[str, Any], model: str, dataset: str, *ending: str) -> dict[str, Any]:
-    """The tables of a model's recipe on a data set, but for the teacher's; `ending` is what ends the recipe's name."""
+    """The tables of a model's recipe on a data set, without [teacher]; `ending` is the end of the recipe's name."""
     at = grid["datasets"][dataset]
     size = at["model"]["image_size"]
     table = _merged(grid["every"], grid.get("sizes", {}).get(str(size), {}), grid["models"][model][str(size)], at)
@@ -65,7 +65,7 @@ def _sum(grid: dict[str, Any], model: str, dataset: str, *ending: str) -> dict[s
 
 
 def _teacher(grid: dict[str, Any], dataset: str) -> dict[str, Any]:
-    """The table [teacher] of a data set's recipes, or nothing where it has none."""
+    """The [teacher] table of a data set's recipes; empty without a teacher."""
     teacher = grid.get("teacher", {})
     if dataset not in teacher.get("datasets", []):
         return {}
@@ -74,14 +74,14 @@ def _teacher(grid: dict[str, Any], dataset: str) -> dict[str, Any]:
 
 
 def stale(folder: Path) -> list[str]:
-    """The names of recipes in a folder that differ from what its grid renders, are missing, or are not in the grid."""
+    """The names of a folder's recipes that differ from its grid, are missing, or are not in the grid."""
     wanted = dict(render(_read(folder)))
     found = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.toml") if path.stem != "grid"}
     return sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
 
 
 def main() -> int:
-    """Write the stale recipes; with --check only name them, and fail if there are any."""
+    """Write the stale recipes; with --check only print their names, and return 1 if there are any."""
     changed = [(folder, name) for folder in folders() for name in stale(folder)]
     if "--check" in sys.argv[1:]:
         print("\n".join(name for _, name in changed))
@@ -99,7 +99,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _merged(*tables: dict[str, Any]) -> dict[str, Any]:
-    """One table of several: the later ones win, key by key, at every depth."""
+    """The tables merged into one, at every depth: later values replace earlier ones."""
     result: dict[str, Any] = {}
     for table in tables:
         for key, value in table.items():
@@ -109,21 +109,21 @@ def _merged(*tables: dict[str, Any]) -> dict[str, Any]:
 
 
 def text(recipe: dict[str, Any], tables: list[str]) -> str:
-    """The TOML of a recipe, some of its tables after its plain keys; what is None is left out."""
+    """The TOML of a recipe: its plain keys, then the given tables, without the keys whose value is None."""
     plain = [f"{key} = {_value(recipe[key])}" for key in ("name", "dataset", "precision")]
-    blocks = [[f"[{table}]", *(f"{key} = {_value(v)}" for key, v in _said(recipe[table]))] for table in tables]
+    blocks = [[f"[{table}]", *(f"{key} = {_value(v)}" for key, v in _present(recipe[table]))] for table in tables]
     return "\n\n".join("\n".join(block) for block in [plain, *blocks]) + "\n"
 
 
 def _value(value: Any) -> str:
-    """A TOML literal. JSON's are TOML's for strings, numbers, booleans and lists of them; a table goes on one line."""
+    """A TOML literal: JSON's for strings, numbers, booleans and lists of them; tables are inline."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_value(v)}" for key, v in _said(value)) + " }" if value else "{}"
+        return "{ " + ", ".join(f"{key} = {_value(v)}" for key, v in _present(value)) + " }" if value else "{}"
     return json.dumps(value, ensure_ascii=False)
 
 
-def _said(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The keys of a table that have a value: TOML has no word for none."""
+def _present(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a table but for None, which TOML lacks."""
     return ((key, value) for key, value in table.items() if value is not None)
 
 

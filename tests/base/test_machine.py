@@ -57,6 +57,44 @@ def test_memory_is_told_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert machine.memory() == (2_048_000, 512_000)
 
 
+@pytest.fixture
+def available(cgroup: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a container's limits, empty, on a machine with 8,000 KiB of available memory."""
+    (cgroup / "meminfo").write_text("MemTotal:  16000 kB\nMemFree: 100 kB\nMemAvailable:  8000 kB\n")
+    monkeypatch.setattr(machine, "MEMORY", cgroup / "meminfo")
+    return cgroup
+
+
+@pytest.mark.parametrize("files", machine.MEMORY_FILES)
+@pytest.mark.parametrize(
+    ("limit", "used", "bytes_left"),
+    [
+        ("3000000", "1000000", 2_000_000),
+        ("max", "1000000", 8_192_000),
+        ("10000", "20000", 0),
+        ("90000000", "0", 8_192_000),
+        (str(2**63 - 4096), "1000000", 8_192_000),
+    ],
+)
+def test_a_containers_limit_counts_where_it_is_lower(
+    available: Path, files: tuple[str, str], limit: str, used: str, bytes_left: int
+) -> None:
+    for file, content in zip(files, (limit, used), strict=True):
+        (available / file).parent.mkdir(exist_ok=True)
+        (available / file).write_text(f"{content}\n")
+    assert machine.available_memory() == bytes_left
+
+
+def test_where_the_system_does_not_tell_half_of_the_installed_memory_counts(
+    available: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (available / "meminfo").unlink()
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
+    assert machine.available_memory() == 2_048_000
+    monkeypatch.delattr(os, "sysconf")
+    assert machine.available_memory() == 0
+
+
 def test_the_processor_has_a_name_with_and_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpuinfo").write_text("processor: 0\nmodel name\t: Abacus 9 @ 2 Hz\n")
     monkeypatch.setattr(machine, "PROCESSOR", tmp_path / "cpuinfo")

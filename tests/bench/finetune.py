@@ -69,7 +69,7 @@ def fresh(job: Any, steps: int | None) -> Any:
     import torch
 
     from vtzoo import models
-    from vtzoo.train.model_with_drloc import join
+    from vtzoo.train.model_with_drloc import add_drloc
 
     tuned, recipe = job.tuned, job.recipe
     epochs = max(2, (steps or recipe.steps) // (tuned.images // recipe.optimizer.batch_size))
@@ -86,7 +86,7 @@ def fresh(job: Any, steps: int | None) -> Any:
         recipe.model.name, num_classes=len(job.images.classes), image_size=recipe.model.image_size,
         **recipe.model.arguments,
     )  # fmt: skip
-    return replace(job, joint=join(recipe, model, job.device), recipe=recipe)
+    return replace(job, joint=add_drloc(recipe, model, job.device), recipe=recipe)
 
 
 def rate(data: Path, threads: int) -> float:

@@ -124,22 +124,22 @@ def teach(small: Any, dataset: Any, work: Path) -> Any:
 
     recipe, cpu = changed(load_recipe(locate(f"small_cnn-baseline-{dataset.name}")), TEACHER), torch.device("cpu")
     file = work / "teacher"
-    joint = loop.build(recipe, dataset.classes, 0, cpu)
+    network = loop.build(recipe, dataset.classes, 0, cpu)
     if not file.exists():
         batches, _ = open_batches(
             recipe, small, mean=dataset.mean, std=dataset.std, flip=dataset.flip, seed=0, device=cpu
         )
-        joint.model.whiten(batches.batch(0).images)
-        run = loop.set_up(recipe, joint, batches)
+        network.model.whiten(batches.batch(0).images)
+        run = loop.set_up(recipe, network, batches)
         with tempfile.TemporaryDirectory() as folder:
             loop.fit(run, recipe, seed=0, identity="teacher", folder=Path(folder))
-        save_file(joint.model.state_dict(), file)
-    joint.model.load_state_dict(load_file(file))
+        save_file(network.model.state_dict(), file)
+    network.model.load_state_dict(load_file(file))
     taught = load_recipe(locate(f"swin_t-drloc-{dataset.name}")).teacher
     assert taught is not None, "the zoo's own student has a teacher"
     return Teacher(
-        model=joint.model.eval().requires_grad_(False), weight=taught.weight, temperature=taught.temperature, facts={},
-        train_manifest=None,
+        model=network.model.eval().requires_grad_(False), weight=taught.weight, temperature=taught.temperature,
+        facts={}, train_manifest=None,
     )  # fmt: skip
 
 

@@ -29,9 +29,10 @@ from timm.data.loader import create_loader
 from timm.data.mixup import Mixup
 
 from vtzoo.data import named
+from vtzoo.models.localizer import grids_of_black
 from vtzoo.train import loop
 from vtzoo.train.augment import mix as augment
-from vtzoo.train.model_with_drloc import Joint, look
+from vtzoo.train.model_with_drloc import ModelWithDrloc
 from vtzoo.train.pipeline.batches import Batch, Batches
 from vtzoo.train.pipeline.crops import Crops
 from vtzoo.train.pipeline.pixels import Pixels
@@ -162,7 +163,7 @@ def stepping(recipe: Recipe, batches: Batches, device: torch.device) -> tuple[lo
     def step(batch: Batch) -> None:
         points = augment.draws(0, 0, batch.chosen.to(device), augment.LOCALIZE, 4 * pairs).view(-1, pairs, 2, 2)
         loop.train_step(
-            run.joint, run.optimizer, run.scaler, [(batch, points)], count=1, weight=0.1, clip_norm=5.0,
+            run.network, run.optimizer, run.scaler, [(batch, points)], count=1, weight=0.1, clip_norm=5.0,
             precision=getattr(torch, recipe.precision),
         )  # fmt: skip
         if run.average:
@@ -202,7 +203,7 @@ def localization(name: str, batch: int, rounds: int, device: torch.device) -> di
     """What localization adds to a step: the median of ratios of two steps in a row, and the peak of memory."""
     run, steps = localized(name, batch, device)
     recipe = load_recipe(locate(name))
-    grid = look(run.model, recipe.model.image_size, device)[recipe.drloc.stage]
+    grid = grids_of_black(run.model, recipe.model.image_size, device)[recipe.drloc.stage]
     taken: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(STEPS * rounds // 2 + 1):
         for with_head in (True, False) if turn % 2 else (False, True):
@@ -229,10 +230,10 @@ def localized(name: str, batch: int, device: torch.device) -> tuple[loop.Run, di
     plain = replace(recipe.augmentation, crop_padding=0, random_resized_crop=None, rand_augment=None)
     batches = ours(replace(recipe, augmentation=plain), cut_outs(batch, size), device)
     run, step = stepping(recipe, batches, device)
-    constant, with_head, without = batches.batch(0), run.joint, Joint(run.model, torch.nn.ModuleList(), [])
+    constant, with_head, without = batches.batch(0), run.network, ModelWithDrloc(run.model, torch.nn.ModuleList(), [])
 
-    def take(joint: Joint) -> None:
-        run.joint = joint
+    def take(network: ModelWithDrloc) -> None:
+        run.network = network
         step(constant)
 
     return run, {True: lambda: take(with_head), False: lambda: take(without)}

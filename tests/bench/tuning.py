@@ -61,9 +61,9 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
     batches, images = open_batches(
         recipe, rest.select(np.sort(drawn)), mean=dataset.mean, std=dataset.std, flip=dataset.flip, seed=0, device=cpu
     )
-    joint = loop.build(recipe, dataset.classes, 0, cpu)
-    run.whiten(recipe, joint.model, batches)
-    now = loop.set_up(recipe, joint, batches, teacher=open_teacher(recipe, None, cpu))
+    network = loop.build(recipe, dataset.classes, 0, cpu)
+    run.whiten(recipe, network.model, batches)
+    now = loop.set_up(recipe, network, batches, teacher=open_teacher(recipe, None, cpu))
     with tempfile.TemporaryDirectory() as folder:
         seconds = loop.fit(now, recipe, seed=0, identity="tuning", folder=Path(folder))
     now.model.load_state_dict(now.tensors)

@@ -17,7 +17,7 @@ from vtzoo.finetune.defaults import Wishes
 from vtzoo.finetune.run import finetune
 from vtzoo.finetune.session import prepare
 from vtzoo.predict import load
-from vtzoo.train.criterion import ONE, SEVERAL, hot
+from vtzoo.train.criterion import MULTI_LABEL, SINGLE_LABEL, one_hot
 from vtzoo.zoo import model_folder
 from vtzoo.zoo.recipe import load_recipe
 
@@ -41,7 +41,9 @@ def blobs() -> Callable[[int], Blobs]:
 
 def test_the_head_is_scikit_learns_of_the_same_penalty(blobs: Callable[[int], Blobs]) -> None:
     (train, labels), (held, others) = blobs(1), blobs(2)
-    found = linear_probe.learn(train, torch.from_numpy(hot(labels, 4)), held, torch.from_numpy(hot(others, 4)), ONE)
+    found = linear_probe.learn(
+        train, torch.from_numpy(one_hot(labels, 4)), held, torch.from_numpy(one_hot(others, 4)), SINGLE_LABEL
+    )
     centre, scale = train.mean(0), (train - train.mean(0)).square().mean().sqrt()
     theirs = LogisticRegression(C=1 / (found.decay * len(train)), max_iter=10_000, tol=1e-8)
     theirs.fit(((train - centre) / scale).numpy(), labels)
@@ -52,13 +54,13 @@ def test_the_head_is_scikit_learns_of_the_same_penalty(blobs: Callable[[int], Bl
 
 def test_the_decay_is_the_one_that_suits_the_validation_images_best(blobs: Callable[[int], Blobs]) -> None:
     (train, labels), (held, others) = blobs(1), blobs(2)
-    targets = [torch.from_numpy(hot(one, 4)) for one in (labels, others)]
-    best = linear_probe.learn(train, targets[0], held, targets[1], ONE)
+    targets = [torch.from_numpy(one_hot(one, 4)) for one in (labels, others)]
+    best = linear_probe.learn(train, targets[0], held, targets[1], SINGLE_LABEL)
     scores = []
     for decay in linear_probe.DECAYS:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(linear_probe, "DECAYS", (decay,))
-            one = linear_probe.learn(train, targets[0], held, targets[1], ONE)
+            one = linear_probe.learn(train, targets[0], held, targets[1], SINGLE_LABEL)
         scores.append(float(((held @ one.weight.T + one.bias).argmax(1).numpy() == others).mean()))
     chosen = ((held @ best.weight.T + best.bias).argmax(1).numpy() == others).mean()
     assert chosen == pytest.approx(max(scores), abs=0.011)  # two images: a warm start ends a hair elsewhere
@@ -67,12 +69,12 @@ def test_the_decay_is_the_one_that_suits_the_validation_images_best(blobs: Calla
 
 def test_several_classes_are_fitted_to_what_is_known(blobs: Callable[[int], Blobs]) -> None:
     train, labels = blobs(1)
-    targets = hot(labels, 4)
+    targets = one_hot(labels, 4)
     hidden = targets.copy()
     hidden[::2, 0] = np.nan
-    found = linear_probe.learn(train, torch.from_numpy(hidden), train, torch.from_numpy(targets), SEVERAL)
+    found = linear_probe.learn(train, torch.from_numpy(hidden), train, torch.from_numpy(targets), MULTI_LABEL)
     assert torch.isfinite(found.weight).all()
-    assert SEVERAL.score(targets, (train @ found.weight.T + found.bias).numpy()) > 0.8
+    assert MULTI_LABEL.score(targets, (train @ found.weight.T + found.bias).numpy()) > 0.8
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from vtzoo.finetune.defaults import Wishes, complete
 from vtzoo.finetune.run import finetune
 from vtzoo.finetune.session import Job, prepare
 from vtzoo.train import loop
-from vtzoo.train.criterion import ONE
-from vtzoo.train.early_stopping import Selection
+from vtzoo.train.criterion import SINGLE_LABEL
+from vtzoo.train.early_stopping import EarlyStopping
 
 QUICK = Wishes(epochs=12)
 
@@ -53,9 +53,9 @@ def test_the_heads_learn_alone_at_first_and_then_everything_does(
     moved, real = [], loop._step
 
     def step(now: loop.Run, *rest: Any) -> Any:
-        before = {name: tensor.detach().clone() for name, tensor in now.joint.named_parameters()}
+        before = {name: tensor.detach().clone() for name, tensor in now.network.named_parameters()}
         answer = real(now, *rest)
-        moved.append({name for name, tensor in now.joint.named_parameters() if not torch.equal(tensor, before[name])})
+        moved.append({name for name, tensor in now.network.named_parameters() if not torch.equal(tensor, before[name])})
         return answer
 
     monkeypatch.setattr(loop, "_step", step)
@@ -91,14 +91,14 @@ def test_each_layer_learns_by_its_distance_from_the_head(
 def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_looks_in_vain(
     tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, scores, real = [], iter([0.2, 0.5, *[0.4] * 40]), Selection.look
+    seen, scores, real = [], iter([0.2, 0.5, *[0.4] * 40]), EarlyStopping.evaluate
 
-    def look(self: Selection, model: Any, tensors: dict[str, torch.Tensor], step: int) -> None:
+    def evaluate(self: EarlyStopping, model: Any, tensors: dict[str, torch.Tensor], step: int) -> None:
         seen.append({name: tensor.clone() for name, tensor in tensors.items()})
         real(self, model, tensors, step)
 
-    monkeypatch.setattr(Selection, "look", look)
-    monkeypatch.setattr(Job, "criterion", replace(ONE, score=lambda *_: next(scores)))
+    monkeypatch.setattr(EarlyStopping, "evaluate", evaluate)
+    monkeypatch.setattr(Job, "criterion", replace(SINGLE_LABEL, score=lambda *_: next(scores)))
     job = job_of(tiny_source, found, epochs=30)
     facts = finetune(job, tmp_path / "run")
     assert len(seen) == 12
@@ -110,7 +110,8 @@ def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_loo
 def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_step(
     tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Job, "criterion", replace(ONE, score=lambda *_: 0.5, loss=lambda x, y: ONE.loss(x, y) * 0 + 1))
+    constant = replace(SINGLE_LABEL, score=lambda *_: 0.5, loss=lambda x, y: SINGLE_LABEL.loss(x, y) * 0 + 1)
+    monkeypatch.setattr(Job, "criterion", constant)
     jobs = [job_of(tiny_source, found, epochs=30) for _ in range(2)]
     facts = finetune(jobs[0], tmp_path / "run")
     assert facts["steps"] == 11 * 3

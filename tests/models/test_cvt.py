@@ -11,7 +11,7 @@ from torch import nn
 from transformers import CvtConfig, CvtForImageClassification
 
 from vtzoo.errors import VtzooError
-from vtzoo.models import cvt
+from vtzoo.models.cvt_conversion import convert_transformers
 
 
 def small(**arguments):
@@ -48,7 +48,7 @@ def images():
 
 def load(reference, **arguments):
     model = timm.create_model("vtzoo_cvt_13", **arguments).eval()
-    model.load_state_dict(cvt.convert_transformers(reference.state_dict()))
+    model.load_state_dict(convert_transformers(reference.state_dict()))
     return model
 
 
@@ -79,7 +79,7 @@ def test_cvt_13_has_the_parameters_of_transformers(reference):
 
 def test_a_foreign_weight_is_refused_by_its_name():
     with pytest.raises(VtzooError, match="embeddings") as refused:
-        cvt.convert_transformers({"vit.embeddings": torch.zeros(1)})
+        convert_transformers({"vit.embeddings": torch.zeros(1)})
     assert "CvtForImageClassification" in refused.value.hint
 
 

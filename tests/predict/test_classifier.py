@@ -17,7 +17,7 @@ from vtzoo.predict.classifier import BATCH, Classifier, softmax
 from vtzoo.predict.load import Prediction, load, top
 
 
-class Average(Classifier):
+class WeightAverage(Classifier):
     """Logits are the mean of each channel, scaled; it remembers how many images each run had."""
 
     labels = ("red", "green", "blue")
@@ -39,38 +39,38 @@ BLUE = np.full((4, 4, 3), (0, 0, 255), np.uint8)
 def test_one_image_gives_one_row(tmp_path: Path) -> None:
     RED.save(tmp_path / "red.png")
     for source in (RED, tmp_path / "red.png", str(tmp_path / "red.png"), (tmp_path / "red.png").read_bytes()):
-        probabilities = Average()(source)
+        probabilities = WeightAverage()(source)
         assert probabilities.shape == (1, 3)
         assert probabilities.dtype == np.float32
         assert probabilities[0].argmax() == 0
 
 
 def test_a_list_of_images_gives_a_row_each_in_order() -> None:
-    assert Average()([RED, BLUE, RED]).argmax(axis=1).tolist() == [0, 2, 0]
-    assert Average()((BLUE, RED)).argmax(axis=1).tolist() == [2, 0]
+    assert WeightAverage()([RED, BLUE, RED]).argmax(axis=1).tolist() == [0, 2, 0]
+    assert WeightAverage()((BLUE, RED)).argmax(axis=1).tolist() == [2, 0]
 
 
 def test_no_images_give_no_rows() -> None:
-    assert Average()([]).shape == (0, 3)
+    assert WeightAverage()([]).shape == (0, 3)
 
 
 def test_no_images_have_no_features() -> None:
     with pytest.raises(VtzooError, match="no image to embed"):
-        Average().embed([])
+        WeightAverage().embed([])
 
 
 def test_features_come_out_as_the_model_gives_them() -> None:
-    np.testing.assert_array_equal(Average().embed([RED, BLUE]), [[255, 0, 0], [0, 0, 255]])
+    np.testing.assert_array_equal(WeightAverage().embed([RED, BLUE]), [[255, 0, 0], [0, 0, 255]])
 
 
 def test_a_long_list_is_run_in_batches() -> None:
-    classifier = Average()
+    classifier = WeightAverage()
     assert classifier([RED] * (BATCH + 3)).shape == (BATCH + 3, 3)
     assert classifier.runs == [BATCH, 3]
 
 
 def test_a_ready_batch_is_run_at_once() -> None:
-    classifier = Average()
+    classifier = WeightAverage()
     batch = np.zeros((BATCH + 3, 3, 4, 4), np.uint8)
     batch[:, 1] = 255
     assert (classifier(batch).argmax(axis=1) == 1).all()
@@ -82,13 +82,13 @@ def test_a_ready_batch_is_run_at_once() -> None:
 )
 def test_a_batch_of_another_type_or_shape_is_refused(dtype: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(VtzooError) as caught:
-        Average()(np.zeros(shape, dtype))
+        WeightAverage()(np.zeros(shape, dtype))
     assert caught.value.message == f"a batch of {dtype} {shape} cannot be classified"
 
 
 def test_one_bad_image_in_a_list_is_refused_by_name() -> None:
     with pytest.raises(VtzooError, match=r"there is no file 'gone\.jpg'"):
-        Average()([RED, "gone.jpg"])
+        WeightAverage()([RED, "gone.jpg"])
 
 
 def test_softmax_equals_scipys_without_overflow() -> None:

@@ -30,13 +30,13 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(
     for accumulate in (1, parts):
         run = start(recipe)
         run.accumulate = accumulate
-        keep = torch.optim.SGD(run.joint.parameters(), lr=0.0)
+        keep = torch.optim.SGD(run.network.parameters(), lr=0.0)
         keep.zero_grad = lambda: None  # type: ignore[method-assign]
         losses = loop.train_step(
-            run.joint, keep, run.scaler, loop._parts(run, 16, 0), count=accumulate, weight=0.5, clip_norm=0.0,
+            run.network, keep, run.scaler, loop._parts(run, 16, 0), count=accumulate, weight=0.5, clip_norm=0.0,
             precision=torch.float32,
         )  # fmt: skip
-        gradients.append(torch.cat([parameter.grad.flatten() for parameter in run.joint.parameters()]))
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in run.network.parameters()]))
         found.append(losses)
     assert (gradients[0] - gradients[1]).norm() < 1e-6 * gradients[0].norm()
     for name, value in found[0].items():
@@ -63,4 +63,4 @@ def test_parts_that_do_not_divide_a_batch_are_refused_before_the_training(
 ) -> None:
     run = start(tiny())
     with pytest.raises(VtzooError, match="8 images"):
-        loop.set_up(tiny(), run.joint, run.batches, accumulate=3)
+        loop.set_up(tiny(), run.network, run.batches, accumulate=3)

@@ -56,7 +56,7 @@ def fresh(
         recipe = tiny(muon=request.param == "muon", **edits)
         run = start(recipe, seed)
         for _ in range(steps):
-            loop._step(run, run.joint, recipe, seed)
+            loop._step(run, run.network, recipe, seed)
             run.step += 1
         return run
 

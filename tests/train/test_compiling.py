@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounter
 
 from vtzoo.train import loop
 from vtzoo.train.compiling import RateAsTensor, compile_blocks
-from vtzoo.train.model_with_drloc import Joint
+from vtzoo.train.model_with_drloc import ModelWithDrloc
 from vtzoo.zoo.recipe import Recipe
 
 Starter = Callable[..., loop.Run]
@@ -30,14 +30,14 @@ def test_a_run_is_compiled_on_demand_alone_and_block_by_block(
 ) -> None:
     run = start(tiny())
     assert compiled == []
-    assert loop.set_up(tiny(), run.joint, run.batches, compiled=True).joint is run.joint
+    assert loop.set_up(tiny(), run.network, run.batches, compiled=True).network is run.network
     assert compiled == [block for stage in run.model.layers for block in stage.blocks]
 
 
 def test_a_model_without_blocks_is_compiled_whole(compiled: list[torch.nn.Module]) -> None:
-    joint = Joint(torch.nn.Linear(1, 1), torch.nn.ModuleList(), [])
-    compile_blocks(joint)
-    assert compiled == [joint]
+    network = ModelWithDrloc(torch.nn.Linear(1, 1), torch.nn.ModuleList(), [])
+    compile_blocks(network)
+    assert compiled == [network]
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch's own compiler
@@ -48,8 +48,8 @@ def test_blocks_that_differ_in_their_drop_path_alone_are_compiled_once(
     counter, whole = CompileCounter(), torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: whole(module, backend=counter))
     run = start(tiny(depths=[1, 9]))
-    compile_blocks(run.joint)
-    run.joint.model(torch.zeros(2, 3, 16, 16))
+    compile_blocks(run.network)
+    run.network.model(torch.zeros(2, 3, 16, 16))
     assert len({block.drop_path1.keep.item() for block in run.model.layers[1].blocks}) == 9
     assert counter.frame_count == 2
 
@@ -83,7 +83,7 @@ batches = Batches(
 for compiled in (False, True):
     run = loop.set_up(recipe, loop.build(recipe, 10, 0, cpu), batches, compiled=compiled)
     for run.step in range(3):
-        print(loop._step(run, run.joint, recipe, 0)[1]["loss"].item())
+        print(loop._step(run, run.network, recipe, 0)[1]["loss"].item())
     assert "head.fc.weight" in run.model.state_dict()
 """
 

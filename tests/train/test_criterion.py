@@ -1,5 +1,6 @@
 """What classifiers are taught and measured by, against equations, scikit-learn and hand-counted cases."""
 
+import json
 import math
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from vtzoo.train.criterion import ONE, SEVERAL, hot
-from vtzoo.train.early_stopping import Selection
+from vtzoo.train.criterion import MULTI_LABEL, SINGLE_LABEL, one_hot
+from vtzoo.train.early_stopping import EarlyStopping
 
 NAN = math.nan
 
@@ -18,7 +19,7 @@ def test_several_classes_cost_the_mean_over_what_is_known_alone() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], requires_grad=True)
     targets = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, 1.0]])
     known = [math.log(1 + math.exp(-2.0)), math.log(1 + math.exp(0.5)), math.log(1 + math.exp(2.0))]
-    loss = SEVERAL.loss(logits, targets)
+    loss = MULTI_LABEL.loss(logits, targets)
     assert loss.item() == pytest.approx(sum(known) / 3, rel=1e-6)
     loss.backward()
     assert logits.grad is not None
@@ -28,7 +29,7 @@ def test_several_classes_cost_the_mean_over_what_is_known_alone() -> None:
 
 def test_a_batch_of_which_nothing_is_known_costs_nothing_and_moves_nothing() -> None:
     logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    loss = SEVERAL.loss(logits, torch.full((2, 3), NAN))
+    loss = MULTI_LABEL.loss(logits, torch.full((2, 3), NAN))
     loss.backward()
     assert loss == 0
     assert logits.grad is not None
@@ -38,33 +39,33 @@ def test_a_batch_of_which_nothing_is_known_costs_nothing_and_moves_nothing() -> 
 def test_images_count_as_right_by_their_known_classes() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5], [1.0, 3.0, -2.0], [1.0, 1.0, 1.0]])
     targets = torch.tensor([[1.0, NAN, 0.0], [0.0, 1.0, 0.0], [NAN, NAN, NAN]])
-    assert SEVERAL.right(logits, targets).item() == pytest.approx(1 / 2 + 2 / 3 + 0)
+    assert MULTI_LABEL.right(logits, targets).item() == pytest.approx(1 / 2 + 2 / 3 + 0)
 
 
 def test_the_mean_average_precision_is_scikit_learns_over_classes_that_can_be_measured() -> None:
     random = np.random.default_rng(0)
     scores, targets = random.normal(size=(40, 5)), (random.random((40, 5)) < 0.3).astype(np.float32)
-    assert SEVERAL.score(targets, scores) == pytest.approx(average_precision_score(targets, scores, average="macro"))
+    assert MULTI_LABEL.score(targets, scores) == pytest.approx(average_precision_score(targets, scores, average="macro"))
     targets[:, 3], targets[:, 4], targets[::3, 0] = 0, 1, np.nan
     known = ~np.isnan(targets[:, 0])
     one = [average_precision_score(targets[known, 0], scores[known, 0])]
     rest = [average_precision_score(targets[:, k], scores[:, k]) for k in (1, 2)]
-    assert SEVERAL.score(targets, scores) == pytest.approx(np.mean(one + rest))
-    assert SEVERAL.score(np.full((40, 5), np.nan), scores) == 0
+    assert MULTI_LABEL.score(targets, scores) == pytest.approx(np.mean(one + rest))
+    assert MULTI_LABEL.score(np.full((40, 5), np.nan), scores) == 0
 
 
 def test_one_class_an_image_is_scored_by_its_first_class() -> None:
     scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4]])
-    assert ONE.score(hot(np.array([1, 0, 1]), 2), scores) == pytest.approx(2 / 3)
+    assert SINGLE_LABEL.score(one_hot(np.array([1, 0, 1]), 2), scores) == pytest.approx(2 / 3)
 
 
-def selection(**criterion: Any) -> Selection:
-    """A selection of a one-pixel linear model's weights, by two images."""
+def early_stopping(**criterion: Any) -> EarlyStopping:
+    """Early stopping of a one-pixel linear model, by two images."""
     from dataclasses import replace
 
-    return Selection(
+    return EarlyStopping(
         images=torch.zeros(2, 3, 1, 1, dtype=torch.uint8), targets=torch.eye(2), mean=(0.5,) * 3, std=(0.5,) * 3,
-        criterion=replace(ONE, **criterion), patience=2, tensors={},
+        criterion=replace(SINGLE_LABEL, **criterion), patience=2, tensors={},
     )  # fmt: skip
 
 
@@ -76,24 +77,31 @@ def linear(bias: float) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
 
 def test_the_best_weights_are_kept_and_ties_go_to_the_lower_loss() -> None:
     scores = iter([0.5, 0.5, 0.5, 0.4, 0.3])
-    found = selection(score=lambda *_: next(scores))
+    found = early_stopping(score=lambda *_: next(scores))
     model, first = linear(1.0)
     found.tensors = {name: tensor.clone() for name, tensor in first.items()}
     for step, bias in enumerate((2.0, 0.5, 1.0, 0.0), start=1):  # the loss of two opposite images is least at 0
-        found.look(model, linear(bias)[1], step)
-    assert (found.found, found.step, found.looks) == (2, 2, 4)
+        found.evaluate(model, linear(bias)[1], step)
+    assert (found.best_evaluation, found.best_step, found.evaluations) == (2, 2, 4)
     assert found.tensors["1.bias"].tolist() == [0.5, 0.0]
-    assert found.settled
+    assert found.exhausted
     assert model.training
 
 
-def test_a_selection_comes_back_out_of_its_numbers() -> None:
+def test_early_stopping_comes_back_out_of_its_state() -> None:
     scores = iter([0.5, 0.4])
-    found, other = selection(score=lambda *_: next(scores)), selection()
+    found, other = early_stopping(score=lambda *_: next(scores)), early_stopping()
     model, tensors = linear(0.3)
     found.tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     for step in (10, 20):
-        found.look(model, tensors, step)
-    other.restore(found.numbers())
-    assert other.numbers() == found.numbers()
-    assert (other.best[0], other.step, other.looks, other.settled) == (0.5, 10, 2, False)
+        found.evaluate(model, tensors, step)
+    other.restore(json.loads(json.dumps(found.state())))
+    assert other.state() == found.state()
+    assert (other.best[0], other.best_step, other.evaluations, other.exhausted) == (0.5, 10, 2, False)
+
+
+def test_the_state_in_an_older_checkpoint_is_read() -> None:
+    found = early_stopping()
+    found.restore(json.loads('{"best": [0.5, -1.25], "step": 10, "found": 1, "looks": 3}'))
+    assert (found.best, found.best_step, found.best_evaluation, found.evaluations) == ((0.5, -1.25), 10, 1, 3)
+    assert found.exhausted

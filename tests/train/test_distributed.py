@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from vtzoo.data import named
 from vtzoo.train import muon, run
-from vtzoo.train.distributed import World, together
+from vtzoo.train.distributed import World, process_group
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 OPTIMIZERS = ("adamw", "muon")
@@ -100,7 +100,7 @@ def test_a_killed_rank_starts_again_at_the_checkpoint(
 
 def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with together(torch.device("cpu")) as world:
+    with process_group(torch.device("cpu")) as world:
         assert (world.rank, world.size, world.restarts) == (0, 1, 0)
         assert not torch.distributed.is_initialized()
 

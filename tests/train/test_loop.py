@@ -20,7 +20,7 @@ from vtzoo.errors import VtzooError
 from vtzoo.train import checkpoint, loop, model_with_drloc
 from vtzoo.train.curves import draw_curves
 from vtzoo.train.log import Log
-from vtzoo.train.model_with_drloc import Joint
+from vtzoo.train.model_with_drloc import ModelWithDrloc
 from vtzoo.train.optim import learning_rate_at
 from vtzoo.train.pipeline.batches import Batch
 from vtzoo.zoo.recipe import PRECISIONS, Recipe
@@ -357,7 +357,7 @@ def test_a_step_descends_on_cross_entropy_plus_weight_times_localization(
     stage: int, tiny: Tiny, start: Starter
 ) -> None:
     run = start(tiny(stage=stage, drop_path_rate=0.0))
-    ((batch, points),), parameters = (found := parts(run)), [*run.joint.parameters()]
+    ((batch, points),), parameters = (found := parts(run)), [*run.network.parameters()]
     features, (grid,) = run.model.forward_intermediates(batch.images, indices=[stage], output_fmt="NCHW")
     assert grid.shape[-1] == (8, 4)[stage]
     cross_entropy = -(batch.targets * run.model.forward_head(features).log_softmax(1)).sum(1).mean()
@@ -365,7 +365,7 @@ def test_a_step_descends_on_cross_entropy_plus_weight_times_localization(
     gradients = torch.autograd.grad(cross_entropy + 0.3 * localization, parameters)
     expected = [p.detach() - 0.1 * gradient for p, gradient in zip(parameters, gradients, strict=True)]
     losses = loop.train_step(
-        run.joint, torch.optim.SGD(parameters, lr=0.1), idle(), found,
+        run.network, torch.optim.SGD(parameters, lr=0.1), idle(), found,
         count=1, weight=0.3, clip_norm=0.0, precision=torch.float32,
     )  # fmt: skip
     torch.testing.assert_close(losses["cross_entropy"], cross_entropy.detach())
@@ -381,7 +381,7 @@ def test_a_step_without_a_head_descends_on_the_cross_entropy_alone(tiny: Tiny, s
     with torch.no_grad():
         expected = torch.nn.functional.cross_entropy(run.model(batch.images), batch.targets)
     losses = loop.train_step(
-        run.joint, run.optimizer, idle(), [(batch, None)], count=1, weight=0.0, clip_norm=0.0, precision=torch.float32
+        run.network, run.optimizer, idle(), [(batch, None)], count=1, weight=0.0, clip_norm=0.0, precision=torch.float32
     )  # fmt: skip
     torch.testing.assert_close(losses["loss"], expected)
     assert losses["localization"] == 0
@@ -389,10 +389,10 @@ def test_a_step_without_a_head_descends_on_the_cross_entropy_alone(tiny: Tiny, s
 
 def test_a_gradient_is_clipped_to_its_norm_over_model_and_head(tiny: Tiny, start: Starter) -> None:
     run = start(tiny(baseline=False))
-    parameters = [*run.joint.parameters()]
+    parameters = [*run.network.parameters()]
     before = [parameter.detach().clone() for parameter in parameters]
     loop.train_step(
-        run.joint, torch.optim.SGD(parameters, lr=1.0), idle(), parts(run),
+        run.network, torch.optim.SGD(parameters, lr=1.0), idle(), parts(run),
         count=1, weight=1.0, clip_norm=0.01, precision=torch.float32,
     )  # fmt: skip
     moved = sum(((new.detach() - old) ** 2).sum() for new, old in zip(parameters, before, strict=True)) ** 0.5
@@ -405,7 +405,7 @@ def test_the_model_runs_in_the_recipes_precision(tiny: Tiny, start: Starter, mon
         recipe = tiny(precision=f'"{precision}"')
         run = start(recipe)
         run.model.head.fc.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-        assert loop._step(run, run.joint, recipe, 0)[1]["loss"].dtype == torch.float32
+        assert loop._step(run, run.network, recipe, 0)[1]["loss"].dtype == torch.float32
     assert seen == [torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -414,10 +414,10 @@ def test_every_step_gets_the_rate_the_weight_and_the_stage_of_its_recipe(
 ) -> None:
     seen, real = [], loop.train_step
 
-    def spy(joint: Joint, optimizer: torch.optim.Optimizer, *rest: Any, **how: Any) -> dict[str, Any]:
+    def spy(network: ModelWithDrloc, optimizer: torch.optim.Optimizer, *rest: Any, **how: Any) -> dict[str, Any]:
         rates = {group["lr"] for group in optimizer.param_groups}
-        seen.append((rates, how["weight"], joint.stages, how["clip_norm"], how["precision"]))
-        return real(joint, optimizer, *rest, **how)
+        seen.append((rates, how["weight"], network.stages, how["clip_norm"], how["precision"]))
+        return real(network, optimizer, *rest, **how)
 
     monkeypatch.setattr(loop, "train_step", spy)
     go(start(tiny(schedule_epochs=3)), tiny(schedule_epochs=3), tmp_path)
@@ -435,7 +435,7 @@ def test_the_average_follows_the_weights_and_is_none_at_a_decay_of_zero(tiny: Ti
     recipe = tiny()
     run = start(recipe)
     before = run.average.tensors["head.fc.weight"].clone()
-    loop._step(run, run.joint, recipe, 0)
+    loop._step(run, run.network, recipe, 0)
     after = run.model.head.fc.weight.detach()
     torch.testing.assert_close(run.average.tensors["head.fc.weight"], before + (1 - 2 / 11) * (after - before))
 

@@ -49,9 +49,9 @@ def with_loss(recipe: Recipe, loss: str | None, stage: int) -> Recipe:
 
 def test_every_stage_has_a_head_for_each_grid_of_four_cells_a_side_or_more(tiny: Tiny, start: Starter) -> None:
     run = start(with_loss(tiny(**FOUR), "every_stage", 0))
-    assert run.joint.stages == [0, 1, 2]
+    assert run.network.stages == [0, 1, 2]
     assert [head.head[0].in_features for head in run.localizer] == [2 * 16, 2 * 32, 2 * 64]
-    assert start(with_loss(tiny(**FOUR), "every_stage", -3)).joint.stages == [1, 2]
+    assert start(with_loss(tiny(**FOUR), "every_stage", -3)).network.stages == [1, 2]
 
 
 def test_every_stages_loss_is_the_sum_of_those_of_its_stages(tiny: Tiny, start: Starter) -> None:
@@ -59,7 +59,7 @@ def test_every_stages_loss_is_the_sum_of_those_of_its_stages(tiny: Tiny, start: 
     images, points = run.batches.batch(0).images, torch.rand(8, 16, 2, 2)
     grids = models.grids(run.model, images)
     expected = sum(head(grid, points=points) for head, grid in zip(run.localizer, grids, strict=False))
-    torch.testing.assert_close(run.joint(images, points)[1], expected)
+    torch.testing.assert_close(run.network(images, points)[1], expected)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -67,7 +67,7 @@ def test_a_recipe_trains_with_every_loss(loss: str, tiny: Tiny, start: Starter) 
     recipe = with_loss(tiny(**FOUR), loss, 1)
     run = start(recipe)
     for run.step in range(2):
-        _, losses = loop._step(run, run.joint, recipe, 0)
+        _, losses = loop._step(run, run.network, recipe, 0)
     assert losses["localization"].isfinite()
-    outputs = {head.head[-1].out_features for head in run.joint.heads}
+    outputs = {head.head[-1].out_features for head in run.network.heads}
     assert outputs == {2 * (2 * 8 - 1) if loss in DISTRIBUTIONS else 2}

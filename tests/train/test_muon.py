@@ -13,7 +13,7 @@ from vtzoo import models
 from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
 from vtzoo.train import muon
-from vtzoo.train.criterion import ONE
+from vtzoo.train.criterion import SINGLE_LABEL
 from vtzoo.train.loop import train_step
 from vtzoo.train.muon import Muon, orthogonal
 from vtzoo.train.optim import build_optimizer, hidden_matrices
@@ -176,7 +176,7 @@ def test_gradients_are_unscaled_and_clipped_together_before_either_optimizer_see
     )
     train_step(
         Model(), optimizer, scaler, [(batch, None)], count=1, weight=1.0, clip_norm=0.5, precision=torch.float32,
-        criterion=replace(ONE, loss=lambda logits, targets: logits.sum()),
+        criterion=replace(SINGLE_LABEL, loss=lambda logits, targets: logits.sum()),
     )  # fmt: skip
     gradient = torch.cat([inputs.repeat(3), torch.full((5,), 2.0)])
     seen = torch.cat([optimizer.state[matrix]["momentum"].flatten(), optimizer.state[vector]["exp_avg"]]) / 0.1

@@ -9,7 +9,7 @@ from torch import nn
 
 from vtzoo import models
 from vtzoo.drloc import DenseRelativeLocalization
-from vtzoo.train.optim import Average, build_optimizer, learning_rate_at
+from vtzoo.train.optim import WeightAverage, build_optimizer, learning_rate_at
 from vtzoo.zoo.recipe import Optimizer
 
 ADAMW = Optimizer(batch_size=8, learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.99), clip_norm=0.0)
@@ -85,7 +85,7 @@ def walk(model: nn.Module, random: torch.Generator) -> None:
 
 def test_the_average_follows_its_formula() -> None:
     model, random = nn.Linear(4, 3), torch.Generator().manual_seed(0)
-    average = Average(model, 0.5)
+    average = WeightAverage(model, 0.5)
     expected = model.weight.detach().double().clone()
     for step in range(1, 20):
         walk(model, random)
@@ -97,7 +97,7 @@ def test_the_average_follows_its_formula() -> None:
 
 def test_at_a_constant_decay_the_average_is_timms() -> None:
     model, random = timm.create_model("resnet10t", num_classes=3), torch.Generator().manual_seed(0)
-    average, reference = Average(model, 0.15), ModelEmaV3(model, decay=0.15, exclude_buffers=True)
+    average, reference = WeightAverage(model, 0.15), ModelEmaV3(model, decay=0.15, exclude_buffers=True)
     for step in range(1, 4):  # from the first step on the rising decay, 2/11, is above 0.15
         walk(model, random)
         average.update(model, step)
@@ -109,7 +109,7 @@ def test_at_a_constant_decay_the_average_is_timms() -> None:
 
 def test_an_average_of_every_third_step_moves_as_far_as_three_steps_would() -> None:
     model = nn.Linear(4, 3)
-    every, third = Average(model, 0.1), Average(model, 0.1, every=3)
+    every, third = WeightAverage(model, 0.1), WeightAverage(model, 0.1, every=3)
     walk(model, torch.Generator().manual_seed(0))
     for step in range(4, 7):  # from the first step on the rising decay, 2/11, is above 0.1
         every.update(model, step)
@@ -119,7 +119,7 @@ def test_an_average_of_every_third_step_moves_as_far_as_three_steps_would() -> N
 
 def test_the_average_is_a_copy_and_loads_into_its_model() -> None:
     model = nn.Linear(4, 3)
-    average = Average(model, 0.9)
+    average = WeightAverage(model, 0.9)
     walk(model, torch.Generator().manual_seed(0))
     assert not torch.equal(average.tensors["weight"], model.weight)
     model.load_state_dict(average.tensors)

@@ -70,19 +70,19 @@ def step(now: loop.Run, teacher: Teacher | None, optimizer: Any, count: int = 1,
     now.accumulate = count
     how = {"weight": 0.3, "clip_norm": 0.0, "precision": torch.float32} | how
     scaler = GradScaler("cpu", enabled=False)
-    return loop.train_step(now.joint, optimizer, scaler, loop._parts(now, 16, 0), count=count, teacher=teacher, **how)
+    return loop.train_step(now.network, optimizer, scaler, loop._parts(now, 16, 0), count=count, teacher=teacher, **how)
 
 
 def test_a_step_descends_on_both_targets_and_on_localization(teacher: Teacher, tiny: Tiny, start: Starter) -> None:
     now = start(tiny(drop_path_rate=0.0))
     ((batch, points),) = loop._parts(now, 16, 0)
-    logits, localization = now.joint(batch.images, points)
+    logits, localization = now.network(batch.images, points)
     labels = -(batch.targets * logits.log_softmax(1)).sum(1).mean()
     with torch.no_grad():
         wanted = (teacher.model(batch.images) / 2).softmax(1)
     taught = 4 * (wanted * (wanted.log() - (logits / 2).log_softmax(1))).sum(1).mean()
     loss = 0.25 * labels + 0.75 * taught + 0.3 * localization
-    parameters = [*now.joint.parameters()]
+    parameters = [*now.network.parameters()]
     expected = [p.detach() - 0.1 * g for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True)]
     found = step(now, teacher, torch.optim.SGD(parameters, lr=0.1))
     named = {"loss": loss, "cross_entropy": labels, "distillation": taught, "localization": localization}
@@ -98,7 +98,7 @@ def test_a_step_leaves_the_teacher_as_it_was(teacher: Teacher, tiny: Tiny, start
     now.teacher = teacher
     before = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
     for _ in range(2):
-        loop._step(now, now.joint, recipe, 0)
+        loop._step(now, now.network, recipe, 0)
         now.step += 1
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.model.state_dict().items())
     assert not any(module.training for module in teacher.model.modules())
@@ -114,8 +114,8 @@ def test_the_teacher_sees_the_very_batch_that_the_student_does(
     """Cropped, erased and mixed."""
     now, seen = start(tiny()), {"teacher": [], "student": []}
     teacher.model.register_forward_pre_hook(lambda module, inputs: seen["teacher"].append(inputs[0]))
-    now.joint.register_forward_pre_hook(lambda module, inputs: seen["student"].append(inputs[0]))
-    step(now, teacher, torch.optim.SGD(now.joint.parameters(), lr=0.0), count)
+    now.network.register_forward_pre_hook(lambda module, inputs: seen["student"].append(inputs[0]))
+    step(now, teacher, torch.optim.SGD(now.network.parameters(), lr=0.0), count)
     assert len(seen["teacher"]) == len(seen["student"]) == count
     assert all(torch.equal(one, other) for one, other in zip(seen["teacher"], seen["student"], strict=True))
     batch = now.batches.batch(0)
@@ -127,8 +127,8 @@ def test_a_step_in_parts_is_taught_as_the_whole_batch_is(teacher: Teacher, tiny:
     recipe, found, weights = tiny(drop_path_rate=0.0), [], []
     for count in (1, 4):
         now = start(recipe)
-        found.append(step(now, teacher, torch.optim.SGD(now.joint.parameters(), lr=0.1), count))
-        weights.append(torch.cat([parameter.detach().flatten() for parameter in now.joint.parameters()]))
+        found.append(step(now, teacher, torch.optim.SGD(now.network.parameters(), lr=0.1), count))
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in now.network.parameters()]))
     torch.testing.assert_close(found[0]["distillation"], found[1]["distillation"], rtol=1e-5, atol=0)
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
 
@@ -138,14 +138,14 @@ def test_a_teacher_draws_no_random_number_of_its_students(teacher: Teacher, tiny
     for guide in (None, replace(teacher, weight=0.0)):
         now = start(tiny())
         torch.manual_seed(5)  # of drop path
-        found.append(step(now, guide, torch.optim.SGD(now.joint.parameters(), lr=0.0)))
+        found.append(step(now, guide, torch.optim.SGD(now.network.parameters(), lr=0.0)))
     assert torch.equal(found[0]["loss"], found[1]["loss"])
     assert found[0].keys() == found[1].keys() - {"distillation"}
 
 
 def test_in_half_precision_the_divergence_is_measured_in_float32(teacher: Teacher, tiny: Tiny, start: Starter) -> None:
     now = start(tiny())
-    found = step(now, teacher, torch.optim.SGD(now.joint.parameters(), lr=0.0), precision=torch.bfloat16)
-    exact = step(now, teacher, torch.optim.SGD(now.joint.parameters(), lr=0.0))
+    found = step(now, teacher, torch.optim.SGD(now.network.parameters(), lr=0.0), precision=torch.bfloat16)
+    exact = step(now, teacher, torch.optim.SGD(now.network.parameters(), lr=0.0))
     assert found["distillation"].dtype == torch.float32
     torch.testing.assert_close(found["distillation"], exact["distillation"], rtol=0.1, atol=0)

@@ -25,7 +25,7 @@ class Sentences(TyperGroup):
         with _sentences():
             return super().make_context(*arguments, **settings)
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # the context's class moved between versions of Typer
         """Run the command."""
         with _sentences():
             return super().invoke(ctx)

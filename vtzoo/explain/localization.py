@@ -1,7 +1,6 @@
 """What a model's localization head answers about the pairs of an image's tokens, beside the truth."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vtzoo import models
-from vtzoo.drloc import DISTRIBUTIONS, SMALLEST_SIDE, DenseRelativeLocalization
-from vtzoo.errors import VtzooError
-from vtzoo.predict.torch import tensors
-from vtzoo.zoo import safetensors_reader
+from vtzoo.drloc import DISTRIBUTIONS, DenseRelativeLocalization
+from vtzoo.models.localizer import read_head
 from vtzoo.zoo.model_folder import Entry
-from vtzoo.zoo.recipe import Drloc, parse_recipe
 
-FILE = "localizer.safetensors"
 TOGETHER = 4096  # pairs through the head at once, so that a large grid needs no memory to speak of
-HINT = "the folder holds files of two runs: train it again, or remove localizer.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,54 +96,9 @@ def localize(entry: Entry, model: nn.Module, images: Float[Tensor, "1 c h w"]) -
 
 
 def read_localizer(entry: Entry, model: nn.Module, images: Float[Tensor, "b c h w"]) -> Localizer | None:
-    """The localization head that a model folder keeps, as its recipe describes it; None where there is none.
-
-    Where every stage had one, it is that of the last. One that does not fit the model is a VtzooError.
-    """
-    path = entry.folder / FILE
-    if not path.exists():
-        return None
-    drloc = parse_recipe(entry.recipe_text, str(entry.folder / "recipe.toml")).drloc
-    if drloc is None:
-        raise VtzooError(f"{path} is there, and recipe.toml beside it trains without localization", HINT)
-    stored = tensors(safetensors_reader.read(path, entry.sha256(FILE)))
-    with torch.no_grad():
-        grids = [models.localizable(model, grid) for grid in models.grids(model, images[:1])]
-    stage = _stage(drloc, grids, stored)
-    return Localizer(head=_head(drloc, grids[stage], _last(stored), path).to(images.device), stage=stage)
-
-
-def _stage(drloc: Drloc, grids: list[Tensor], stored: dict[str, Tensor]) -> int:
-    """The index of the grid that the head belongs to."""
-    if not -len(grids) <= drloc.stage < len(grids):
-        raise VtzooError(f"recipe.toml localizes in stage {drloc.stage}, and the model has {len(grids)} grids", HINT)
-    if all(name.startswith("head.") for name in stored):
-        return drloc.stage % len(grids)
-    return max(stage for stage, grid in enumerate(grids) if min(grid.shape[-2:]) >= SMALLEST_SIDE)
-
-
-def _last(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of one head: of several, which have numbers before their names, the last."""
-    numbers = [int(first) for first in (name.partition(".")[0] for name in stored) if first.isdecimal()]
-    prefix = f"{max(numbers)}." if numbers else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
-
-
-def _head(
-    drloc: Drloc, grid: Float[Tensor, "1 c h w"], weights: dict[str, Tensor], path: Path
-) -> DenseRelativeLocalization:
-    """The head that the recipe describes for that grid, with its weights; a misfit is a VtzooError that names it."""
-    loss = "l1" if drloc.loss in (None, "every_stage") else drloc.loss
-    side = max(grid.shape[-2:]) if loss in DISTRIBUTIONS else None
-    head = DenseRelativeLocalization(grid.shape[1], normalize=drloc.normalize, loss=loss, side=side)
-    wanted = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    for name in sorted(wanted.keys() | given.keys()):
-        if wanted.get(name) != given.get(name):
-            said = [f"of shape {shapes[name]}" if name in shapes else "absent" for shapes in (given, wanted)]
-            raise VtzooError(f"{path} does not fit the model: its {name} is {said[0]}, and must be {said[1]}", HINT)
-    head.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    return head.eval()
+    """The localizer of a model folder, of several heads the last; None where there is none, a VtzooError if unfit."""
+    found = read_head(entry, model, images)
+    return found and Localizer(head=found[0], stage=found[1])
 
 
 def every_pair(height: int, width: int, device: torch.device) -> Float[Tensor, "m 2 2"]:

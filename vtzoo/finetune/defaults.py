@@ -15,7 +15,7 @@ from vtzoo import grid, models
 from vtzoo.drloc import SMALLEST_SIDE
 from vtzoo.errors import VtzooError
 from vtzoo.finetune.pretrained import Source
-from vtzoo.train.model_with_drloc import look
+from vtzoo.models.localizer import grids_of_black
 from vtzoo.zoo.recipe import (
     Augmentation,
     Drloc,
@@ -158,7 +158,7 @@ def _last_stage(model: nn.Module, size: int) -> int | None:
     """The last stage whose grid can be localized in, and whose forward pass gives the model's own logits."""
     cpu = torch.device("cpu")
     try:
-        sides = [min(seen.shape[-2:]) for seen in look(model, size, cpu)]
+        sides = [min(seen.shape[-2:]) for seen in grids_of_black(model, size, cpu)]
         large = [stage for stage, side in enumerate(sides) if side >= SMALLEST_SIDE]
         return large[-1] if large and _same_logits(model, size) else None
     except (

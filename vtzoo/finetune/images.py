@@ -12,7 +12,7 @@ from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.train.pipeline import cache
 from vtzoo.train.pipeline.batches import refusal
-from vtzoo.train.pipeline.storage import Nothing, Prepared
+from vtzoo.train.pipeline.storage import CheckOnly, ModelInput
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,14 +32,14 @@ def prepare_images(
 
     Unreadable images are a VtzooError, but `skip_bad` leaves them out.
     """
-    form = Prepared(how=how)
+    storage = ModelInput(preprocess=how)
     try:
         stored = cache.open_stored(
-            images, form if pixels else Nothing(form=form), name=name, folder=cache_folder(), progress=progress
+            images, storage if pixels else CheckOnly(storage=storage), name=name, folder=cache_folder(), progress=progress
         )
-    except cache.NoRoomError as error:
+    except cache.OverBudgetError as error:
         raise VtzooError(f"there is no room for the decoded images: {error}", "make room, or train on fewer") from error
     kept = np.flatnonzero(stored.extents.any(1).numpy())
     if len(kept) < len(images) and not (skip_bad and len(kept)):
-        raise refusal(images, form, np.setdiff1d(np.arange(len(images)), kept))
+        raise refusal(images, storage, np.setdiff1d(np.arange(len(images)), kept))
     return PreparedImages(images=images.select(kept), pixels=stored.pixels, fingerprint=stored.manifest)

@@ -13,9 +13,7 @@ from vtzoo.base import files
 from vtzoo.data.transform import Preprocess, complete
 from vtzoo.errors import VtzooError
 from vtzoo.hub import fetch
-from vtzoo.predict.torch import imagenet_labels, read_model, tensors
-from vtzoo.train.model_with_drloc import Joint
-from vtzoo.zoo import safetensors_reader
+from vtzoo.predict.torch import imagenet_labels, read_model
 from vtzoo.zoo.model_folder import Entry
 from vtzoo.zoo.recipe import Recipe, parse_recipe
 
@@ -120,17 +118,3 @@ def with_classes(source: Source, classes: tuple[str, ...], *, drop_path: float, 
     if not keep:
         model.reset_classifier(len(classes))  # type: ignore[operator]
     return model
-
-
-def reuse_localizer(source: Source, joint: Joint) -> bool:
-    """Put the weights of the source's localization heads into those of `joint`, where they fit; whether they did."""
-    path = source.entry.folder / "localizer.safetensors"
-    if not joint.heads or not path.is_file():
-        return False
-    heads = joint.heads[0] if len(joint.heads) == 1 else joint.heads
-    weights = safetensors_reader.read(path, source.entry.sha256("localizer.safetensors"))
-    shapes = {name: tuple(tensor.shape) for name, tensor in heads.state_dict().items()}
-    if shapes != {name: tensor.shape for name, tensor in weights.tensors.items()}:
-        return False
-    heads.load_state_dict(tensors(weights))
-    return True

@@ -21,8 +21,8 @@ from vtzoo.finetune.images import PreparedImages, prepare_images
 from vtzoo.finetune.session import Job
 from vtzoo.predict.load import Classifier
 from vtzoo.train import checkpoint
-from vtzoo.train.criterion import hot
-from vtzoo.train.early_stopping import Selection
+from vtzoo.train.criterion import one_hot
+from vtzoo.train.early_stopping import EarlyStopping
 from vtzoo.train.loop import Progress, fit, set_up
 from vtzoo.train.pipeline.batches import open_batches
 from vtzoo.train.run import PICTURES, claim, finish, hardware, versions
@@ -93,9 +93,9 @@ def fit_all(job: Job, val: PreparedImages, out: Path, *, skip_bad: bool, progres
         skip_bad=skip_bad, progress=progress,
     )  # fmt: skip
     run = set_up(job.recipe, job.joint, batches, criterion=job.criterion)
-    run.selection = Selection(
+    run.early_stopping = EarlyStopping(
         images=val.pixels.to(job.device), mean=mean, std=std, criterion=job.criterion,
-        targets=torch.from_numpy(hot(val.images.targets, classes)).to(job.device), patience=job.tuned.patience,
+        targets=torch.from_numpy(one_hot(val.images.targets, classes)).to(job.device), patience=job.tuned.patience,
         tensors={name: tensor.detach().clone() for name, tensor in run.tensors.items()},
     )  # fmt: skip
     stored = out / "checkpoint.safetensors"
@@ -106,7 +106,7 @@ def fit_all(job: Job, val: PreparedImages, out: Path, *, skip_bad: bool, progres
     facts = {
         "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
         "train_images": images.images, "train_manifest": images.manifest, "train_skipped": images.skipped,
-        "best_step": run.selection.step,
+        "best_step": run.early_stopping.best_step,
     }  # fmt: skip
     return Fitted(
         recipe=job.recipe, text=job.text, facts=facts, localizer=run.localizer,
@@ -125,7 +125,7 @@ def fit_head(job: Job, train: PreparedImages, val: PreparedImages, out: Path) ->
         )
         for split in (train, val)
     ]
-    targets = [torch.from_numpy(hot(split.images.targets, len(job.images.classes))) for split in (train, val)]
+    targets = [torch.from_numpy(one_hot(split.images.targets, len(job.images.classes))) for split in (train, val)]
     found = linear_probe.learn(seen[0], targets[0], seen[1], targets[1], job.criterion)
     linear_probe.keep(found, out, run=job.identity)
     head.load_state_dict({"weight": found.weight, "bias": found.bias})

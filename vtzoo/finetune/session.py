@@ -17,9 +17,10 @@ from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.named import RGB
 from vtzoo.errors import VtzooError
 from vtzoo.finetune.defaults import DROP_PATH, Wishes, plan
-from vtzoo.finetune.pretrained import Source, open_source, reuse_localizer, with_classes
-from vtzoo.train.criterion import ONE, SEVERAL, Criterion
-from vtzoo.train.model_with_drloc import Joint, join
+from vtzoo.finetune.pretrained import Source, open_source, with_classes
+from vtzoo.models.localizer import load_heads
+from vtzoo.train.criterion import MULTI_LABEL, SINGLE_LABEL, Criterion
+from vtzoo.train.model_with_drloc import ModelWithDrloc, add_drloc
 from vtzoo.train.pipeline.batches import WEIGHTS, key
 from vtzoo.zoo.recipe import Finetune, Recipe
 
@@ -30,7 +31,7 @@ class Job:
 
     source: Source
     images: LabelledImages
-    joint: Joint  # the model on the device, and its localization heads
+    joint: ModelWithDrloc  # the model on the device, and its localization heads
     recipe: Recipe
     text: str  # the recipe's TOML
     seed: int
@@ -47,7 +48,7 @@ class Job:
     @property
     def criterion(self) -> Criterion:
         """What the classes are taught and measured by."""
-        return SEVERAL if self.images.multi_label else ONE
+        return MULTI_LABEL if self.images.multi_label else SINGLE_LABEL
 
     @cached_property
     def identity(self) -> str:
@@ -145,10 +146,10 @@ def prepare(
         source, tuned, dataset=images.name, images=len(images.train), multi=images.multi_label,
         wishes=wishes, device=where,
     )  # fmt: skip
-    joint = join(recipe, tuned.to(where), where)
+    joint = add_drloc(recipe, tuned.to(where), where)
     return Job(
         source=source, images=images, joint=joint, recipe=recipe, text=text, seed=seed, device=where,
-        kept=kept, reused=reuse_localizer(source, joint),
+        kept=kept, reused=load_heads(joint.heads, source.entry),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The zoo's visual transformers, and any other timm architecture; importing the package registers ours with timm."""
+"""The zoo's models and all other timm architectures; the import registers ours with timm."""
 
 from vtzoo.models.factory import DESCRIBING as DESCRIBING
 from vtzoo.models.factory import MODELS as MODELS

@@ -1,7 +1,7 @@
-"""A small convolutional network that learns small images fast, the zoo's teacher: timm's `vtzoo_small_cnn`.
+"""A small CNN that trains fast on small images, the zoo's teacher: timm's `vtzoo_small_cnn`.
 
-A 2x2 convolution whitens the pixels, then three blocks of two 3x3 convolutions each halve the grid. The shape is that
-of Keller Jordan's airbench (arXiv 2404.00498), without its tricks at test time. 2.0M parameters at 100 classes.
+A 2x2 convolution whitens the pixels; then three blocks of two 3x3 convolutions each halve the grid. The architecture is
+that of Keller Jordan's airbench (arXiv 2404.00498), without its test-time augmentation. 2.0M parameters at 100 classes.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from torch.nn import functional
 from vtzoo.errors import VtzooError
 from vtzoo.models.whitening import whiten
 
-WIDTHS = (64, 256, 256)  # channels, a block
-SMALLEST = 9  # pixels a side of which three blocks leave a cell
-NOISE = 5e-4  # variance below which a principal component is taken for noise, in normalized pixels
+WIDTHS = (64, 256, 256)  # channels of a block
+SMALLEST = 9  # pixels a side: three blocks leave a single cell
+NOISE = 5e-4  # variance of normalized pixels; a principal component below it counts as noise
 
 
 class Block(nn.Module):
@@ -53,7 +53,7 @@ class SmallCNN(nn.Module):
             raise VtzooError(f"the small CNN has no widths {widths!r}", "they are the channels of its three blocks")
         self.in_chans, self.widths = in_chans, tuple(widths)
         self.num_features = self.head_hidden_size = self.widths[-1]
-        whitened = 2 * 4 * in_chans  # channels: each principal component of the 2x2 patches, with both signs
+        whitened = 2 * 4 * in_chans  # channels: the principal components of 2x2 patches, with both signs
         self.whitening = nn.Conv2d(in_chans, whitened, 2)
         self.whitening.weight.requires_grad_(False)
         channels = (whitened, *self.widths)
@@ -65,11 +65,11 @@ class SmallCNN(nn.Module):
         self.reset_classifier(num_classes, global_pool)
 
     def whiten(self, images: Float[Tensor, "b c h w"]) -> None:
-        """Set the first convolution, which is never trained, by the principal components of the images' patches."""
+        """Set the first convolution, which is never trained, to the principal components of the images' patches."""
         whiten(self.whitening, images, NOISE)
 
     def forward(self, images: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b _"]:
-        """Logits, or the pooled features where there are no classes."""
+        """Logits, or the pooled features of a model without classes."""
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b c h w"]:
@@ -80,10 +80,10 @@ class SmallCNN(nn.Module):
         self, images: Float[Tensor, "b _ _ _"], indices: int | Sequence[int] | None = None, norm: bool = False,
         output_fmt: str = "NCHW", intermediates_only: bool = False,
     ) -> Any:  # fmt: skip
-        """What `forward_features` gives, and the blocks' grids (b, c, h, w); the grids alone if `intermediates_only`.
+        """The result of `forward_features`, and the blocks' grids (b, c, h, w); only the grids if `intermediates_only`.
 
-        `indices` are the blocks wanted, the last so many of them, or None for all three. Every grid is normalized, so
-        `norm` changes nothing.
+        `indices` are the blocks, a number of last blocks, or None for all three. Every grid is normalized, so `norm`
+        changes nothing.
         """
         if output_fmt != "NCHW":
             raise VtzooError(f"the small CNN's grids have no format {output_fmt!r}", "use NCHW")
@@ -105,11 +105,11 @@ class SmallCNN(nn.Module):
         return features if pre_logits else self.head(features)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer: linear, or the identity where there are no classes."""
+        """The last layer: linear, or the identity in a model without classes."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh classifier in place: `num_classes` of 0 leaves the features as they are."""
+        """Replace the classifier by a fresh layer, or by the identity if `num_classes` is 0."""
         if global_pool not in (None, "max", "avg"):
             raise VtzooError(f"the small CNN has no global pool {global_pool!r}", "use max or avg")
         self.num_classes, self.global_pool = num_classes, global_pool or self.global_pool
@@ -117,7 +117,7 @@ class SmallCNN(nn.Module):
         self.head = head.to(self.whitening.weight)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """The patterns, timm's, of the layers that learning rates decay by: the whitening, and each block."""
+        """The patterns, for timm, of the layers of layer-wise learning-rate decay: the whitening, and every block."""
         return {"stem": r"^whitening", "blocks": r"^blocks\.(\d+)"}
 
 
@@ -139,6 +139,6 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def vtzoo_small_cnn(pretrained: bool = False, **arguments: Any) -> nn.Module:
-    """The small CNN, through `timm.create_model("vtzoo_small_cnn", ...)`; timm's `features_only` too."""
+    """The small CNN of `timm.create_model("vtzoo_small_cnn", ...)`, also with timm's `features_only`."""
     blocks = {"out_indices": arguments.pop("out_indices", (0, 1, 2)), "feature_cls": "getter"}
     return build_model_with_cfg(SmallCNN, "vtzoo_small_cnn", pretrained, feature_cfg=blocks, **arguments)

@@ -1,7 +1,7 @@
-"""The zoo's visual transformers, and any other timm architecture, behind one door.
+"""Builds the zoo's models and any other timm architecture, and computes their token grids.
 
-`build` makes a model, `create` makes it from a model folder's config.json, `grids` gives the token grids that dense
-relative localization works on.
+`build` makes a fresh model, `create` makes the model of a config.json, and `grids` returns the token grids for dense
+relative localization.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from vtzoo.data.transform import complete
 from vtzoo.errors import VtzooError, unknown
-from vtzoo.models import cnn as cnn  # importing them registers our own architectures with timm
+from vtzoo.models import cnn as cnn  # the import registers our architectures with timm
 from vtzoo.models import cvt, t2t
 
-# Our name of each model of the paper, and of the CNN that teaches them: the name under which timm knows it.
+# timm's name by our name: the paper's models, and the CNN that teaches them.
 MODELS = {
     "swin_t": "swin_tiny_patch4_window7_224",
     "cvt_13": "vtzoo_cvt_13",
@@ -28,7 +28,7 @@ MODELS = {
     "resnet_50": "resnet50",
     "small_cnn": "vtzoo_small_cnn",
 }
-# What timm may know of a model's `pretrained_cfg`: all but the places to load from.
+# The keys of a `pretrained_cfg` that timm gets: all but the places to load weights from.
 ELSEWHERE = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}
 DESCRIBING = {field.name for field in dataclasses.fields(PretrainedCfg)} - ELSEWHERE
 
@@ -36,9 +36,9 @@ DESCRIBING = {field.name for field in dataclasses.fields(PretrainedCfg)} - ELSEW
 def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> nn.Module:
     """A freshly initialized model, with timm's methods: forward_features, forward_head, reset_classifier.
 
-    `name` is one of MODELS or any timm architecture; `image_size` is the side of the square images in pixels;
-    `arguments` go to the architecture as they are (`patch_size`, `window_size`, `drop_path_rate`...).
-    A name or an argument that nobody knows is a VtzooError.
+    `name` is one of MODELS or any timm architecture; `image_size` is the side of the square images, in pixels;
+    `arguments` are the architecture's own (`patch_size`, `window_size`, `drop_path_rate`...). An unknown name or
+    argument is a VtzooError.
     """
     architecture = MODELS.get(name, name)
     if not timm.is_model(architecture):
@@ -53,10 +53,10 @@ def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> 
 
 
 def sized(name: str, image_size: int) -> dict[str, int]:
-    """The argument that tells an architecture its image size: none for one that takes any, as convolutions do."""
+    """The `img_size` argument of an architecture; empty if it takes images of any size, as CNNs do."""
     entry_point = timm.model_entrypoint(MODELS.get(name, name))
     try:
-        with torch.device("meta"):  # no memory is touched, no random number drawn
+        with torch.device("meta"):  # allocates no memory, draws no random numbers
             entry_point(img_size=image_size)
     except TypeError:
         return {}
@@ -64,10 +64,10 @@ def sized(name: str, image_size: int) -> dict[str, int]:
 
 
 def create(config: dict[str, Any], weights: dict[str, Tensor] | None = None) -> nn.Module:
-    """The model that a config.json describes, in timm's Hub format, built as timm builds it from there.
+    """The model of a config.json in timm's Hub format, built as timm builds it.
 
-    Its weights are fresh, or those given, which timm's own filter for the architecture may then rename, reshape and
-    resample, as it does for files older than its code; timm raises what it likes where they do not fit exactly.
+    Without `weights` it is freshly initialized. timm's filter for the architecture may rename, reshape and resample the
+    `weights`, as it does for older files; timm raises various exceptions for weights that do not fit.
     """
     described = {key: value for key, value in complete(config).items() if key in DESCRIBING}
     arguments = dict(config.get("model_args") or {})
@@ -76,14 +76,14 @@ def create(config: dict[str, Any], weights: dict[str, Tensor] | None = None) -> 
     described["state_dict"] = weights
     arguments |= {"pretrained": True, "pretrained_strict": True, "pretrained_model_args": dict(arguments)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of how timm's resampling calls torch
+        warnings.simplefilter("ignore")  # of timm's resampling
         model: Any = timm.create_model(config["architecture"], pretrained_cfg=described, **arguments)
     del model.pretrained_cfg["state_dict"]  # a copy
     return model
 
 
 def at_size(config: dict[str, Any], image_size: int) -> dict[str, Any]:
-    """The config.json of the same model for squares of another size, in pixels; `create` then resamples its weights."""
+    """The config.json of the same model for images of another size, in pixels; `create` then resamples its weights."""
     described, arguments = complete(config), dict(config.get("model_args") or {})
     described["input_size"] = [described["input_size"][0], image_size, image_size]
     return config | {
@@ -92,9 +92,9 @@ def at_size(config: dict[str, Any], image_size: int) -> dict[str, Any]:
 
 
 def grids(model: nn.Module, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c gh gw"]]:
-    """The model's token grids, shallow to deep, the class token left out.
+    """The model's token grids, shallow to deep, without the class token.
 
-    One grid a stage for the hierarchical models, one a block for the plain ones. A model without grids is a VtzooError.
+    Hierarchical models have a grid for each stage, plain models for each block. A model without grids is a VtzooError.
     """
     return features_and_grids(model, images, stages=None)[1]
 
@@ -102,9 +102,9 @@ def grids(model: nn.Module, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tens
 def features_and_grids(
     model: nn.Module, images: Float[Tensor, "b 3 h w"], stages: list[int] | None
 ) -> tuple[Tensor, list[Float[Tensor, "b c gh gw"]]]:
-    """The final feature map for `forward_head`, and the grids of some `stages`, or all for None, out of one pass.
+    """The final features for `forward_head`, and the grids of `stages` (None for all), from a single forward pass.
 
-    A grid is what its blocks put out, as released: before the final norm, but for T2T-ViT, whose grids are normalized.
+    Grids are taken before the final norm, but after it in T2T-ViT, as in the released code.
     """
     if not hasattr(model, "forward_intermediates"):
         raise VtzooError(
@@ -115,10 +115,10 @@ def features_and_grids(
 
 
 def localizable(model: nn.Module, grid: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c gh gw"]:
-    """The grid to localize in: CvT's and T2T-ViT's averaged to half the side where it is over 8 cells, others as is.
+    """The grid to localize in: CvT's and T2T-ViT's pooled to half the side if above 8 cells, others unchanged.
 
-    The released code pools the 14x14 grids that both have at 224 px to Swin's 7x7. At 32 px theirs has 8x8 cells, and
-    halved again it would be a smaller task than Swin's.
+    The released code pools the 14x14 grids of both at 224 px to Swin's 7x7. At 32 px their grids have 8x8 cells and,
+    pooled, would make a smaller task than Swin's.
     """
     if not isinstance(model, cvt.CvT | t2t.T2TViT) or min(grid.shape[-2:]) <= 8:
         return grid
@@ -126,12 +126,12 @@ def localizable(model: nn.Module, grid: Float[Tensor, "b c h w"]) -> Float[Tenso
 
 
 def parameter_count(model: nn.Module) -> int:
-    """The number of parameters; fixed ones, as T2T-ViT's positions, count too."""
+    """The number of parameters, including fixed parameters such as T2T-ViT's positions."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device that `auto`, `cpu` or `cuda` means here; `cuda` without CUDA is a VtzooError."""
+    """The torch device of `auto`, `cpu` or `cuda`; `cuda` without CUDA is a VtzooError."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

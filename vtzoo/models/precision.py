@@ -1,8 +1,9 @@
-"""Operations that bfloat16 slows down on the CPU: under autocast, they run there in float32.
+"""Runs operations in float32 that are slow in bfloat16 on the CPU, under autocast.
 
 On two cores with AVX-512 and torch 2.14, the backward pass of torch's fused attention takes up to 9 times as long in
-bfloat16 as in float32, that of a depth-wise convolution of stride 2 up to 27 times: `python tests/bench/precision.py`
-measures whole steps. A GPU is fast at both in half precision. Without autocast nothing changes, nor in exported graphs.
+bfloat16 as in float32, and that of a depth-wise convolution of stride 2 up to 27 times: `python
+tests/bench/precision.py` measures whole steps. A GPU runs both fast in half precision. Without autocast, and in
+exported graphs, nothing changes.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 def in_float32_on_cpu(operation: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """The operation of the tensors; under autocast on the CPU, of float32 copies of them, in float32."""
+    """The operation's result; under autocast on the CPU it runs in float32, on float32 copies of the tensors."""
     if tensors[0].device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return operation(*tensors)
     with torch.autocast("cpu", enabled=False):

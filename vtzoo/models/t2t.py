@@ -1,7 +1,7 @@
 """T2T-ViT-14 with performer tokens (Yuan et al. 2021, arXiv 2101.11986): timm's `vtzoo_t2t_vit_14`.
 
-Tokens to tokens: three soft splits cut overlapping patches out of the image, then out of the token grid itself, with a
-small performer after the first two. Behind them is timm's plain vision transformer, 14 blocks deep, 384 wide.
+Tokens to tokens: three soft splits cut overlapping patches, first out of the image, then out of the token grid, with a
+small performer after each of the first two. Then follows timm's plain vision transformer, 14 blocks deep, 384 wide.
 """
 
 import math
@@ -22,7 +22,7 @@ from vtzoo.errors import VtzooError
 from vtzoo.models.cvt import as_grid
 from vtzoo.models.precision import in_float32_on_cpu
 
-KERNELS = (7, 3, 3)  # cells a side, of the three soft splits
+KERNELS = (7, 3, 3)  # cells a side of each soft split's patches
 TOKEN_WIDTH = 64  # channels between the splits
 FEATURES = 32  # random features of a performer: half of its width
 
@@ -33,14 +33,14 @@ def performer_attention(
     value: Float[Tensor, "b n c"],
     directions: Float[Tensor, "m c"],
 ) -> Float[Tensor, "b n c"]:
-    """Average the values with weights kernel(query, key), at a cost linear in the number of tokens; always float32.
+    """Average the values with weights kernel(query, key), at a cost linear in the number of tokens, in float32.
 
     A token x has a positive feature exp(w.x - |x|^2 / 2) for each direction w, and the kernel of two tokens is the dot
-    product of their features (Choromanski et al. 2021): the sum over the keys is taken once, for all queries.
+    product of their features (Choromanski et al. 2021): the sum over the keys is computed once, for all queries.
 
-    The released code computes that as it stands and adds 1e-8 to a sum of weights that may underflow. We move a factor
-    of each direction, its largest key, over to the queries, and normalize the queries: both cancel in the average,
-    |query|^2 too, no feature is above 1, and no sum of weights below 1.
+    The released code computes the features directly and adds 1e-8 to a sum of weights that may underflow. We move a
+    factor of each direction, its largest key, to the queries, and normalize the queries. Both factors and |query|^2
+    cancel in the average; no feature is above 1, and no sum of weights below 1.
     """
     with torch.autocast(query.device.type, enabled=False):  # exponentials and long sums lose too much in half precision
         query, key, value, directions = query.float(), key.float(), value.float(), directions.float()
@@ -55,8 +55,8 @@ def performer_attention(
 class Performer(nn.Module):
     """A one-head transformer layer that narrows its tokens: (b, n, width) -> (b, n, 64).
 
-    `directions` are random, orthogonal and never trained. Their length is sqrt(32) as in the released code; an
-    unbiased estimate of softmax attention needs about sqrt(64), so this is a kernel in its own right.
+    `directions` are random, orthogonal and never trained. Their length is sqrt(32), as in the released code. An
+    unbiased estimate of softmax attention needs about sqrt(64), so this kernel is not an approximation of softmax.
     """
 
     def __init__(self, width: int, drop_rate: float) -> None:
@@ -73,32 +73,32 @@ class Performer(nn.Module):
         self.directions = nn.Parameter(directions, requires_grad=False)
 
     def forward(self, tokens: Float[Tensor, "b n _"]) -> Float[Tensor, "b n _"]:
-        """The tokens, each mixed with all of the image's."""
+        """The attended tokens."""
         key, query, value = self.kqv(self.norm1(tokens)).chunk(3, dim=-1)
         mixed = performer_attention(query, key, value, self.directions)
-        tokens = value + self.drop(self.proj(mixed))  # the width changes, so the values stand in for the input
+        tokens = value + self.drop(self.proj(mixed))  # values as the residual: the input has another width
         return tokens + self.mlp(self.norm2(tokens))
 
 
 def soft_split(grid: Float[Tensor, "b c h w"], kernel: int, stride: int) -> Float[Tensor, "b n _"]:
-    """The overlapping kernel x kernel patches around every stride-th cell, row by row, flattened channel first."""
+    """The overlapping kernel x kernel patches at every stride-th cell, row by row, each flattened channel first."""
     return functional.unfold(grid, kernel, padding=padding(kernel, stride), stride=stride).transpose(1, 2)
 
 
 def padding(kernel: int, stride: int) -> int:
-    """The cells of zeros on each side that leave side / stride patches: the paper's 2 for (7, 4) and 1 for (3, 2)."""
+    """The zero padding that makes side / stride patches: the paper's 2 for (7, 4) and 1 for (3, 2)."""
     return (kernel - stride + 1) // 2
 
 
 def split_side(side: int, kernel: int, stride: int) -> int:
-    """How many patches a soft split cuts along a side of so many cells."""
+    """The number of patches along a side of so many cells."""
     return (side + 2 * padding(kernel, stride) - kernel) // stride + 1
 
 
 class TokensToToken(nn.Module):
-    """Patch tokens (b, n, embed_dim) of images, in the place of a plain vision transformer's patch embedding.
+    """Patch tokens (b, n, embed_dim) of images: replaces a plain vision transformer's patch embedding.
 
-    timm's VisionTransformer asks for `img_size`, `grid_size`, `num_patches`, `feat_ratio` and `dynamic_feat_size`.
+    timm's VisionTransformer reads `img_size`, `grid_size`, `num_patches`, `feat_ratio` and `dynamic_feat_size`.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class TokensToToken(nn.Module):
     def forward(self, images: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b _ _"]:
         """The tokens of the last grid, row by row, without positions."""
         grid, size = images, tuple(images.shape[2:])
-        if size != self.img_size:  # the positions are laid out for one size
+        if size != self.img_size:  # the position table has a fixed size
             message = f"this T2T-ViT takes images of {self.img_size} (height, width) px, not {size}"
             raise VtzooError(message, "build it with that img_size")
         for performer, kernel, stride in zip((self.performer1, self.performer2), KERNELS, self.strides, strict=False):
@@ -131,17 +131,17 @@ class TokensToToken(nn.Module):
         return height, width
 
     def feat_ratio(self) -> int:
-        """The pixels a side of the image for each cell a side of the grid."""
+        """The image's pixels per grid cell, along a side."""
         return math.prod(self.strides)
 
 
 class BlockAttention(Attention):
-    """timm's attention, with timm's parameters; under autocast on the CPU its fused form runs in float32."""
+    """timm's attention and parameters; under autocast on the CPU, fused attention runs in float32."""
 
     def forward(
         self, x: Float[Tensor, "b n c"], attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Float[Tensor, "b n c"]:
-        """The tokens, each mixed with all of the image's."""
+        """The attended tokens."""
         if not self.fused_attn:
             return super().forward(x, attn_mask, is_causal)
         drop_rate = self.attn_drop.p if self.training else 0.0
@@ -156,9 +156,9 @@ class BlockAttention(Attention):
 class T2TViT(VisionTransformer):
     """Logits (b, num_classes) of images (b, in_chans, h, w) of the size `img_size` it was built for, square or not.
 
-    `strides` are those of the three soft splits: (4, 2, 2) is the paper's, a 14x14 grid at 224 px; (1, 2, 2) is for
-    images of 32 px, a grid of 8x8 from 1,024 pixels. `token_drop_rate` is the dropout inside the two performers, which
-    the released code leaves at 0.1. Everything else, `drop_path_rate` or `global_pool`, is timm's VisionTransformer's.
+    `strides` are those of the three soft splits: the paper's (4, 2, 2) makes a 14x14 grid at 224 px, and (1, 2, 2) an
+    8x8 grid at 32 px. `token_drop_rate` is the dropout inside the two performers, 0.1 in the released code. All other
+    arguments, such as `drop_path_rate` and `global_pool`, are those of timm's VisionTransformer.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class T2TViT(VisionTransformer):
         )
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """Start as the released code does: normal weights of 0.02, and fixed positions in place of learned ones."""
+        """Initialize as the released code does: weights with a deviation of 0.02, and fixed, sinusoidal positions."""
         super().init_weights(mode, needs_reset)
         trunc_normal_(self.cls_token, std=0.02)
         table = sinusoid_table(1 + self.patch_embed.num_patches, self.embed_dim)
@@ -207,9 +207,9 @@ def sinusoid_table(positions: int, width: int) -> Float[Tensor, "positions width
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: T2TViT) -> dict[str, Tensor]:
-    """The weights, with the positions of `model` where theirs are of another image size: these are never trained.
+    """The weights, with the fixed positions of `model` if their own are for another image size.
 
-    Their own are kept where they are the same but for rounding, so that a model is what it was published as.
+    Positions that differ only by rounding are kept: the model then is exactly as published.
     """
     stored = state_dict.get("pos_embed", torch.empty(0)).float()
     same = stored.shape == model.pos_embed.shape and torch.allclose(stored, model.pos_embed, atol=1e-3)
@@ -235,7 +235,7 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def vtzoo_t2t_vit_14(pretrained: bool = False, **arguments: Any) -> nn.Module:
-    """T2T-ViT-14, through `timm.create_model("vtzoo_t2t_vit_14", ...)`: T2TViT's arguments, or `features_only`."""
+    """T2T-ViT-14 of `timm.create_model("vtzoo_t2t_vit_14", ...)`, with T2TViT's arguments, or `features_only`."""
     blocks = {"out_indices": arguments.pop("out_indices", 3), "feature_cls": "getter"}
     return build_model_with_cfg(
         T2TViT,

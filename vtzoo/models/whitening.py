@@ -1,7 +1,7 @@
-"""Whitening: a first convolution whose channels are uncorrelated over images' patches, so that fine detail counts.
+"""Whitening: a first convolution whose channels are uncorrelated over the patches of training images.
 
-Most of the variance of pixels is brightness. Tokens of random weights are therefore nearly one and the same direction,
-and what tells images apart is small beside it until training has found it.
+Most of the variance of pixels is brightness, so the tokens of randomly initialized weights are nearly parallel, and the
+differences between images are small. Whitening gives fine detail the same scale as brightness.
 """
 
 from typing import Any
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from vtzoo.errors import VtzooError
 
-AT_ONCE = 64  # images whose patches are in memory together
+AT_ONCE = 64  # images whose patches are in memory at once
 
 
 @torch.no_grad()
 def whiten(convolution: nn.Conv2d, images: Float[Tensor, "b c h w"], noise: float) -> None:
-    """Set a convolution to the principal components of the patches that it sees in some images, largest first.
+    """Set a convolution's kernels to the principal components of its input patches in some images, largest first.
 
-    Each is divided by its standard deviation and taken with both signs, as in Keller Jordan's airbench (arXiv
-    2404.00498). `noise` is added to the variances, in squared normalized pixels: components far below it stay small.
-    Channels that are left over, where there are more than twice as many as components, stay as they are; a bias is 0.
+    Each component is divided by its standard deviation and used with both signs, as in Keller Jordan's airbench (arXiv
+    2404.00498). `noise`, a variance of normalized pixels, is added to the variances: components far below it stay
+    small. Kernels beyond twice the number of components stay as they are; a bias becomes 0.
     """
     variances, components = torch.linalg.eigh(_covariance(convolution, images))
     kernels = (components / (variances.clamp(min=0) + noise).sqrt()).T.flip(0)[: convolution.out_channels // 2]
@@ -32,7 +32,7 @@ def whiten(convolution: nn.Conv2d, images: Float[Tensor, "b c h w"], noise: floa
 
 
 def _covariance(convolution: nn.Conv2d, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "d d"]:
-    """Of the patches that a convolution sees, as vectors of c * height * width, about 0."""
+    """The second moments, about 0, of the convolution's input patches as vectors of c * height * width."""
     unfold: Any = nn.Unfold(convolution.kernel_size, padding=convolution.padding, stride=convolution.stride)  # type: ignore[arg-type]
     dimensions = convolution.weight[0].numel()
     total, count = images.new_zeros(dimensions, dimensions), 0
@@ -44,7 +44,7 @@ def _covariance(convolution: nn.Conv2d, images: Float[Tensor, "b c h w"]) -> Flo
 
 
 def first_convolution(model: nn.Module) -> nn.Conv2d:
-    """The convolution that sees a timm model's pixels. A model that starts otherwise, as T2T-ViT, is a VtzooError."""
+    """The convolution over a timm model's pixels; a model without such a convolution, as T2T-ViT, is a VtzooError."""
     name = getattr(model, "pretrained_cfg", {}).get("first_conv")
     found = model.get_submodule(name) if isinstance(name, str) else None
     if not isinstance(found, nn.Conv2d) or found.groups > 1:

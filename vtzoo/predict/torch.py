@@ -12,6 +12,7 @@ from torch import nn
 from vtzoo.data.transform import Preprocess, complete
 from vtzoo.errors import VtzooError
 from vtzoo.models import create, pick_device
+from vtzoo.models.weights import tensors
 from vtzoo.predict.classifier import Classifier
 from vtzoo.zoo import safetensors_reader
 from vtzoo.zoo.model_folder import Entry, distinct
@@ -115,11 +116,6 @@ def fill(model: nn.Module, weights: safetensors_reader.Weights) -> None:
         if expected.get(name) != stored.get(name):
             raise VtzooError(f"{weights.path} does not fit its config.json: {_misfit(name, expected, stored)}")
     model.load_state_dict(tensors(weights))
-
-
-def tensors(weights: safetensors_reader.Weights) -> dict[str, torch.Tensor]:
-    """The weights by name, copied, because the file's bytes are read-only and torch warns of such arrays."""
-    return {name: torch.from_numpy(weights.array(name).copy()) for name in weights.tensors}
 
 
 def _misfit(name: str, expected: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]]) -> str:

@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file with all that a run needs to go on exactly where it stopped.
+"""Checkpoints: one safetensors file with the whole state of a run, from which it resumes to the same losses.
 
-The file appears whole or not at all, and no pickle is read or written.
+The file appears whole or not at all. No pickle is read or written.
 """
 
 import json
@@ -16,30 +16,33 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from vtzoo.errors import VtzooError
-from vtzoo.train.early_stopping import Selection
-from vtzoo.train.optim import Average, slower
+from vtzoo.train.early_stopping import EarlyStopping
+from vtzoo.train.optim import WeightAverage, divergence_hint
 
-MOMENTS = {True: ("momentum",), False: ("exp_avg", "exp_avg_sq")}  # of what Muon moves, and of what AdamW does
+MOMENTS = {True: ("momentum",), False: ("exp_avg", "exp_avg_sq")}  # of Muon's parameters, and of AdamW's
 
 
 def save(
-    path: Path, *, step: int, run: str, model: nn.Module, head: nn.Module | None, average: Average | None,
-    optimizer: torch.optim.Optimizer, scaler: GradScaler, selection: Selection | None = None,
+    path: Path, *, step: int, run: str, model: nn.Module, localizer: nn.Module | None,
+    average: WeightAverage | None, optimizer: torch.optim.Optimizer, scaler: GradScaler,
+    early_stopping: EarlyStopping | None = None,
 ) -> None:  # fmt: skip
-    """Write the state after `step` steps of the run whose identity is `run`.
+    """Write the state after `step` steps; `run` is the run's identity.
 
-    Weights that are not finite, and a disk that cannot take the file, are a VtzooError; the checkpoint that was there
-    before stays as it is.
+    Weights that are not finite, and a disk that cannot take the file, are a VtzooError; an earlier checkpoint then
+    stays as it is.
     """
     if spoiled := [group for group in optimizer.param_groups if not _finite(group, optimizer)]:
-        raise VtzooError(f"the weights are not finite after step {step}", slower(optimizer, spoiled))
-    tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, head, average, selection).items()}
+        raise VtzooError(f"the weights are not finite after step {step}", divergence_hint(optimizer, spoiled))
+    tensors = {
+        name: tensor.contiguous() for name, tensor in _tensors(model, localizer, average, early_stopping).items()
+    }
     for index, (parameter, names) in enumerate(_moments(optimizer)):
-        state = optimizer.state.get(parameter, {})  # none before the first step, nor for what no gradient reaches
+        state = optimizer.state.get(parameter, {})  # empty before the first step, and without a gradient
         tensors |= {_moment(index, name): state[name] for name in names if name in state}
     partial = path.with_suffix(".partial")
     try:
-        counts = _counts(optimizer, scaler, selection)
+        counts = _counts(optimizer, scaler, early_stopping)
         save_file(tensors, partial, metadata={"step": str(step), "run": run} | counts)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
@@ -51,12 +54,13 @@ def save(
 
 
 def restore(
-    path: Path, *, run: str, model: nn.Module, head: nn.Module | None, average: Average | None,
-    optimizer: torch.optim.Optimizer, scaler: GradScaler, selection: Selection | None = None,
+    path: Path, *, run: str, model: nn.Module, localizer: nn.Module | None,
+    average: WeightAverage | None, optimizer: torch.optim.Optimizer, scaler: GradScaler,
+    early_stopping: EarlyStopping | None = None,
 ) -> int:  # fmt: skip
-    """Put a checkpoint's state back in place and return the number of steps already taken.
+    """Restore a checkpoint's state and return the number of steps taken.
 
-    A checkpoint of another run, or a damaged one, is a VtzooError, and nothing is changed.
+    A damaged checkpoint, or that of another run, is a VtzooError, and nothing changes.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -68,7 +72,7 @@ def restore(
         raise VtzooError(
             f"{path} belongs to another recipe, seed, data set or teacher", "train into another --out folder"
         )
-    tensors, step = _tensors(model, head, average, selection), int(metadata["step"])
+    tensors, step = _tensors(model, localizer, average, early_stopping), int(metadata["step"])
     moved = {
         index: (parameter, names)
         for index, (parameter, names) in enumerate(_moments(optimizer))
@@ -79,32 +83,34 @@ def restore(
     _copy(stored, tensors)
     for index, (parameter, names) in moved.items():
         state = {name: stored[_moment(index, name)] for name in names}
-        if len(names) > 1:  # AdamW counts steps, by a tensor beside its parameter in the fused form
+        if len(names) > 1:  # AdamW counts its steps; the fused form wants a tensor on the parameter's device
             state["step"] = torch.tensor(float(metadata["updates"]))
         optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in state.items()}
     scaler.load_state_dict(json.loads(metadata["scaler"]))
-    if selection:
-        selection.restore(json.loads(metadata["selection"]))
+    if early_stopping:
+        early_stopping.restore(json.loads(metadata["selection"]))
     return step
 
 
-def _counts(optimizer: torch.optim.Optimizer, scaler: GradScaler, selection: Selection | None) -> dict[str, str]:
-    """What there is but tensors: the scale of fp16 losses, AdamW's own count of its steps, what a selection has seen.
+def _counts(
+    optimizer: torch.optim.Optimizer, scaler: GradScaler, early_stopping: EarlyStopping | None
+) -> dict[str, str]:
+    """The numbers beside the tensors: the scale of fp16 losses, AdamW's count of its steps, early stopping's state.
 
-    AdamW skips steps whose scaled gradients overflow.
+    AdamW's count is the smaller one where it skipped steps whose scaled gradients overflowed.
     """
     updates = max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
     counts = {"updates": str(updates), "scaler": json.dumps(scaler.state_dict())}
-    return counts | ({"selection": json.dumps(selection.numbers())} if selection else {})
+    return counts | ({"selection": json.dumps(early_stopping.state())} if early_stopping else {})
 
 
 def _moment(index: int, name: str) -> str:
-    """What the file calls one of the optimizer's moments of the parameter at `index`."""
+    """The name in the file of a moment of the parameter at `index`."""
     return f"optimizer.{index}.{name}"
 
 
 def _refuse_misfit(stored: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
-    """Raise unless the file holds the wanted tensors, each of its shape and type, and no others."""
+    """Raise unless the file holds exactly the wanted tensors, with their shapes and types."""
     if stored.keys() != wanted.keys():
         raise VtzooError(
             f"{path} has not the tensors of this run: {min(stored.keys() ^ wanted.keys())}", "delete it to start afresh"
@@ -115,27 +121,28 @@ def _refuse_misfit(stored: dict[str, Tensor], wanted: dict[str, Tensor], path: P
 
 
 def _tensors(
-    model: nn.Module, head: nn.Module | None, average: Average | None, selection: Selection | None = None
-) -> dict[str, Tensor]:
-    """Every tensor of the run but the optimizer's, by its name in the file; the tensors themselves, not copies."""
+    model: nn.Module, localizer: nn.Module | None, average: WeightAverage | None,
+    early_stopping: EarlyStopping | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The run's own tensors by their names in the file, without copies; the optimizer's are not among them."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if head is not None:
-        tensors |= {f"localizer.{name}": tensor for name, tensor in head.state_dict().items()}
+    if localizer is not None:
+        tensors |= {f"localizer.{name}": tensor for name, tensor in localizer.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
-    if selection is not None:
-        tensors |= {f"best.{name}": tensor for name, tensor in selection.tensors.items()}
+    if early_stopping is not None:
+        tensors |= {f"best.{name}": tensor for name, tensor in early_stopping.tensors.items()}
     return tensors
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, tuple[str, ...]]]:
-    """Every parameter that the optimizer moves, with the names of the moments that it keeps of it."""
+    """The optimizer's parameters, each with the names of its moments."""
     groups = optimizer.param_groups
     return [(parameter, MOMENTS["matrices" in group]) for group in groups for parameter in group["params"]]
 
 
 def _finite(group: dict[str, Any], optimizer: torch.optim.Optimizer) -> bool:
-    """Whether all weights of a group, and what the optimizer keeps of them, are finite."""
+    """Whether a group's weights and their moments are finite."""
     return all(
         tensor.isfinite().all()
         for parameter in group["params"]

@@ -1,7 +1,7 @@
-"""What a classifier is taught and measured by: one class an image, or several of which some may be unknown.
+"""The loss and the metrics of a classifier: single-label, or multi-label with unknown labels.
 
-Targets are (images, classes). Of one class an image they are shares that sum to 1, as mixing and smoothing leave them;
-of several each is 1, 0 or, where nobody knows, NaN.
+Targets are (images, classes). Single-label targets sum to 1 over the classes, mixed and smoothed ones too. Multi-label
+targets are 1, 0 or, where the label is unknown, NaN.
 """
 
 from collections.abc import Callable
@@ -19,25 +19,25 @@ Matrix = Float[Tensor, "b k"]
 Number = Float[Tensor, ""]
 
 
-def one_class(logits: Matrix, targets: Matrix) -> Number:
-    """The cross-entropy of a softmax, a mean over images."""
+def single_label_loss(logits: Matrix, targets: Matrix) -> Number:
+    """The softmax cross-entropy, a mean over images."""
     return functional.cross_entropy(logits, targets)
 
 
-def several_classes(logits: Matrix, targets: Matrix) -> Number:
-    """The binary cross-entropy of sigmoids, sum(known * loss) / sum(known); 0 where nothing is known."""
+def multi_label_loss(logits: Matrix, targets: Matrix) -> Number:
+    """The binary cross-entropy of sigmoids, sum(known * loss) / sum(known); 0 if no label is known."""
     known = ~targets.isnan()
     losses = functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
     return (known * losses).sum() / known.sum().clamp(min=1)
 
 
-def right_class(logits: Matrix, targets: Matrix) -> Number:
+def single_label_right(logits: Matrix, targets: Matrix) -> Number:
     """The number of images whose first class is right."""
     return (logits.argmax(1) == targets.argmax(1)).sum()
 
 
-def right_classes(logits: Matrix, targets: Matrix) -> Number:
-    """The sum over images of the fraction of known classes that fall on the right side of a half."""
+def multi_label_right(logits: Matrix, targets: Matrix) -> Number:
+    """The sum over images of the fraction of known labels that a threshold of 0.5 predicts right."""
     known = ~targets.isnan()
     agree = known & ((logits > 0) == (targets > 0.5))
     return (agree.sum(1) / known.sum(1).clamp(min=1)).sum()
@@ -50,18 +50,18 @@ def accuracy(targets: np.ndarray, scores: np.ndarray) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """A loss, and what counts as right."""
+    """A loss and its metrics."""
 
-    metric: str  # what `score` is called in result.json
+    metric: str  # the key of `score` in result.json
     loss: Callable[[Tensor, Tensor], Tensor]  # of logits and targets
     right: Callable[[Tensor, Tensor], Tensor]  # likewise, the number of images
     score: Callable[[np.ndarray, np.ndarray], float]  # of all images' targets and scores, 0..1
 
 
-ONE = Criterion(metric="top1", loss=one_class, right=right_class, score=accuracy)
-SEVERAL = Criterion(metric="map", loss=several_classes, right=right_classes, score=mean_average_precision)
+SINGLE_LABEL = Criterion(metric="top1", loss=single_label_loss, right=single_label_right, score=accuracy)
+MULTI_LABEL = Criterion(metric="map", loss=multi_label_loss, right=multi_label_right, score=mean_average_precision)
 
 
-def hot(targets: np.ndarray, classes: int) -> np.ndarray:
-    """Targets as float32 (n, classes): those of one class an image, int64 (n,), become rows with a single 1."""
+def one_hot(targets: np.ndarray, classes: int) -> np.ndarray:
+    """Float32 targets (n, classes): class indices (n,) as one-hot rows, multi-label targets as they are."""
     return np.eye(classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets

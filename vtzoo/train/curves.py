@@ -1,4 +1,4 @@
-"""curves.png: how a run went, drawn from its metrics.jsonl."""
+"""Draws curves.png, the losses and the accuracy of a run, from its metrics.jsonl."""
 
 import json
 from io import BytesIO
@@ -13,15 +13,15 @@ PANELS = (
     ("cross_entropy", "cross-entropy"), ("accuracy", "accuracy, training batches"), ("localization", ""),
     ("distillation", "divergence from the teacher"),
 )  # fmt: skip
-IN_CELLS = (None, "l1", "signed", "off_grid", "every_stage")  # losses that are mean errors of a distance
+IN_CELLS = (None, "l1", "signed", "off_grid", "every_stage")  # losses in cells: the mean error of a distance
 
 
 def draw_curves(metrics: Path, picture: Path, steps_per_epoch: int, drloc: Drloc | None) -> None:
-    """Draw the means of every epoch: the loss, the accuracy and, where there are, what drloc and a teacher measure.
+    """Draw the epoch means of the cross-entropy, the accuracy and, where present, drloc's and the teacher's losses.
 
-    The picture appears whole or not at all, so that it can be looked at while the run goes on.
+    The picture appears whole or not at all, and may be viewed during the run.
     """
-    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+    from matplotlib.figure import Figure  # not pyplot: it needs a window system and has global state
 
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     panels = [(key, title) for key, title in PANELS if any(line.get(key) for line in lines)]
@@ -31,7 +31,7 @@ def draw_curves(metrics: Path, picture: Path, steps_per_epoch: int, drloc: Drloc
         axes.plot(np.arange(1, len(values) + 1), values, marker="." if len(values) < 30 else "")
         axes.set(title=title or _localization(drloc), xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        if min(values, default=0) >= 0:  # the variance-aware loss goes below
+        if min(values, default=0) >= 0:  # the variance-aware loss may be negative
             axes.set_ylim(0, 1.05 * max(values, default=1) or None)
         axes.grid(alpha=0.3)
     drawn = BytesIO()
@@ -40,7 +40,7 @@ def draw_curves(metrics: Path, picture: Path, steps_per_epoch: int, drloc: Drloc
 
 
 def _localization(drloc: Drloc | None) -> str:
-    """What the third panel shows: an error in cells, or a loss without a unit."""
+    """The title of the localization panel: an error in cells, or a loss without a unit."""
     if drloc is None or (drloc.loss in IN_CELLS and not drloc.normalize):
         return "localization error, cells"
     return f"localization loss, {drloc.loss or 'l1'}"

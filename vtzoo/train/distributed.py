@@ -1,7 +1,7 @@
-"""The processes that train one model together: PyTorch's own, as torchrun starts them, on one machine or many.
+"""Data-parallel training in several processes, started by torchrun, on one or several machines.
 
-Every rank holds the whole data set and the whole model, and takes its share of each global batch. The learning rate
-and the batch size of a recipe mean the same for any number of ranks.
+Every rank holds the whole data set and the whole model, and takes its share of each global batch. A recipe's learning
+rate and batch size are global: they do not depend on the number of ranks.
 """
 
 import os
@@ -13,46 +13,46 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 
-PATIENCE = timedelta(minutes=60)  # for rank 0, which decodes the data while the others wait
+TIMEOUT = timedelta(minutes=60)  # the other ranks wait while rank 0 decodes the data
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A process among those that train together; alone by default."""
+    """A process's place among those that train together; a single process by default."""
 
     rank: int = 0
     size: int = 1
-    restarts: int = 0  # how often torchrun has started all ranks again, after one of them died
+    restarts: int = 0  # restarts of all ranks by torchrun, after a rank died
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes and prints."""
+        """Whether this is rank 0, which alone writes and prints."""
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of the ranks' values; every rank must ask."""
+        """The mean of the ranks' values; every rank must call it."""
         if self.size == 1:
             return values
         values = values.clone()
         distributed.all_reduce(values)
         return values / self.size
 
-    def any(self, said: bool) -> bool:
-        """Whether any rank says yes; every rank must ask."""
+    def any(self, vote: bool) -> bool:
+        """Whether any rank's vote is True; every rank must call it."""
         if self.size == 1:
-            return said
-        votes = torch.tensor(int(said))
+            return vote
+        votes = torch.tensor(int(vote))
         distributed.all_reduce(votes, op=distributed.ReduceOp.MAX)
         return bool(votes)
 
     def wait(self) -> None:
-        """Wait until every rank has come here."""
+        """Wait until every rank calls it."""
         if self.size > 1:
             distributed.barrier()
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """A block that rank 0 runs before all others."""
+        """A block that rank 0 completes before the others start it."""
         if not self.leads:
             self.wait()
         yield
@@ -61,10 +61,10 @@ class World:
 
 
 @contextmanager
-def together(device: torch.device) -> Iterator[World]:
-    """The world that torchrun's environment describes, for as long as the block runs; a world of one without it.
+def process_group(device: torch.device) -> Iterator[World]:
+    """The world of torchrun's environment, within the block; without torchrun, a single process.
 
-    `device` is what the ranks train on: on GPUs each takes the one of its number on its machine.
+    `device` is the ranks' type of device: each rank takes the GPU with its local rank.
     """
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -72,12 +72,12 @@ def together(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # Both: gradients travel on the GPUs' own network, a stop and other small words between CPUs.
+    # Both backends: NCCL for gradients on GPUs, Gloo for votes on CPUs.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
-    # Names of their own for each restart: torchrun's store outlives its processes, and has the addresses of the dead.
+    store, rank, size = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+    # A prefix for each restart: torchrun's store outlives the processes, and holds the addresses of dead ones.
     store = distributed.PrefixStore(f"restart {restarts}", store)
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield World(rank=rank, size=size, restarts=restarts)
     finally:

@@ -1,4 +1,4 @@
-"""The best weights of a run by its validation images, and when to stop looking for better ones."""
+"""Early stopping: the best weights of a run on its validation images, and the end of a run that no longer improves."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,10 @@ BATCH = 128  # images at once
 
 
 @dataclass(kw_only=True, eq=False)
-class Selection:
-    """What validation images say of a run: its best weights so far, and whether it has stopped getting better.
+class EarlyStopping:
+    """The best weights so far on validation images, and the number of evaluations since.
 
-    A look is better by a higher score or, at the same one, by a lower loss: of a dozen images many are the same.
+    Weights are better with a higher score or, at the same score, with a lower loss: on a dozen images scores often tie.
     """
 
     images: UInt8[Tensor, "n 3 h w"]  # as the model's own transform makes them
@@ -26,21 +26,21 @@ class Selection:
     mean: tuple[float, ...]  # of pixels 0..1
     std: tuple[float, ...]
     criterion: Criterion
-    patience: int  # looks without a better one
-    tensors: dict[str, Tensor]  # the best weights, a copy
+    patience: int  # evaluations without an improvement that end the run
+    tensors: dict[str, Tensor]  # a copy of the best weights
     best: tuple[float, float] = (-1.0, 0.0)  # their score, and minus their loss
-    step: int = 0  # after which they were found
-    found: int = 0  # the look that found them; looks count from 1
-    looks: int = 0
+    best_step: int = 0  # the steps taken before them
+    best_evaluation: int = 0  # the evaluation that found them, counted from 1
+    evaluations: int = 0
 
     @property
-    def settled(self) -> bool:
-        """Whether the last so many looks found nothing better."""
-        return self.looks - self.found >= self.patience
+    def exhausted(self) -> bool:
+        """Whether the last `patience` evaluations brought no improvement."""
+        return self.evaluations - self.best_evaluation >= self.patience
 
-    def look(self, model: nn.Module, tensors: dict[str, Tensor], step: int) -> None:
-        """Measure the model with its weights after a step, and keep a copy of them where they are the best so far."""
-        logits = answers(model, tensors, self.images, self.mean, self.std)
+    def evaluate(self, model: nn.Module, tensors: dict[str, Tensor], step: int) -> None:
+        """Score the model with the weights `tensors`, reached after `step` steps; copy them if they are the best."""
+        logits = logits_with(model, tensors, self.images, self.mean, self.std)
         loss = self.criterion.loss(logits, self.targets).item()
         seen = self.criterion.score(self.targets.cpu().numpy(), logits.cpu().numpy()), -loss
         self.looks += 1
@@ -49,22 +49,24 @@ class Selection:
             for name, tensor in tensors.items():
                 self.tensors[name].copy_(tensor)
 
-    def numbers(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the weights."""
-        return {"best": self.best, "step": self.step, "found": self.found, "looks": self.looks}
+    def state(self) -> dict[str, Any]:
+        """The numbers that a checkpoint keeps, for JSON; it keeps the weights beside them."""
+        return {
+            "best": self.best, "step": self.best_step, "found": self.best_evaluation, "looks": self.evaluations
+        }  # fmt: skip
 
-    def restore(self, numbers: dict[str, Any]) -> None:
-        """Put back what `numbers` gave, out of JSON."""
-        self.best, self.step = tuple(numbers["best"]), numbers["step"]
-        self.found, self.looks = numbers["found"], numbers["looks"]
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back the numbers of `state`, read from JSON."""
+        self.best, self.best_step = tuple(state["best"]), state["step"]
+        self.best_evaluation, self.evaluations = state["found"], state["looks"]
 
 
 @torch.no_grad()
-def answers(
+def logits_with(
     model: nn.Module, tensors: dict[str, Tensor], images: UInt8[Tensor, "n 3 h w"], mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Tensor, "n k"]:  # fmt: skip
-    """The logits of a model with these weights in the place of its own, in float32; training then goes on as before."""
+    """The float32 logits of a model with the weights `tensors`; its own weights and its mode stay as they are."""
     training = model.training
     model.eval()
     parts = [functional_call(model, tensors, (normalize(part, mean, std),)) for part in images.split(BATCH)]

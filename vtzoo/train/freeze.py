@@ -1,4 +1,4 @@
-"""Fine-tuning's first epochs, in which the backbone is held still and fresh heads catch up with it."""
+"""Freezes the backbone for the first epochs of fine-tuning, while new heads train."""
 
 from typing import Any
 
@@ -6,29 +6,30 @@ import torch
 from torch import nn
 
 from vtzoo.drloc import weight_at
-from vtzoo.train.model_with_drloc import Joint
+from vtzoo.train.model_with_drloc import ModelWithDrloc
 from vtzoo.zoo.recipe import Drloc, Recipe
 
 
 def head_epochs(recipe: Recipe) -> int:
-    """The epochs before the schedule's in which the heads alone learn: a fresh model has none."""
+    """The epochs before the schedule in which the heads alone train; 0 unless the recipe fine-tunes."""
     return recipe.finetune.head_epochs if recipe.finetune else 0
 
 
 def localization_weight(drloc: Drloc | None, epoch: float) -> float:
-    """The weight at an epoch of the schedule; before the first, where it can do the backbone no harm, all of it."""
+    """The loss weight at an epoch of the schedule; before epoch 0 the full weight, which a frozen backbone ignores."""
     if drloc is None:
         return 0.0
     return drloc.weight if epoch < 0 else weight_at(epoch, drloc.weight, drloc.warmup_epochs, drloc.schedule_epochs)
 
 
-def hold(optimizer: torch.optim.Optimizer, joint: Joint, epoch: float) -> None:
-    """Hold the backbone still before epoch 0 of the schedule, and let it go then.
+def freeze_backbone(optimizer: torch.optim.Optimizer, network: ModelWithDrloc, epoch: float) -> None:
+    """Freeze all but the heads before epoch 0 of the schedule; unfreeze the backbone from then on.
 
-    There the optimizer forgets what it knew of the heads alone: so every parameter has been moved as often as the
-    others, and a checkpoint can do with one count.
+    At epoch 0 the optimizer drops its state of the heads: every parameter then has the same number of updates, and a
+    checkpoint needs a single count.
     """
-    heads = {id(parameter) for module in (*classifiers(joint.model), joint.heads) for parameter in module.parameters()}
+    modules = (*classifiers(network.model), network.heads)
+    heads = {id(parameter) for module in modules for parameter in module.parameters()}
     if epoch == 0:
         optimizer.state.clear()
     for group in optimizer.param_groups:
@@ -37,6 +38,6 @@ def hold(optimizer: torch.optim.Optimizer, joint: Joint, epoch: float) -> None:
 
 
 def classifiers(model: Any) -> list[nn.Module]:
-    """A model's last layers: one, but for a distilled model's two."""
+    """A model's last layers: a single layer, or the two of a distilled model."""
     last = model.get_classifier()
     return list(last) if isinstance(last, tuple | list | nn.ModuleList) else [last]

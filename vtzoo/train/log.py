@@ -1,4 +1,4 @@
-"""What a run says of itself as it goes on: metrics.jsonl, curves.png, and events for TensorBoard where it is there."""
+"""The log of a run: metrics.jsonl, curves.png, and TensorBoard events if TensorBoard is installed."""
 
 import json
 import math
@@ -16,20 +16,20 @@ from vtzoo.train.curves import draw_curves
 from vtzoo.train.distributed import World
 from vtzoo.zoo.recipe import Drloc
 
-DRAWING = 0.01  # of the time, at the most, goes into drawing curves
+DRAWING = 0.01  # of the training time, at most, goes into drawing curves
 
 
 class Log:
-    """metrics.jsonl: one line a step, in order, each step once, whatever interruptions came between.
+    """metrics.jsonl: a line for every step, in order and without repeats, also after interruptions.
 
-    The first rank alone writes; what it writes are the means over all ranks.
+    Rank 0 alone writes; losses are means over all ranks.
     """
 
     def __init__(self, folder: Path, step: int, images: int, world: World, hint: str | None = None) -> None:
-        """Open the log to go on after `step`: lines of later steps, from before a kill, are dropped.
+        """Open the log to continue after `step`; lines of later steps, written before a kill, are dropped.
 
-        `images` is what this rank trains on in a step, `hint` what to do where the loss is not finite. A log that ends
-        before the step is a VtzooError.
+        `images` is the number of images per step of this rank, `hint` the advice for a loss that is not finite. A log
+        that ends before the step is a VtzooError.
         """
         self.images, self.world, self.hint = images, world, hint
         self._path, self._picture = folder / "metrics.jsonl", folder / "curves.png"
@@ -40,7 +40,7 @@ class Log:
         self._clock = time.monotonic()
 
     def _open(self, step: int) -> float:
-        """Cut the file down to the steps taken, open TensorBoard's beside it, and return the training time so far."""
+        """Cut the file to `step` lines, open TensorBoard's file, and return the training time so far, in seconds."""
         lines = self._path.read_text().splitlines() if step and self._path.exists() else []
         kept = lines[:step]
         seconds = _seconds(kept, step, self._path)
@@ -49,11 +49,11 @@ class Log:
         return seconds
 
     def add(self, step: int, rate: float, losses: dict[str, Tensor]) -> None:
-        """Keep a step's learning rate and its losses, on the device, until the next flush."""
+        """Keep a step's learning rate and losses until the next flush; the losses stay on the device."""
         self._waiting.append((step, rate, losses))
 
     def flush(self) -> tuple[float, float]:
-        """Write what waits, and return its mean loss and accuracy; a loss that is not finite is a VtzooError."""
+        """Write the waiting steps; return their mean loss and accuracy. A loss that is not finite is a VtzooError."""
         if not self._waiting:
             return self._last
         now = time.monotonic()
@@ -72,7 +72,7 @@ class Log:
         return self._last
 
     def _read(self) -> list[tuple[int, float, dict[str, float]]]:
-        """What waits, as numbers: the mean over the ranks, brought from the device at once."""
+        """The waiting steps as numbers: means over the ranks, in a single copy from the device."""
         names = list(self._waiting[0][2])
         values = torch.stack([torch.stack([losses[name].float() for name in names]) for *_, losses in self._waiting])
         rows = self.world.mean(values).tolist()
@@ -96,7 +96,7 @@ class Log:
                 self._events.add_scalar(name, sum(line[name] for line in lines) / len(lines), lines[-1]["step"])
 
     def draw(self, steps_per_epoch: int, drloc: Drloc | None) -> None:
-        """Draw the curves of the epochs written so far, unless that would take more than a hundredth of the time."""
+        """Draw the curves of the epochs written so far, within a hundredth of the training time."""
         began = time.monotonic()
         if self._written >= steps_per_epoch and began - self._drawn > self._drawing / DRAWING:
             draw_curves(self._path, self._picture, steps_per_epoch, drloc)
@@ -104,7 +104,7 @@ class Log:
             self._drawing = self._drawn - began
 
     def sync(self) -> None:
-        """Have what was written on the disk: a checkpoint there is of no use without the log that leads up to it."""
+        """Force the written lines to the disk: a checkpoint needs the log up to its step."""
         if self.world.leads:
             with self._path.open("a") as file:
                 os.fsync(file.fileno())
@@ -120,7 +120,7 @@ class Log:
 
 
 def _events(folder: Path, step: int) -> Any:
-    """TensorBoard's writer, which goes on after `step`; None where TensorBoard is not installed."""
+    """TensorBoard's writer, which continues after `step`; None if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -129,7 +129,7 @@ def _events(folder: Path, step: int) -> Any:
 
 
 def _seconds(lines: list[str], step: int, path: Path) -> float:
-    """The training time at `step`, out of the log's lines up to it."""
+    """The training time at `step`, in seconds, from the log's lines up to it."""
     if step == 0:
         return 0.0
     try:

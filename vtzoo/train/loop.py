@@ -1,4 +1,4 @@
-"""The training loop: `set_up` makes a recipe's fresh state, `fit` runs its steps, `train_step` is the step."""
+"""The training loop: `build` makes a network, `set_up` a run's state, `fit` runs its steps, `train_step` is a step."""
 
 import ctypes
 import signal
@@ -16,101 +16,105 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from vtzoo import models
+from vtzoo.models.localizer import as_stored
 from vtzoo.models.whitening import first_convolution
 from vtzoo.train import checkpoint
 from vtzoo.train.augment import mix
 from vtzoo.train.compiling import compile_blocks
-from vtzoo.train.criterion import ONE, Criterion
+from vtzoo.train.criterion import SINGLE_LABEL, Criterion
 from vtzoo.train.distributed import World
-from vtzoo.train.early_stopping import Selection
-from vtzoo.train.freeze import head_epochs, hold, localization_weight
+from vtzoo.train.early_stopping import EarlyStopping
+from vtzoo.train.freeze import freeze_backbone, head_epochs, localization_weight
 from vtzoo.train.log import Log
-from vtzoo.train.model_with_drloc import Joint, join
-from vtzoo.train.optim import Average, build_optimizer, hidden_matrices, learning_rate_at, slower
+from vtzoo.train.model_with_drloc import ModelWithDrloc, add_drloc
+from vtzoo.train.optim import WeightAverage, build_optimizer, divergence_hint, hidden_matrices, learning_rate_at
 from vtzoo.train.pipeline.batches import DROPOUT, WEIGHTS, Batch, Batches, key
 from vtzoo.train.teacher import Teacher
 from vtzoo.zoo.recipe import Recipe
 
-CHECKPOINT_SECONDS = 120  # the most work a kill can cost
-REPORT = 20  # steps between two looks at the device's losses, at which ranks also agree on whether to stop or to save
+CHECKPOINT_SECONDS = 120  # between checkpoints: the most work that a kill can cost
+REPORT = 20  # steps between two reports: the host reads the device's losses, and ranks agree on whether to stop or save
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands: what the progress bar shows."""
+    """The numbers of a progress bar."""
 
     step: int
     steps: int
-    loss: float
-    accuracy: float  # 0..1, on the last augmented training batches, as is the loss
+    loss: float  # a mean over the augmented training batches since the last report
+    accuracy: float  # 0..1, over the same batches
     images_per_second: float
 
 
 @dataclass(kw_only=True)
 class Run:
-    """Everything that changes while a recipe trains."""
+    """The state of a training run: all that changes from step to step, and what a step needs."""
 
-    model: nn.Module
-    joint: Joint  # the model and its localization heads
-    average: Average | None
+    network: ModelWithDrloc
+    average: WeightAverage | None
     optimizer: torch.optim.Optimizer
-    scaler: GradScaler  # of fp16 losses; idle in the other precisions
+    scaler: GradScaler  # of fp16 losses; disabled in the other precisions
     batches: Batches
-    device: torch.device
     world: World = field(default_factory=World)
     accumulate: int = 1  # parts of a rank's batch, one after another
-    criterion: Criterion = ONE
-    selection: Selection | None = None  # of the best weights, where there are validation images
+    criterion: Criterion = SINGLE_LABEL
+    early_stopping: EarlyStopping | None = None  # None without validation images
     teacher: Teacher | None = None
-    step: int = 0  # taken so far
+    step: int = 0  # steps taken so far
+
+    @property
+    def model(self) -> nn.Module:
+        """The classifier, without the localization heads."""
+        return self.network.model
 
     @property
     def localizer(self) -> nn.Module | None:
-        """The localization head, all of them where there are several, or None."""
-        heads = self.joint.heads
-        return None if not heads else heads[0] if len(heads) == 1 else heads
+        """The localization head, the list of several heads, or None for a baseline."""
+        return as_stored(self.network.heads)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The weights that the run would be published with now: the averaged ones, where they are kept."""
+        """The model's weights now: their average, in a run that keeps one."""
         return self.average.tensors if self.average else self.model.state_dict()
 
     @property
     def best(self) -> dict[str, Tensor]:
-        """The weights to publish in the end: the best ones by the validation images, where there are any."""
-        return self.selection.tensors if self.selection else self.tensors
+        """The weights to publish: the best on the validation images, or the last in a run without such images."""
+        return self.early_stopping.tensors if self.early_stopping else self.tensors
 
     @property
-    def settled(self) -> bool:
-        """Whether further steps would be in vain."""
-        return self.selection is not None and self.selection.settled
+    def stopped(self) -> bool:
+        """Whether early stopping has ended the run."""
+        return self.early_stopping is not None and self.early_stopping.exhausted
 
     def parts(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """The parts that a checkpoint stores, as arguments of `checkpoint.save` and `checkpoint.restore`."""
         return {
-            "model": self.model, "head": self.localizer, "average": self.average, "optimizer": self.optimizer,
-            "scaler": self.scaler, "selection": self.selection,
+            "model": self.model, "localizer": self.localizer, "average": self.average, "optimizer": self.optimizer,
+            "scaler": self.scaler, "early_stopping": self.early_stopping,
         }  # fmt: skip
 
 
 def train_step(
-    joint: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler,
+    network: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler,
     parts: Iterable[tuple[Batch, Tensor | None]], *, count: int, weight: float, clip_norm: float,
-    precision: torch.dtype, criterion: Criterion = ONE, teacher: Teacher | None = None,
+    precision: torch.dtype, criterion: Criterion = SINGLE_LABEL, teacher: Teacher | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """One step of gradient descent on the criterion's cross-entropy plus `weight` times the localization loss.
+    """Take one step on cross-entropy plus `weight` times the localization loss; return the mean losses.
 
-    A teacher's divergence takes the share of the cross-entropy that is its weight.
+    With a teacher, the loss is (1 - teacher.weight) * cross-entropy + teacher.weight * divergence + weight *
+    localization.
 
-    `parts` are the `count` equal parts of the batch, each with the points to localize: one after another they give the
-    whole batch's step in less memory. Returns the mean losses and the number of images classified right, as tensors on
-    the device: reading them would make the device wait.
+    `parts` are the `count` equal parts of the batch, each with the points to localize: their gradients add up to those
+    of the whole batch, in less memory. The losses, and the number of images classified right, stay on the device:
+    reading them would make the host wait.
     """
     totals: dict[str, Tensor] = {}
     for number, (batch, points) in enumerate(parts, start=1):
-        with _gradients_shared(joint, now=number == count):
+        with _gradients_shared(network, now=number == count):
             with torch.autocast(batch.images.device.type, precision, enabled=precision != torch.float32):
-                logits, localization = joint(batch.images, points)
+                logits, localization = network(batch.images, points)
                 taught = {"distillation": teacher.divergence(logits, batch.images)} if teacher else {}
             cross_entropy = criterion.loss(logits.float(), batch.targets)
             loss = teacher.loss(cross_entropy, **taught) if teacher else cross_entropy
@@ -130,45 +134,47 @@ def train_step(
 
 
 @contextmanager
-def _gradients_shared(joint: nn.Module, *, now: bool) -> Iterator[None]:
-    """Ranks add their gradients up once a step: after the last part of their batches."""
-    if now or not isinstance(joint, DistributedDataParallel):
+def _gradients_shared(network: nn.Module, *, now: bool) -> Iterator[None]:
+    """Lets ranks add up their gradients `now`, after the last part of their batches, and not before."""
+    if now or not isinstance(network, DistributedDataParallel):
         yield
     else:
-        with joint.no_sync():
+        with network.no_sync():
             yield
 
 
-def build(recipe: Recipe, classes: int, seed: int, device: torch.device) -> Joint:
-    """A recipe's model and localization heads, fresh and the same for one seed; or why it cannot be trained."""
+def build(recipe: Recipe, classes: int, seed: int, device: torch.device) -> ModelWithDrloc:
+    """A recipe's model and localization heads, freshly initialized from the seed.
+
+    A recipe that cannot be trained is a VtzooError.
+    """
     torch.manual_seed(key(seed, 0, WEIGHTS))
     model = models.build(
         recipe.model.name, num_classes=classes, image_size=recipe.model.image_size, **recipe.model.arguments
     ).to(device)
     if recipe.optimizer.name:
-        hidden_matrices(model)  # refuses a model without any
+        hidden_matrices(model)  # raises without hidden matrices
     if recipe.model.whitening:
-        first_convolution(model)  # likewise
-    return join(recipe, model, device)
+        first_convolution(model)  # raises without a convolution
+    return add_drloc(recipe, model, device)
 
 
 def set_up(
-    recipe: Recipe, joint: Joint, batches: Batches, *, world: World | None = None, accumulate: int = 1,
-    compiled: bool = False, criterion: Criterion = ONE, teacher: Teacher | None = None,
+    recipe: Recipe, network: ModelWithDrloc, batches: Batches, *, world: World | None = None, accumulate: int = 1,
+    compiled: bool = False, criterion: Criterion = SINGLE_LABEL, teacher: Teacher | None = None,
 ) -> Run:  # fmt: skip
-    """The fresh state of a recipe's run, with what `build` made; two runs of one seed start alike."""
-    world, model, device = world or World(), joint.model, batches.device
+    """The state of a run at step 0, with the network that `build` made."""
+    world, model = world or World(), network.model
     batches.check_parts(world.size * accumulate)
     if compiled:
-        compile_blocks(joint)
+        compile_blocks(network)
     layer_decay = recipe.finetune.layer_decay if recipe.finetune else None
     schedule = recipe.schedule
     return Run(
-        model=model, joint=joint, optimizer=build_optimizer(recipe.optimizer, model, joint.heads, layer_decay),
-        batches=batches, device=device, world=world,
-        average=Average(model, schedule.ema_decay, schedule.ema_every or 1) if schedule.ema_decay else None,
-        scaler=GradScaler(device.type, enabled=recipe.precision == "float16"), accumulate=accumulate,
-        criterion=criterion, teacher=teacher,
+        network=network, optimizer=build_optimizer(recipe.optimizer, model, network.heads, layer_decay),
+        average=WeightAverage(model, schedule.ema_decay, schedule.ema_every or 1) if schedule.ema_decay else None,
+        scaler=GradScaler(batches.device.type, enabled=recipe.precision == "float16"), batches=batches, world=world,
+        accumulate=accumulate, criterion=criterion, teacher=teacher,
     )  # fmt: skip
 
 
@@ -176,27 +182,27 @@ def fit(
     run: Run, recipe: Recipe, *, seed: int, identity: str, folder: Path,
     progress: Callable[[Progress], None] | None = None,
 ) -> float:  # fmt: skip
-    """Train to the recipe's last epoch, with a checkpoint and lines of metrics.jsonl in `folder`; the seconds it took.
+    """Train to the recipe's last epoch, or until early stopping ends the run; return the seconds of training.
 
-    A run with a selection ends sooner where that settles. Ctrl-C ends the run after the step at hand, with a
+    `folder` gets metrics.jsonl, curves.png and checkpoints. Ctrl-C ends the run after the current step, with a
     checkpoint, and raises KeyboardInterrupt.
     """
     _keep_memory()
     world, batches = run.world, run.batches
     steps = (head_epochs(recipe) + recipe.schedule.epochs) * batches.steps_per_epoch
-    joint = run.joint if world.size == 1 else DistributedDataParallel(run.joint)
+    network = run.network if world.size == 1 else DistributedDataParallel(run.network)
     began = saved = time.monotonic()
     first = run.step
-    images, hint = batches.batch_size // world.size, slower(run.optimizer)
+    images, hint = batches.batch_size // world.size, divergence_hint(run.optimizer)
     with Log(folder, run.step, images, world, hint) as log, _interruptions() as interrupted:
         stop = world.any(bool(interrupted))
-        while run.step < steps and not run.settled and not stop:
-            log.add(run.step + 1, *_step(run, joint, recipe, seed))
+        while run.step < steps and not run.stopped and not stop:
+            log.add(run.step + 1, *_step(run, network, recipe, seed))
             run.step += 1
             epoch_ends = run.step % batches.steps_per_epoch == 0
             if epoch_ends:
-                _look(run, recipe, last=run.step == steps)
-            last = run.step == steps or run.settled
+                _evaluate(run, recipe, last=run.step == steps)
+            last = run.step == steps or run.stopped
             reporting = last or run.step % REPORT == 0 or (epoch_ends and batches.steps_per_epoch > REPORT)
             if reporting:
                 speed = (run.step - first) * batches.batch_size / (time.monotonic() - began)
@@ -206,20 +212,20 @@ def fit(
                     progress(now)
             if epoch_ends:
                 log.draw(batches.steps_per_epoch, recipe.drloc)
-            if reporting or world.size == 1:  # ranks do so now and then: each time they wait for one another
+            if reporting or world.size == 1:  # ranks wait for one another here, so only when they report
                 stop = world.any(bool(interrupted))
                 if world.any(last or time.monotonic() - saved > CHECKPOINT_SECONDS):
                     _save(run, log, folder, identity)
                     saved = time.monotonic()
         if stop:
-            if run.step < steps and not run.settled:
+            if run.step < steps and not run.stopped:
                 _save(run, log, folder, identity)
             raise KeyboardInterrupt
     return log.seconds
 
 
-def _step(run: Run, joint: nn.Module, recipe: Recipe, seed: int) -> tuple[float, dict[str, Tensor]]:
-    """Take the run's next step: its learning rate and losses. What is random in it depends on (seed, step) alone."""
+def _step(run: Run, network: nn.Module, recipe: Recipe, seed: int) -> tuple[float, dict[str, Tensor]]:
+    """Take the next step and return its learning rate and losses; its randomness depends on (seed, step) alone."""
     epoch = run.step / run.batches.steps_per_epoch - head_epochs(recipe)
     schedule, drloc, peak = recipe.schedule, recipe.drloc, recipe.optimizer.learning_rate
     rate = peak if epoch < 0 else learning_rate_at(
@@ -227,12 +233,12 @@ def _step(run: Run, joint: nn.Module, recipe: Recipe, seed: int) -> tuple[float,
         cosine_epochs=schedule.cosine_epochs, final=schedule.final_learning_rate,
     )  # fmt: skip
     if recipe.finetune:
-        hold(run.optimizer, run.joint, epoch)
+        freeze_backbone(run.optimizer, run.network, epoch)
     for group in run.optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
-    torch.manual_seed(key(seed, run.step, DROPOUT) + run.world.rank)  # of drop path
+    torch.manual_seed(key(seed, run.step, DROPOUT) + run.world.rank)  # for drop path
     losses = train_step(
-        joint, run.optimizer, run.scaler, _parts(run, drloc.pairs if drloc else 0, seed), count=run.accumulate,
+        network, run.optimizer, run.scaler, _parts(run, drloc.pairs if drloc else 0, seed), count=run.accumulate,
         weight=localization_weight(drloc, epoch), clip_norm=recipe.optimizer.clip_norm,
         precision=getattr(torch, recipe.precision), criterion=run.criterion, teacher=run.teacher,
     )  # fmt: skip
@@ -241,15 +247,15 @@ def _step(run: Run, joint: nn.Module, recipe: Recipe, seed: int) -> tuple[float,
     return rate, losses
 
 
-def _look(run: Run, recipe: Recipe, *, last: bool) -> None:
-    """Look at the validation images after an epoch, where there are any and it is time."""
+def _evaluate(run: Run, recipe: Recipe, *, last: bool) -> None:
+    """Evaluate on the validation images, after every `look_epochs` epochs and after the last."""
     epoch = run.step // run.batches.steps_per_epoch
-    if run.selection and recipe.finetune and (last or epoch % recipe.finetune.look_epochs == 0):
-        run.selection.look(run.model, run.tensors, run.step)
+    if run.early_stopping and recipe.finetune and (last or epoch % recipe.finetune.look_epochs == 0):
+        run.early_stopping.evaluate(run.model, run.tensors, run.step)
 
 
 def _parts(run: Run, pairs: int, seed: int) -> Iterator[tuple[Batch, Tensor | None]]:
-    """The parts of the step's batch that fall to this rank, each with two points for every pair, drawn per image."""
+    """The parts of the step's batch for this rank, each with the two points of every pair, drawn per image."""
     for number in range(run.accumulate):
         part = run.world.rank * run.accumulate + number
         batch = run.batches.batch(run.step, part, run.world.size * run.accumulate)
@@ -268,7 +274,7 @@ def _save(run: Run, log: Log, folder: Path, identity: str) -> None:
 
 @contextmanager
 def _interruptions() -> Iterator[list[int]]:
-    """A list that Ctrl-C fills, so that the step at hand can end first; a second Ctrl-C ends the program at once."""
+    """A list that Ctrl-C appends to, so that the current step can end; a second Ctrl-C ends the program at once."""
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -283,13 +289,13 @@ def _interruptions() -> Iterator[list[int]]:
 
 
 def _keep_memory() -> None:
-    """Let glibc keep freed memory: returning each activation to the system and faulting it in again costs a third.
+    """Make glibc keep freed memory: to return activations to the system and fault them in again costs a fifth.
 
-    Measured with swin_t at 32 px, patch 2, batch 128, on two CPU cores: 190 images/s become 230.
+    Measured with swin_t at 32 px, patch 2, batch 128, on two CPU cores: 190 images/s without, 230 with.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
         for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 28)):  # mmap threshold, trim, top pad
             libc.mallopt(option, value)
     except (OSError, AttributeError):
-        return  # another C library, with an allocator of its own
+        return  # another C library

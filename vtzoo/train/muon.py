@@ -1,7 +1,7 @@
-"""Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum whose every matrix is made orthogonal.
+"""Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): SGD with momentum whose update matrices are orthogonal.
 
-torch and timm have a Muon each. This one differs in two things that we need: fused queries, keys and values are three
-matrices, and the products run in float32 where bfloat16 would be the slower one, as on CPUs without matrix units.
+torch and timm have Muon too. Ours differs in two ways: fused queries, keys and values are three matrices, and products
+run in float32 on devices where bfloat16 is slower, such as CPUs without matrix units.
 """
 
 import math
@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 Triple = tuple[float, float, float]
-# (a, b, c) of p(x) = a x + b x^3 + c x^5, an iteration each: together the best odd polynomials of their degree for
-# singular values from 1e-3 to 1 (Amsel et al. 2025, arXiv 2505.16932; the numbers are NoahAmsel/PolarExpress's).
+# (a, b, c) of p(x) = a x + b x^3 + c x^5 for each iteration: the composition is optimal for singular values from 1e-3
+# to 1 (Amsel et al. 2025, arXiv 2505.16932; the numbers are those of NoahAmsel/PolarExpress).
 COEFFICIENTS = (
     (8.237312490495555, -23.157747414558198, 16.680568411445915),
     (4.082441999064835, -2.893047735332586, 0.5252849256975648),
@@ -24,16 +24,16 @@ COEFFICIENTS = (
     (1.8763805351440397, -1.2347896577722228, 0.35891887501668385),
     (1.8564423485617974, -1.2132449880935525, 0.3568003487825883),
 )
-SAFETY = 1.01  # by which the norm is overestimated, so that rounding leaves no singular value above 1
+SAFETY = 1.01  # factor on the norm, so that rounding leaves no singular value above 1
 
 
 class Muon(torch.optim.AdamW):
-    """Muon on the groups with a number of `matrices`, AdamW on the others.
+    """Muon on the groups with a key `matrices`, AdamW on the others.
 
-    `matrices` says how many matrices, one below the other, each parameter of the group is: 3 of fused queries, keys and
-    values. A convolution's kernel is a matrix of (out, in * height * width). `momentum` is Nesterov's; `iterations` of
-    Newton and Schulz, up to 7, make each matrix orthogonal. Updates are scaled to the size of AdamW's, as Liu et al.
-    2025 do (arXiv 2502.16982), so that both take the same weight decay.
+    `matrices` is the number of matrices stacked in each parameter of the group: 3 in fused queries, keys and values. A
+    convolution's kernel is a matrix (out, in * height * width). `momentum` is Nesterov's. Up to 7 Newton-Schulz
+    `iterations` make each matrix orthogonal. Updates are scaled to the size of AdamW's (Liu et al. 2025, arXiv
+    2502.16982), so both use the same weight decay.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Muon(torch.optim.AdamW):
     ) -> None:  # fmt: skip
         super().__init__(groups, lr=learning_rate, betas=betas, fused=True)
         self.momentum, self.iterations = momentum, iterations
-        self._step_supports_amp_scaling = False  # the scaler of fp16 losses skips whole steps, not AdamW's part of them
+        self._step_supports_amp_scaling = False  # the scaler of fp16 losses skips whole steps, not only AdamW's part
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take a step; parameters without a gradient stay as they are."""
+        """Take a step; parameters without a gradient do not change."""
         for group in self.param_groups:
             if matrices := group.get("matrices"):
                 moving = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -55,16 +55,16 @@ class Muon(torch.optim.AdamW):
         super().step()
 
     def _move(self, parameters: list[Tensor], matrices: int, rate: float, decay: float) -> None:
-        """Move parameters of one shape, whose matrices are made orthogonal at once: a GPU would wait for launches."""
+        """Update parameters of equal shape, all matrices in one batch, which saves kernel launches on a GPU."""
         ahead = torch.cat([self._ahead(parameter).unflatten(0, (matrices, -1)) for parameter in parameters])
         updates = orthogonal(ahead, self.iterations).split(matrices)
         scale = rate * 0.2 * math.sqrt(max(ahead.shape[1:]))
         for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - rate * decay).add_(update.reshape(parameter.shape), alpha=-scale)
-            parameter.grad = None  # AdamW passes over what has none
+            parameter.grad = None  # so AdamW skips it
 
     def _ahead(self, parameter: Tensor) -> Float[Tensor, "m n"]:
-        """Nesterov's look ahead: the gradient moved toward the momentum, which takes the gradient in first."""
+        """Nesterov's momentum: the gradient, interpolated toward the momentum after its update."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if not state:
@@ -74,7 +74,7 @@ class Muon(torch.optim.AdamW):
 
 
 def _by_shape(tensors: list[Tensor]) -> list[list[Tensor]]:
-    """The tensors in lists of one shape each."""
+    """The tensors in lists of equal shape."""
     found: dict[torch.Size, list[Tensor]] = {}
     for tensor in tensors:
         found.setdefault(tensor.shape, []).append(tensor)
@@ -82,10 +82,10 @@ def _by_shape(tensors: list[Tensor]) -> list[list[Tensor]]:
 
 
 def orthogonal(matrices: Float[Tensor, "k m n"], iterations: int) -> Float[Tensor, "k m n"]:
-    """The nearest matrix with orthonormal rows or columns to each, nearly: Newton-Schulz iterations.
+    """Each matrix's nearest matrix with orthonormal rows or columns, approximated by Newton-Schulz iterations.
 
-    Zeros stay zeros, and on a CPU take no time: queries and keys that attend to a single token get no gradient. A GPU
-    would have to wait to know of them.
+    Zero matrices stay zero; on a CPU they are skipped. They occur for queries and keys that attend to a single token,
+    and have no gradient. On a GPU the check would force a synchronization.
     """
     if matrices.device.type == "cpu" and not (alive := matrices.flatten(1).any(dim=1)).all():
         found = torch.zeros_like(matrices)
@@ -96,13 +96,13 @@ def orthogonal(matrices: Float[Tensor, "k m n"], iterations: int) -> Float[Tenso
         x = x.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) * SAFETY).clamp(min=1e-7)
     coefficients = COEFFICIENTS[:iterations]
-    wide = x.shape[2] >= 2 * x.shape[1] and x.dtype == torch.float32  # elsewhere it is no faster, or not exact enough
+    wide = x.shape[2] >= 2 * x.shape[1] and x.dtype == torch.float32  # otherwise no faster, or not exact enough
     x = _by_gram(x, coefficients) if wide else _by_product(x, coefficients)
     return (x.mT if tall else x).to(matrices.dtype)
 
 
 def _by_product(x: Float[Tensor, "k m n"], coefficients: tuple[Triple, ...]) -> Float[Tensor, "k m n"]:
-    """p(x) of each iteration in turn: (a I + b x x' + c (x x')^2) x."""
+    """The iterations p(x) = (a I + b x x' + c (x x')^2) x, one after another."""
     for a, b, c in coefficients:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -110,7 +110,7 @@ def _by_product(x: Float[Tensor, "k m n"], coefficients: tuple[Triple, ...]) -> 
 
 
 def _by_gram(x: Float[Tensor, "k m n"], coefficients: tuple[Triple, ...]) -> Float[Tensor, "k m n"]:
-    """The same with m x m products alone: every iteration multiplies x by a polynomial of x x', and these commute."""
+    """The same iterations in m x m products: each multiplies x by a polynomial of x x', and the polynomials commute."""
     gram, factors = x @ x.mT, []
     for a, b, c in coefficients:
         if factors:
@@ -122,6 +122,6 @@ def _by_gram(x: Float[Tensor, "k m n"], coefficients: tuple[Triple, ...]) -> Flo
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """The precision in which a device multiplies matrices fastest, well enough for Newton-Schulz iterations."""
+    """The type in which a device multiplies matrices fastest; both types are exact enough for Newton-Schulz."""
     fast = device.type != "cpu" or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32

@@ -12,8 +12,8 @@ from vtzoo.errors import VtzooError
 from vtzoo.train.muon import Muon
 from vtzoo.zoo.recipe import Optimizer
 
-FUSED = ("qkv", "kqv")  # what a linear layer is called that makes queries, keys and values at once
-RATES = {  # the key of each learning rate of a Muon recipe, by whether it is that of hidden matrices
+FUSED = ("qkv", "kqv")  # names of linear layers that make queries, keys and values at once
+RATES = {  # the two learning rates of a Muon recipe: of hidden matrices (True), and of all other parameters
     True: "Muon's, optimizer.learning_rate in the recipe",
     False: "that of AdamW beside Muon, optimizer.adamw_learning_rate in the recipe",
 }
@@ -22,7 +22,7 @@ RATES = {  # the key of each learning rate of a Muon recipe, by whether it is th
 def build_optimizer(
     how: Optimizer, model: nn.Module, heads: nn.Module | None, layer_decay: float | None = None
 ) -> torch.optim.Optimizer:
-    """A recipe's optimizer over the model and the localization heads, if any."""
+    """A recipe's optimizer of the model and its localization heads."""
     groups = parameter_groups(model, heads, how.weight_decay, layer_decay)
     if how.name is None:
         return torch.optim.AdamW(groups, lr=how.learning_rate, betas=how.betas, fused=True)
@@ -39,12 +39,12 @@ def build_optimizer(
 def parameter_groups(
     model: nn.Module, heads: nn.Module | None, weight_decay: float, layer_decay: float | None = None
 ) -> list[dict[str, Any]]:
-    """Groups of parameters for an optimizer: no decay on biases, norms and tables.
+    """Parameter groups for an optimizer, without weight decay on biases, norms and position tables.
 
-    With a `layer_decay` each group has an `lr_scale`: 1 for the classifier, and that much less for every layer further
-    from it, as BEiT's fine-tuning has it (Bao et al. 2022).
+    With a `layer_decay` each group has an `lr_scale`: 1 for the classifier, times `layer_decay` for every layer away
+    from it, as in BEiT's fine-tuning (Bao et al. 2022).
     """
-    spared = getattr(model, "no_weight_decay", tuple)()  # the names of timm's position tables, among others
+    spared = getattr(model, "no_weight_decay", tuple)()  # names, such as those of timm's position tables
     if layer_decay is None:
         groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)
     else:
@@ -55,9 +55,9 @@ def parameter_groups(
 
 
 def hidden_matrices(model: Any) -> dict[nn.Parameter, int]:
-    """The weights that Muon moves, and how many matrices each is: linear layers and convolutions within the model.
+    """Muon's parameters, the weights of hidden linear layers and convolutions, each with its number of matrices.
 
-    The patches (timm's `first_conv`), the classifiers and depth-wise kernels are AdamW's. A model without hidden
+    Patch embeddings (timm's `first_conv`), classifiers and depth-wise kernels are AdamW's. A model without hidden
     matrices is a VtzooError.
     """
     first, last = (_names(model.pretrained_cfg.get(key)) for key in ("first_conv", "classifier"))
@@ -75,22 +75,22 @@ def hidden_matrices(model: Any) -> dict[nn.Parameter, int]:
 
 
 def _names(said: str | Iterable[str] | None) -> tuple[str, ...]:
-    """The names of layers in a `pretrained_cfg`, which says one, several or none."""
+    """Layer names out of a `pretrained_cfg`, whose value is one name, several, or None."""
     return (said,) if isinstance(said, str) else tuple(said or ())
 
 
 def _split(group: dict[str, Any], matrices: dict[nn.Parameter, int], adamw_scale: float) -> Iterable[dict[str, Any]]:
-    """A group's parameters by the number of matrices each is; those that are none are AdamW's, at a rate of its own."""
+    """A group's parameters, split by their number of matrices; those without any are AdamW's, with its own rate."""
     for number in (0, 1, 3):
         if chosen := [parameter for parameter in group["params"] if matrices.get(parameter, 0) == number]:
             scale = group.get("lr_scale", 1.0) * (1.0 if number else adamw_scale)
             yield group | {"params": chosen, "lr_scale": scale} | ({"matrices": number} if number else {})
 
 
-def slower(optimizer: torch.optim.Optimizer, groups: Iterable[dict[str, Any]] | None = None) -> str:
-    """The hint for a run that diverges: which optimizer's learning rate to lower, by which key of its recipe.
+def divergence_hint(optimizer: torch.optim.Optimizer, groups: Iterable[dict[str, Any]] | None = None) -> str:
+    """The hint for a run that diverges: which learning rate to lower, and its key in the recipe.
 
-    `groups` are those of the optimizer whose weights are not finite, None where any may be to blame.
+    `groups` are the optimizer's groups whose weights are not finite; None stands for all.
     """
     if isinstance(optimizer, Muon):
         spoiled = {"matrices" in group for group in groups or optimizer.param_groups}
@@ -103,19 +103,19 @@ def slower(optimizer: torch.optim.Optimizer, groups: Iterable[dict[str, Any]] | 
 def learning_rate_at(epoch: float, *, peak: float, warmup_epochs: float, cosine_epochs: float, final: float) -> float:
     """The learning rate at an epoch, fractions allowed: a linear rise from 0 to `peak`, then a cosine down to `final`.
 
-    The cosine runs from epoch 0 and is joined at `warmup_epochs`, as timm's scheduler does by default, which the
-    released code uses.
+    The cosine starts at epoch 0, so the rate drops below `peak` at `warmup_epochs`: timm's scheduler, which the
+    released code uses, does so by default.
     """
     if epoch < warmup_epochs:
         return peak * epoch / warmup_epochs
     return final + 0.5 * (peak - final) * (1 + math.cos(math.pi * min(epoch / cosine_epochs, 1.0)))
 
 
-class Average:
-    """An exponential moving average of a model's parameters, with its buffers as they are.
+class WeightAverage:
+    """An exponential moving average (EMA) of a model's parameters, and the latest values of its buffers.
 
-    The decay of a step starts low, (1 + step) / (10 + step), and stops at `decay`, so that the first, random weights
-    are soon forgotten. Every `every` steps the average moves, as far as it would have in so many steps.
+    The decay grows with the step, (1 + step) / (10 + step), up to `decay`: the first, random weights soon lose their
+    share. The average is updated after every `every` steps, with the decay of so many steps.
     """
 
     def __init__(self, model: nn.Module, decay: float, every: int = 1) -> None:
@@ -124,11 +124,11 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move the average a little toward the model's weights, where it is time; `step` counts from 1."""
+        """Move the average toward the model's weights, after every `every` steps; `step` counts from 1."""
         if step % self.every:
             return
         decay = min(self.decay, (1 + step) / (10 + step)) ** self.every
-        averaged, latest = _floats(self.tensors.items(), model)
+        averaged, latest = _parameters(self.tensors.items(), model)
         torch._foreach_lerp_(averaged, latest, 1 - decay)
         current = model.state_dict()
         for name, buffer in model.named_buffers():
@@ -136,8 +136,8 @@ class Average:
                 self.tensors[name].copy_(buffer)
 
 
-def _floats(tensors: Iterable[tuple[str, Tensor]], model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """The averaged and the latest parameters, in one order."""
+def _parameters(tensors: Iterable[tuple[str, Tensor]], model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The averaged and the latest parameters, in the same order."""
     latest = dict(model.named_parameters())
     pairs = [(tensor, latest[name].detach()) for name, tensor in tensors if name in latest]
-    return [one for one, _ in pairs], [other for _, other in pairs]
+    return [averaged for averaged, _ in pairs], [latest for _, latest in pairs]

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from vtzoo import __version__, cards, models
 from vtzoo.base import files
@@ -22,11 +21,13 @@ from vtzoo.errors import VtzooError
 from vtzoo.evaluate.run import measure
 from vtzoo.export import run as export
 from vtzoo.models import whitening
+from vtzoo.models.localizer import write_localizer
+from vtzoo.models.weights import write_weights
 from vtzoo.predict import load
 from vtzoo.predict.load import Classifier
 from vtzoo.train import checkpoint
 from vtzoo.train.curves import draw_curves
-from vtzoo.train.distributed import together
+from vtzoo.train.distributed import process_group
 from vtzoo.train.loop import Progress, build, fit, set_up
 from vtzoo.train.pipeline.batches import Batches, check_test_images, open_batches
 from vtzoo.train.teacher import open_teacher
@@ -60,7 +61,7 @@ def train(
         raise VtzooError(f"{path} goes on from another model's weights, on images of its own", hint)
     dataset = named.find(recipe.dataset)
     where = models.pick_device(device)
-    with together(where) as world:
+    with process_group(where) as world:
         claim(out, resume or world.restarts > 0 or not world.leads)
         guide = open_teacher(recipe, teacher, where)
         joint = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
@@ -77,9 +78,9 @@ def train(
         taught = {"teacher": guide.facts} if guide else {}
         run_id = f"{recipe_sha256}/{seed}/{images.manifest}" + (f"/{guide.facts['weights']}" if guide else "")
         if not stored.exists():
-            whiten(recipe, joint.model, batches)
+            whiten(recipe, network.model, batches)
         run = set_up(
-            recipe, joint, batches, world=world, accumulate=accumulate, compiled=compiled, teacher=guide
+            recipe, network, batches, world=world, accumulate=accumulate, compiled=compiled, teacher=guide
         )  # fmt: skip
         if stored.exists():
             run.step = checkpoint.restore(stored, run=run_id, **run.parts())
@@ -128,7 +129,7 @@ def finish(
     (out / "onnx").mkdir(exist_ok=True)
     write_weights(model.state_dict(), out / "model.safetensors")
     if localizer:
-        write_weights(localizer.state_dict(), out / "localizer.safetensors")
+        write_localizer(localizer, out)
     write_json(out / "config.json", config)
     draw_curves(out / "metrics.jsonl", out / "curves.png", steps_per_epoch, recipe.drloc)
     certificate = export.package(model, config, out, images=pictures)
@@ -164,14 +165,6 @@ def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ..
             "first_conv": model.pretrained_cfg.get("first_conv"), "classifier": model.pretrained_cfg.get("classifier"),
         },
     }  # fmt: skip
-
-
-def write_weights(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors as fp16 where they are floats, whole or not at all."""
-    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    # Not save_file: the file would be its owner's alone to read.
-    content = save({name: tensor.cpu().contiguous() for name, tensor in halved.items()}, {"format": "pt"})
-    files.write(path, content)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

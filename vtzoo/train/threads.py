@@ -1,4 +1,4 @@
-"""How many threads work on a batch."""
+"""The number of threads that work on a batch."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,15 +10,15 @@ from torch import Tensor
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_SMALL = 2**15  # numbers an image, as in one of 104x104 pixels
+_SMALL = 2**15  # numbers of an image: about 104x104 pixels
 
 
 def on_one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The function, with a single thread to work on a batch of small images that is on the CPU.
+    """The function, run on a single thread for a batch of small images on the CPU.
 
-    That is hundreds of operations of some microseconds each, at whose ends threads wait for each other. With two idle
-    cores for batches of 256 images of 32 pixels, two threads are 1.1 times as fast as one; where another process has
-    one of the cores, a thirtieth.
+    A batch takes hundreds of operations of some microseconds, and threads wait for each other after every operation.
+    For 256 images of 32 px, two threads are 1.1 times as fast as one on two idle cores, and 30 times slower if another
+    process uses one of the cores.
     """
 
     @wraps(function)

@@ -51,11 +51,11 @@ def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict
     sha256, seed, manifest, *_ = facts["run"].split("/")  # and the sha256 of the teacher's weights
     recipe = load_recipe(folder / "recipe.toml")
     dataset = named.find(recipe.dataset)
-    joint = loop.build(recipe, dataset.classes, int(seed), torch.device("cpu"))
-    joint.model.load_state_dict(weights)
+    network = loop.build(recipe, dataset.classes, int(seed), torch.device("cpu"))
+    network.model.load_state_dict(weights)
     localizer = None
     if head:
-        localizer = joint.heads[0] if len(joint.heads) == 1 else joint.heads
+        localizer = network.heads[0] if len(network.heads) == 1 else network.heads
         localizer.load_state_dict(head)
     training, held = named_reader.read(dataset, "train", data), named_reader.read(dataset, "test", data)
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
@@ -67,8 +67,8 @@ def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict
     }  # fmt: skip
     if guide := open_teacher(recipe, teacher, torch.device("cpu")):
         known["teacher"] = guide.facts
-    config = run.describe(joint.model, recipe, dataset, training.classes)
+    config = run.describe(network.model, recipe, dataset, training.classes)
     return keep(
-        joint.model, localizer, recipe, config, out=folder, facts=known, measure=partial(run.measure, images=held),
+        network.model, localizer, recipe, config, out=folder, facts=known, measure=partial(run.measure, images=held),
         device=device,
     )  # fmt: skip

@@ -105,7 +105,7 @@ def first_losses(recipe: Recipe, device: torch.device) -> list[float]:
     started = begin(recipe, device)
     losses = []
     for started.step in range(2):
-        losses.append(loop._step(started, started.joint, recipe, 0)[1]["loss"].item())
+        losses.append(loop._step(started, started.network, recipe, 0)[1]["loss"].item())
     return losses
 
 
@@ -140,7 +140,7 @@ def stepping(recipe: Recipe, device: torch.device, *, compiled: bool) -> Callabl
     started = begin(recipe, device, compiled=compiled)
 
     def step() -> None:
-        loop._step(started, started.joint, recipe, 0)
+        loop._step(started, started.network, recipe, 0)
         started.step += 1
 
     return step

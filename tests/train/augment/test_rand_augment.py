@@ -19,7 +19,7 @@ from vtzoo.train.augment import mix, rand_augment
 
 PHOTOS = sorted((Path(__file__).parents[2] / "photos").glob("*.jpg"))
 FILL = (124, 116, 104)
-NAMES = [*rand_augment.COLOURS, *rand_augment.SHAPES]
+NAMES = [*rand_augment.COLOR_OPS, *rand_augment.GEOMETRIC_OPS]
 M9 = {"operations": 2, "magnitude": 9.0, "magnitude_std": 0.5, "probability": 0.5, "fill": FILL}
 IDLE = ("AutoContrast", "Equalize", "Invert")  # without an amount
 
@@ -49,7 +49,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Record:
 
         return note
 
-    for operations in (rand_augment.COLOURS, rand_augment.SHAPES):
+    for operations in (rand_augment.COLOR_OPS, rand_augment.GEOMETRIC_OPS):
         for name in operations:
             monkeypatch.setitem(operations, name, recorder(name))
     monkeypatch.setattr(rand_augment, "JITTERS", tuple(recorder(name) for name in ("brightness", "contrast", "color")))

@@ -23,14 +23,14 @@ from vtzoo.base.files import cache_folder
 from vtzoo.data import decoding, encoded_images
 from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.train.pipeline import cache, memory_budget
-from vtzoo.train.pipeline.cache import NoRoomError, Stored, content_key, estimate, open_stored
-from vtzoo.train.pipeline.storage import Form, Nothing, Square, Whole
+from vtzoo.train.pipeline.cache import OverBudgetError, Stored, content_key, estimate, open_stored
+from vtzoo.train.pipeline.storage import CenterSquare, CheckOnly, Storage, WholeImage
 
 MakeSplit = Callable[..., LabelledImages]
 Opener = Callable[..., Stored]
 SAME, MANY = [(6, 9)] * 20, [(6, 9), (30, 14), (5, 5), (40, 40), (3, 60)] * 4  # heights and widths
-LARGE = Whole(side=20)
-NOTHING = Nothing(form=LARGE)
+LARGE = WholeImage(side=20)
+NOTHING = CheckOnly(storage=LARGE)
 BROKEN = b"not an image"
 
 
@@ -43,8 +43,8 @@ def noise(extents: list[tuple[int, int]]) -> list[np.ndarray]:
     return [random.integers(0, 256, (*extent, 3), dtype=np.uint8) for extent in extents]
 
 
-def opened(split: LabelledImages, folder: Path, form: Form = LARGE, **options: object) -> Stored:
-    return open_stored(split, form, name="tiny", folder=folder, **options)  # pyright: ignore[reportArgumentType]
+def opened(split: LabelledImages, folder: Path, storage: Storage = LARGE, **options: object) -> Stored:
+    return open_stored(split, storage, name="tiny", folder=folder, **options)  # pyright: ignore[reportArgumentType]
 
 
 def file_in(folder: Path) -> Path:
@@ -62,9 +62,9 @@ def each(stored: Stored) -> list[np.ndarray]:
     return images
 
 
-def assert_right(stored: Stored, split: LabelledImages, form: Form = LARGE) -> None:
-    """The images are those that the form makes of the split's, one after another, and the manifest is the split's."""
-    expected = [form.pixels(image) for image in split.encoded]
+def assert_right(stored: Stored, split: LabelledImages, storage: Storage = LARGE) -> None:
+    """The images are those that the storage makes of the split's, one after another, and the manifest is the split's."""
+    expected = [storage.pixels(image) for image in split.encoded]
     assert all(np.array_equal(one, other) for one, other in zip(each(stored), expected, strict=True))
     assert stored.manifest == split.fingerprint
 
@@ -79,15 +79,16 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("extents", [SAME, MANY], ids=["one size", "many sizes"])
-@pytest.mark.parametrize("form", [LARGE, Square(side=8)], ids=str)
+@pytest.mark.parametrize("storage", [LARGE, CenterSquare(side=8)], ids=str)
 def test_images_are_decoded_once_and_read_after_that(
-    extents: list[tuple[int, int]], form: Form, make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None],
+    extents: list[tuple[int, int]], storage: Storage, make_split: MakeSplit, tmp_path: Path,
+    no_decoding: Callable[[], None],
 ) -> None:  # fmt: skip
     split = make_split(noise(extents))
-    first = opened(split, tmp_path, form)
-    assert_right(first, split, form)
+    first = opened(split, tmp_path, storage)
+    assert_right(first, split, storage)
     no_decoding()
-    again = opened(make_split(noise(extents)), tmp_path, form)
+    again = opened(make_split(noise(extents)), tmp_path, storage)
     assert torch.equal(again.pixels, first.pixels)
     assert torch.equal(again.extents, first.extents)
     assert again.manifest == first.manifest
@@ -166,7 +167,7 @@ def test_a_build_holds_only_a_part_of_the_images_in_memory(
     monkeypatch.setattr(decoding, "cores", lambda: 1)
     split = make_split(noise([(60, 60)] * 600))
     tracemalloc.start()
-    stored = opened(split, tmp_path, Whole(side=64))
+    stored = opened(split, tmp_path, WholeImage(side=64))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert stored.pixels.nbytes == 600 * 3 * 60 * 60
@@ -187,8 +188,8 @@ def test_the_key_depends_on_every_byte_label_form_and_version_and_on_the_order(
     order = np.arange(20)
     order[[3, 13]] = 13, 3  # of the same label
     others = [
-        content_key(make_split(images), LARGE), content_key(relabelled, LARGE), content_key(split, Whole(side=21)),
-        content_key(split, Square(side=20)), content_key(split, NOTHING), content_key(split.select(order), LARGE),
+        content_key(make_split(images), LARGE), content_key(relabelled, LARGE), content_key(split, WholeImage(side=21)),
+        content_key(split, CenterSquare(side=20)), content_key(split, NOTHING), content_key(split.select(order), LARGE),
         content_key(split.select(np.arange(19)), LARGE),
     ]  # fmt: skip
     monkeypatch.setattr(PIL, "__version__", "0.1")
@@ -264,7 +265,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_cache_that_is_not_as_it_was_written_is_built_anew_and_told_of(
+def test_a_damaged_cache_is_rebuilt_with_a_warning(
     damage: str, make_split: MakeSplit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     split = make_split(noise(SAME))
@@ -275,7 +276,7 @@ def test_a_cache_that_is_not_as_it_was_written_is_built_anew_and_told_of(
     assert file_in(tmp_path).read_bytes() == whole
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert f"the cache {file_in(tmp_path)} is not as it was written" in record.message
+    assert f"the cache {file_in(tmp_path)} is damaged" in record.message
     assert "\n" not in record.message
 
 
@@ -333,18 +334,18 @@ def test_a_set_with_room_nowhere_is_an_error_that_says_why(
     monkeypatch.setattr(memory_budget, "on_disk", lambda folder: disk)
     monkeypatch.setattr(memory_budget, "on_device", lambda device: 20 * 3 * 6 * 9 - 1)
     (tmp_path / "cache").write_text("")
-    with pytest.raises(NoRoomError, match="cannot write the cache" if disk else "the disk's free space"):
+    with pytest.raises(OverBudgetError, match="cannot write the cache" if disk else "the disk's free space"):
         opened(make_split(noise(SAME)), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("form", [LARGE, Square(side=8), NOTHING], ids=str)
+@pytest.mark.parametrize("storage", [LARGE, CenterSquare(side=8), NOTHING], ids=str)
 def test_the_size_is_told_by_headers_before_anything_is_decoded(
-    form: Form, make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
+    storage: Storage, make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
 ) -> None:
     split = make_split(noise(MANY))
-    size = opened(split, tmp_path, form).pixels.nbytes
+    size = opened(split, tmp_path, storage).pixels.nbytes
     no_decoding()
-    assert estimate(split, form) == size
+    assert estimate(split, storage) == size
 
 
 def test_the_size_of_many_images_is_told_by_some_of_them(

@@ -11,7 +11,7 @@ from vtzoo.train.augment import mix
 from vtzoo.train.pipeline.crops import Crops
 from vtzoo.train.pipeline.pixels import Pixels
 from vtzoo.train.pipeline.resized_crop import random_boxes
-from vtzoo.train.pipeline.storage import Square, Whole
+from vtzoo.train.pipeline.storage import CenterSquare, WholeImage
 from vtzoo.zoo.recipe import RandomResizedCrop
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def scene(height: int, width: int) -> Image.Image:
 
 
 def stored(images: list[Image.Image], crops: Crops) -> Pixels:
-    pixels = [crops.form.pixels(image) for image in images]
+    pixels = [crops.storage.pixels(image) for image in images]
     extents = torch.tensor([one.shape[1:] for one in pixels])
     return Pixels(torch.from_numpy(np.concatenate([one.ravel() for one in pixels])), extents, CPU)
 
@@ -56,8 +56,8 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def test_crops_of_224_pixels_come_out_of_images_of_256() -> None:
-    assert Crops(size=224, padding=0, box=BOX, flip=True).form == Whole(side=256)
-    assert Crops(size=224, padding=4, box=None, flip=True).form == Square(side=224)
+    assert Crops(size=224, padding=0, box=BOX, flip=True).storage == WholeImage(side=256)
+    assert Crops(size=224, padding=4, box=None, flip=True).storage == CenterSquare(side=224)
 
 
 @pytest.mark.parametrize("epoch", range(5))

@@ -53,8 +53,8 @@ def batches(source: Workers | Pixels, how: Augmentation, accumulate: int = 1) ->
 
 
 def stored(split: LabelledImages, how: Augmentation) -> Batches:
-    form = Crops.of(how, size=SIZE, flip=True).form
-    pixels = [torch.from_numpy(form.pixels(image)) for image in split.encoded]
+    storage = Crops.of(how, size=SIZE, flip=True).storage
+    pixels = [torch.from_numpy(storage.pixels(image)) for image in split.encoded]
     extents = torch.tensor([one.shape[1:] for one in pixels])
     return batches(Pixels(torch.cat([one.flatten() for one in pixels]), extents, CPU), how)
 

@@ -1,1 +1,1 @@
-"""Augmentations of whole batches on the training device, drawn per image."""
+"""Augmentation of whole batches on the training device, with random draws per image."""

@@ -1,7 +1,7 @@
-"""Operations on the colours of uint8 batches, each image by an amount of its own, as Pillow does them image by image.
+"""Color operations on uint8 batches, with an amount per image and Pillow's results.
 
-Each takes images (b, 3, h, w) and what varies between them, (b,), and returns new images. All are Pillow's level for
-level: what it does in integers and in floats of 32 or 64 bits is done in the same here.
+Each takes images (b, 3, h, w) and an amount for each image, (b,), and returns new images. All results equal Pillow's,
+level for level: each computation uses Pillow's type, integers or floats of 32 or 64 bits.
 """
 
 import torch
@@ -16,14 +16,14 @@ def auto_contrast(pixels: Images, _: PerImage) -> Images:
     """Each channel stretched so that its lowest level becomes 0 and its highest 255."""
     flat = pixels.flatten(2)
     low, high = flat.amin(2, keepdim=True).double(), flat.amax(2, keepdim=True).double()
-    scale = torch.full_like(high, 255) / (high - low)  # no reciprocal, times 255: Pillow cuts down what this gives
+    scale = torch.full_like(high, 255) / (high - low)  # a division, as in Pillow: a reciprocal rounds to other levels
     level = torch.arange(256, device=pixels.device)
     table = torch.where(high > low, (level * scale - low * scale).clamp(0, 255), level)
     return _look_up(table.byte(), pixels)
 
 
 def equalize(pixels: Images, _: PerImage) -> Images:
-    """Each channel's levels spread so that they are about equally frequent."""
+    """Each channel's histogram equalized."""
     flat = pixels.flatten(2).long()
     count = flat.new_zeros(*flat.shape[:2], 256).scatter_add_(2, flat, torch.ones_like(flat))
     highest = count.gather(2, flat.amax(2, keepdim=True))
@@ -35,7 +35,7 @@ def equalize(pixels: Images, _: PerImage) -> Images:
 
 
 def _look_up(table: UInt8[Tensor, "b 3 256"], pixels: Images) -> Images:
-    """What each channel's table says of its levels."""
+    """The levels mapped by each channel's table."""
     return table.gather(2, pixels.flatten(2).long()).view_as(pixels)
 
 
@@ -45,18 +45,18 @@ def invert(pixels: Images, _: PerImage) -> Images:
 
 
 def posterize(pixels: Images, bits: PerImage) -> Images:
-    """Only the highest bits of every level, 1 to 8 of them."""
-    return pixels & _beside(256 - 2 ** (8 - bits)).byte()
+    """Levels reduced to their highest bits, 1 to 8."""
+    return pixels & _per_pixel(256 - 2 ** (8 - bits)).byte()
 
 
 def solarize(pixels: Images, threshold: PerImage) -> Images:
-    """Levels from a threshold of 0 to 256 on inverted."""
-    return torch.where(pixels < _beside(threshold).short(), pixels, ~pixels)
+    """Levels at or above a threshold, 0 to 256, inverted."""
+    return torch.where(pixels < _per_pixel(threshold).short(), pixels, ~pixels)
 
 
 def solarize_add(pixels: Images, amount: PerImage) -> Images:
-    """Levels below 128 made brighter by an amount of 0 to 128."""
-    amount = _beside(amount).byte()
+    """Levels below 128 plus an amount, 0 to 128, up to 255."""
+    amount = _per_pixel(amount).byte()
     return torch.where(pixels < 128, torch.minimum(pixels, 255 - amount) + amount, pixels)
 
 
@@ -66,10 +66,10 @@ def brightness(pixels: Images, factor: PerImage) -> Images:
 
 
 def contrast(pixels: Images, factor: PerImage) -> Images:
-    """Images blended with the mean of their luminance, rounded to a level."""
+    """Images blended with their mean luminance, rounded to a level."""
     luminance = _luminance(pixels)
     mean = luminance.sum((1, 2, 3), dtype=torch.float64) / luminance[0].numel()
-    return _blend(_beside((mean + 0.5).floor().float()), pixels, factor)
+    return _blend(_per_pixel((mean + 0.5).floor().float()), pixels, factor)
 
 
 def color(pixels: Images, factor: PerImage) -> Images:
@@ -78,7 +78,7 @@ def color(pixels: Images, factor: PerImage) -> Images:
 
 
 def sharpness(pixels: Images, factor: PerImage) -> Images:
-    """Images blended with themselves smoothed: a 3x3 mean in which the centre counts for five. The border stays."""
+    """Images blended with a smoothed copy: a 3x3 mean with weight 5 at the centre, without the border."""
     whole = pixels.short()
     rows = whole[:, :, :-2] + whole[:, :, 1:-1] + whole[:, :, 2:]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * whole[:, :, 1:-1, 1:-1]
@@ -88,17 +88,19 @@ def sharpness(pixels: Images, factor: PerImage) -> Images:
 
 
 def _luminance(pixels: Images) -> Float[Tensor, "b 1 h w"]:
-    """Pillow's conversion to "L": ITU-R 601-2 in units of 2**-16, which a float of 24 bits sums exactly."""
+    """Pillow's conversion to "L": ITU-R 601-2 in units of 2**-16, exact in a float's 24 bits."""
     red, green, blue = pixels.float().split(1, 1)
     return (red * 19595 + green * 38470 + blue * 7471 + 32768).div_(65536).floor_()
 
 
 def _blend(plain: Float[Tensor, "..."], pixels: Images, factor: PerImage) -> Images:
-    """`plain` at a factor of 0, the images at 1, beyond them above 1; cut down to levels, not rounded, as in Pillow."""
-    blended = (pixels.float() - plain).mul_(_beside(factor.float())).add_(plain)
-    return blended.clamp_(0, 255).short().byte()  # by way of int16, as torch turns floats into bytes one by one
+    """`plain` at factor 0, the images at 1, extrapolated above 1; truncated to levels, not rounded, as in Pillow."""
+    blended = (pixels.float() - plain).mul_(_per_pixel(factor.float())).add_(plain)
+    return (
+        blended.clamp_(0, 255).short().byte()
+    )  # through int16: torch's conversion from float to uint8 is not vectorized
 
 
-def _beside(amount: PerImage) -> Float[Tensor, "b 1 1 1"]:
-    """A number an image, to be broadcast over its pixels."""
+def _per_pixel(amount: PerImage) -> Float[Tensor, "b 1 1 1"]:
+    """A number per image, shaped to broadcast over its pixels."""
     return amount[:, None, None, None]

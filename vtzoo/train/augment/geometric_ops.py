@@ -1,9 +1,9 @@
-"""Operations on the geometry of uint8 batches, each image by an amount of its own, as Pillow does them image by image.
+"""Geometric operations on uint8 batches, with an amount per image and Pillow's results.
 
-Each takes images (b, 3, h, w), what varies between them, (b,), and the colour of what comes in from outside, and
-returns new images. Pixels are interpolated by cubic convolution with a = -1 and cut down to levels, not rounded, as
-`Image.transform` and `Image.rotate` do with `Resampling.BICUBIC`; one is filled if its centre comes from outside.
-Places are counted in 64 bits and levels in 32, so that a level differs from Pillow's by 1 at most, and rarely.
+Each takes images (b, 3, h, w), an amount for each image, (b,), and a fill color, and returns new images. Pixels are
+interpolated by cubic convolution with a = -1 and truncated to levels, not rounded, as in `Image.transform` and
+`Image.rotate` with `Resampling.BICUBIC`; a pixel whose centre comes from outside the image gets the fill color.
+Positions have 64 bits and levels 32, so a level differs from Pillow's by at most 1, and rarely.
 """
 
 import math
@@ -20,29 +20,29 @@ Fill = tuple[int, int, int]  # red, green and blue, 0..255
 
 
 def shear_x(pixels: Images, slope: PerImage, fill: Fill) -> Images:
-    """Rows moved to the left, each by the slope times the distance of its centre from the top edge."""
+    """Rows shifted left, each by the slope times the distance of its centre from the top edge."""
     centre = torch.arange(pixels.shape[2], device=pixels.device) + 0.5
-    return _slide(pixels, slope[:, None].double() * centre, fill)
+    return _shift_rows(pixels, slope[:, None].double() * centre, fill)
 
 
 def shear_y(pixels: Images, slope: PerImage, fill: Fill) -> Images:
-    """Columns moved up, each by the slope times the distance of its centre from the left edge."""
+    """Columns shifted up, each by the slope times the distance of its centre from the left edge."""
     return shear_x(pixels.mT, slope, fill).mT
 
 
 def translate_x(pixels: Images, share: PerImage, fill: Fill) -> Images:
-    """Images moved to the left by a share of their width."""
+    """Images shifted left by a share of their width."""
     _, _, h, w = pixels.shape
-    return _slide(pixels, (share[:, None].double() * w).expand(-1, h), fill)
+    return _shift_rows(pixels, (share[:, None].double() * w).expand(-1, h), fill)
 
 
 def translate_y(pixels: Images, share: PerImage, fill: Fill) -> Images:
-    """Images moved up by a share of their height."""
+    """Images shifted up by a share of their height."""
     return translate_x(pixels.mT, share, fill).mT
 
 
-def _slide(pixels: Images, shift: Float[Tensor, "b h"], fill: Fill) -> Images:
-    """Each row moved to the left by its own number of pixels: a filter of four taps, then a step by whole pixels."""
+def _shift_rows(pixels: Images, shift: Float[Tensor, "b h"], fill: Fill) -> Images:
+    """Rows shifted left by their own numbers of pixels: a four-tap filter, then a shift by whole pixels."""
     b, c, h, w = pixels.shape
     whole = shift.floor()
     part = (shift - whole).float()[:, None, :, None]
@@ -56,14 +56,14 @@ def _slide(pixels: Images, shift: Float[Tensor, "b h"], fill: Fill) -> Images:
 
 
 def rotate(pixels: Images, degrees: PerImage, fill: Fill) -> Images:
-    """Images turned about their centres, counter-clockwise."""
+    """Images rotated about their centres, counter-clockwise."""
     most = max(1, levels_at_once(pixels.device) // (16 * pixels[0].numel()))
-    turned = [_turned(*part, fill) for part in zip(pixels.split(most), degrees.split(most), strict=True)]
-    return torch.cat(turned)
+    rotated = [_rotated(*part, fill) for part in zip(pixels.split(most), degrees.split(most), strict=True)]
+    return torch.cat(rotated)
 
 
-def _turned(pixels: Images, degrees: PerImage, fill: Fill) -> Images:
-    """What `rotate` returns, of as many images as 16 neighbours of every pixel may be gathered at once."""
+def _rotated(pixels: Images, degrees: PerImage, fill: Fill) -> Images:
+    """The result of `rotate` for a few images: 16 neighbours of every pixel are in memory at once."""
     b, c, h, w = pixels.shape
     angle = -degrees.double()[:, None, None] * math.pi / 180
     rows = torch.arange(h, device=pixels.device)[:, None] + 0.5 - h / 2
@@ -79,16 +79,16 @@ def _turned(pixels: Images, degrees: PerImage, fill: Fill) -> Images:
 
 
 def _neighbours(place: Float[Tensor, "b h w"], size: int) -> tuple[Int[Tensor, "b 4 h w"], Float[Tensor, "b h w"]]:
-    """The two pixels to either side of each place along an axis, the edge's past it, and the part of a pixel to go."""
+    """The two pixels on either side of each position along an axis, clamped to the edges, and its fraction."""
     whole = place.floor()
     step = torch.arange(-1, 3, device=place.device)[:, None, None]
     return (whole.long()[:, None] + step).clamp_(0, size - 1), (place - whole).float()
 
 
 def _cubic(taps: list[Tensor] | tuple[Tensor, ...], part: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Keys's cubic convolution with a = -1 of four neighbours, at a part of the way from the second to the third.
+    """Keys's cubic convolution with a = -1 of four neighbours, at a fraction of the way from the second to the third.
 
-    A polynomial of differences as in Pillow, and not a weighted sum: a plain area keeps its level to the last bit.
+    It is a polynomial of differences, as in Pillow, not a weighted sum: a uniform area keeps its level exactly.
     """
     first, second, third, fourth = taps
     before, after = first - second, third - fourth
@@ -97,11 +97,11 @@ def _cubic(taps: list[Tensor] | tuple[Tensor, ...], part: Float[Tensor, "..."]) 
 
 
 def _levels(value: Float[Tensor, "..."]) -> UInt8[Tensor, "..."]:
-    """Values cut down to levels; by way of int16, as torch turns floats into bytes one by one."""
+    """Values truncated to levels, through int16: torch's conversion from float to uint8 is not vectorized."""
     return value.clamp_(0, 255).short().byte()
 
 
 def _filled(pixels: Images, inside: Bool[Tensor, "b h w"], fill: Fill) -> Images:
-    """Images with another colour outside."""
-    colour = torch.tensor(fill, dtype=torch.uint8).to(pixels.device, non_blocking=True)
-    return torch.where(inside[:, None], pixels, colour[:, None, None])
+    """Images with the fill color outside."""
+    color = torch.tensor(fill, dtype=torch.uint8).to(pixels.device, non_blocking=True)
+    return torch.where(inside[:, None], pixels, color[:, None, None])

@@ -1,7 +1,7 @@
-"""Batches augmented as tensors, on whatever device they are on, every draw made per image.
+"""Random draws per image, and the augmentations that need them: crop and flip, erasing, mixup and cutmix.
 
-Randomness is a matrix with one row of uniform numbers an image, keyed by (seed, epoch, image): the same image gets
-the same draws in the same epoch, whatever batch, worker or rank it falls to.
+The draws are a matrix of uniform numbers, with a row for each image, keyed by (seed, epoch, image): an image gets the
+same draws in an epoch in any batch, worker or rank. Everything runs on the device of its input.
 """
 
 import math
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from vtzoo.train.threads import on_one_thread
 
-GEOMETRY, MIX, COLOR, LOCALIZE = range(4)  # streams: uniform numbers for one purpose each
-DRAWS = 16  # uniform numbers an image in GEOMETRY: columns are assigned below, the rest is room for further operations
+GEOMETRY, MIX, COLOR, LOCALIZE = range(4)  # streams of uniform numbers, a purpose each
+DRAWS = 16  # uniform numbers per image in GEOMETRY: the columns below, and spare ones
 TOP, LEFT, FLIP, ERASE, ERASE_AREA, ERASE_ASPECT, ERASE_TOP, ERASE_LEFT, ERASE_NOISE = range(9)
 
 _STREAM = 2**32  # columns from one stream to the next
 _INCREMENT = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: SplitMix64's step (Steele et al. 2014)
-_NORMAL = 2**22  # places in the table of normal numbers
+_NORMAL = 2**22  # positions in the table of normal numbers
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
@@ -28,10 +28,10 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 def draws(
     seed: int, epoch: int, images: Int[Tensor, " b"], stream: int = GEOMETRY, columns: int = DRAWS
 ) -> Float[Tensor, "b {columns}"]:
-    """Uniform numbers in [0, 1) for each image index, the same wherever they are computed.
+    """Uniform numbers in [0, 1) for each image, equal on every device.
 
-    A counter-based generator: SplitMix64 of (seed, epoch, image, column), in int64 arithmetic that wraps. A stream is
-    a stretch of columns far from the others.
+    A counter-based generator: SplitMix64 of (seed, epoch, image, column), in wrapping int64 arithmetic. A stream is a
+    range of columns far from the others.
     """
     state = torch.full_like(images, _signed(seed * _INCREMENT))
     for part in (torch.full_like(images, epoch), images):
@@ -51,7 +51,7 @@ def _splitmix(state: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
 
 
 def _shift(bits: Int[Tensor, "..."], by: int) -> Int[Tensor, "..."]:
-    """A logical right shift: torch's own repeats the sign bit."""
+    """A logical right shift; torch's shift repeats the sign bit."""
     return (bits >> by) & ((1 << (64 - by)) - 1)
 
 
@@ -65,7 +65,7 @@ def _signed(value: int) -> int:
 def crop_and_flip(
     images: UInt8[Tensor, "b c h w"], uniform: Float[Tensor, "b d"], padding: int, flip: bool
 ) -> UInt8[Tensor, "b c h w"]:
-    """A random crop of the original size out of each image with a reflected border, mirrored half of the time."""
+    """A random crop, in the original size, of each image with a reflected border; half of the images are mirrored."""
     b, c, h, w = images.shape
     device = images.device
     rows = torch.arange(h, device=device) + (uniform[:, TOP] * (2 * padding + 1)).long()[:, None] - padding
@@ -77,7 +77,7 @@ def crop_and_flip(
 
 
 def _reflect(index: Int[Tensor, "b n"], size: int) -> Int[Tensor, "b n"]:
-    """Indices past either edge, folded back as a mirror on the edge pixel does."""
+    """Indices beyond either edge, reflected at the edge pixel."""
     index = index.abs()
     return torch.where(index >= size, 2 * (size - 1) - index, index)
 
@@ -86,11 +86,11 @@ def _reflect(index: Int[Tensor, "b n"], size: int) -> Int[Tensor, "b n"]:
 def erase(
     images: Float[Tensor, "b c h w"], uniform: Float[Tensor, "b d"], probability: float, noise: float | None = None
 ) -> Float[Tensor, "b c h w"]:
-    """Images with, at the given probability, a random rectangle set to 0, the mean of normalized pixels, or to noise.
+    """Images with, at the given probability, a random rectangle of zeros, the mean of normalized pixels, or of noise.
 
-    The rectangle covers 2% to a third of the image, at an aspect of 0.3 to 3.3 (Zhong et al. 2020), less what it takes
-    to round its sides down to whole pixels. `noise` is the standard deviation of a normal number for every pixel and
-    channel.
+    The rectangle covers 2% to a third of the image, at an aspect of 0.3 to 3.3 (Zhong et al. 2020), before its sides
+    are rounded down to whole pixels. `noise` is the standard deviation of normal numbers, one for every pixel and
+    channel; None means zeros.
     """
     h, w = images.shape[-2:]
     area = (0.02 + uniform[:, ERASE_AREA] * (1 / 3 - 0.02)) * h * w
@@ -107,24 +107,24 @@ def erase(
 
 
 def _normal(uniform: Float[Tensor, " b"], count: int) -> Float[Tensor, "b {count}"]:
-    """A run of normal numbers for each image, at a random place of one long table.
+    """Consecutive normal numbers for each image, from a random position in a long table.
 
-    Two images have the same run once in four million pairs. To hash every pixel of every image instead takes some
-    twenty passes over the batch in int64, most of them for pixels that are not erased.
+    Two images share a position once in four million pairs. To hash every pixel instead would take about twenty passes
+    over the batch in int64, most of them for pixels that are not erased.
     """
     table = _normal_table(count, uniform.device)
-    runs = table.as_strided((_NORMAL, count), (1, 1))  # overlapping: the run at every place of the table
+    runs = table.as_strided((_NORMAL, count), (1, 1))  # overlapping rows: one for every position
     return runs.index_select(0, (uniform * _NORMAL).long())
 
 
 @lru_cache(maxsize=8)
 def _normal_table(count: int, device: torch.device) -> Float[Tensor, " n"]:
-    """As many normal numbers as hold a run of `count` at each of _NORMAL places, the same in every process."""
+    """Normal numbers for `count` consecutive ones at each of _NORMAL positions, the same in every process."""
     return torch.randn(_NORMAL + count - 1, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def _between(uniform: Float[Tensor, " b"], length: Float[Tensor, " b"], size: int) -> Tensor:
-    """Which of `size` positions fall in an interval of each length, placed uniformly; (b, size) booleans."""
+    """Whether each of `size` positions lies in an interval of the given length, placed uniformly; (b, size)."""
     start = (uniform * (size - length + 1)).floor()
     position = torch.arange(size, device=uniform.device)
     return (position >= start[:, None]) & (position < (start + length.floor())[:, None])
@@ -140,12 +140,12 @@ def mix(
     cutmix: float,
     probability: float,
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
-    """Each image mixed with its neighbour, and its target mixed as much, at the given probability.
+    """Each image and its target mixed with those of its partner, at the given probability.
 
-    Mixup blends the two (Zhang et al. 2018), cutmix pastes a rectangle of the partner (Yun et al. 2019); where both
-    alphas are above 0 either is as likely. Images 2i and 2i + 1 are a couple, in which each draws its own share of the
-    other; a last image without a partner stays as it is. So a batch in a random order, cut into slices of even
-    length, mixes as it does whole: on several ranks as on one.
+    Mixup blends the two (Zhang et al. 2018), cutmix pastes a rectangle of the partner (Yun et al. 2019); if both alphas
+    are above 0, each is as likely. Images 2i and 2i + 1 are partners, and each draws its own share of the other; a last
+    image without a partner stays as it is. Slices of even length therefore mix as the whole batch does, on one rank or
+    several.
     """
     b, _, h, w = images.shape
     partner = (torch.arange(b, device=images.device) ^ 1).clamp(max=b - 1)
@@ -156,7 +156,7 @@ def mix(
     side, blended = share.sqrt(), ~pasted[:, None]
     rows = (_between(uniform[:, 3], side * h, h) | blended).float()
     columns = (_between(uniform[:, 4], side * w, w) | blended).float()
-    covered = rows.sum(1) * columns.sum(1) / (h * w)  # the whole pixels that were pasted, not the share asked for
+    covered = rows.sum(1) * columns.sum(1) / (h * w)  # counts the whole pixels that were pasted
     share = torch.where(pasted, covered, share)
     rows *= torch.where(pasted, 1.0, share)[:, None]
     amount = (rows[:, :, None] * columns[:, None, :])[:, None]
@@ -164,12 +164,12 @@ def mix(
 
 
 def _towards(rows: Float[Tensor, "b ..."], partner: Int[Tensor, " b"], amount: Tensor) -> Float[Tensor, "b ..."]:
-    """Each row on its way to its partner's. Not `lerp`, whose rounding may depend on where in a batch a row is."""
+    """Each row moved toward its partner's. Not with `lerp`: its rounding may depend on the row's place in a batch."""
     return rows.index_select(0, partner).sub_(rows).mul_(amount).add_(rows)
 
 
 def beta_quantile(uniform: Float[Tensor, " b"], alpha: float) -> Float[Tensor, " b"]:
-    """The values below which Beta(alpha, alpha) falls with each probability, to 1e-3 for alpha from 0.1 to 10."""
+    """The quantiles of Beta(alpha, alpha) at each probability, to 1e-3 for alpha from 0.1 to 10."""
     chance, value = _beta_table(alpha, uniform.device)
     folded = torch.minimum(uniform, 1 - uniform)  # the distribution is symmetric about a half
     after = torch.searchsorted(chance, folded, right=True).clamp(max=len(chance) - 1)
@@ -180,10 +180,10 @@ def beta_quantile(uniform: Float[Tensor, " b"], alpha: float) -> Float[Tensor, "
 
 @lru_cache(maxsize=8)
 def _beta_table(alpha: float, device: torch.device) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Rising probabilities from 0 to a half, and the quantiles of Beta(alpha, alpha) at them.
+    """Increasing probabilities from 0 to a half, and the quantiles of Beta(alpha, alpha) at them.
 
-    Steps are even in (2x)**alpha where alpha is below 1, which cancels the pole of the density at 0, and else in x:
-    a step is nowhere wider than 0.0007 in x.
+    Steps are even in (2x)**alpha for alpha below 1, which cancels the pole of the density at 0, otherwise in x. No step
+    is wider than 0.0007 in x.
     """
     power = min(alpha, 1.0)
     step = np.linspace(0, 1, 8193)
@@ -199,14 +199,14 @@ def _beta_table(alpha: float, device: torch.device) -> tuple[Float[Tensor, " n"]
 def normalize(
     images: UInt8[Tensor, "b c h w"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "b c h w"]:
-    """Pixels 0..255 as floats, less the mean, over the standard deviation; both in 0..1."""
+    """Pixels 0..255 minus the mean, divided by the standard deviation; `mean` and `std` are of pixels 0..1."""
     shift, scale = (_channels(which, images.device) for which in (mean, std))
     return images.float().sub_(shift).div_(scale)
 
 
 @lru_cache(maxsize=8)
 def _channels(shares: tuple[float, ...], device: torch.device) -> Float[Tensor, "c 1 1"]:
-    """A number for each channel, in levels; kept, as a copy to a device waits for it."""
+    """A number for each channel, in levels; cached, because a copy to a device makes the host wait."""
     return torch.tensor(shares, device=device)[:, None, None] * 255
 
 

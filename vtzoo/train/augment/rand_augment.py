@@ -1,7 +1,7 @@
-"""RandAugment and colour jitter of uint8 batches, every operation, magnitude and sign drawn per image.
+"""RandAugment and color jitter of uint8 batches, with operations, magnitudes and signs drawn per image.
 
-What is done to which image is decided on the CPU, and the images of each operation are changed together. Where images
-are on another device, `uniform` may stay on the CPU all the same: then no step waits for that device.
+The CPU assigns images to operations, and all images of an operation change together. For images on another device,
+`uniform` may stay on the CPU: then no step waits for the device.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,10 @@ from torch import Tensor
 from vtzoo.train.augment import color_ops, geometric_ops
 from vtzoo.train.threads import on_one_thread
 
-DRAWS_PER_OPERATION = 4  # uniform numbers an image: the operation, whether it is carried out, its magnitude, its sign
-JITTER_DRAWS = 4  # uniform numbers an image: three factors and their order
+DRAWS_PER_OPERATION = 4  # uniform numbers per image: the operation, whether it applies, its magnitude, its sign
+JITTER_DRAWS = 4  # uniform numbers per image: three factors and their order
 
-Change = Callable[[Tensor, Tensor], Tensor]  # of images, by an amount for each
+Operation = Callable[[Tensor, Tensor], Tensor]  # of images (b, 3, h, w), and an amount for each (b,)
 
 
 @on_one_thread
@@ -32,23 +32,23 @@ def rand_augment(
     probability: float,
     fill: tuple[int, int, int],
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """Images changed by `operations` random ones of AMOUNTS, each carried out at the given probability.
+    """Images after `operations` random operations of AMOUNTS, each applied at the given probability.
 
-    Cubuk et al. 2020 in timm's variant "inc1": drawn with replacement, magnitudes are normal and cut off at 0 and 10,
-    and every effect grows with them. `uniform` has DRAWS_PER_OPERATION columns an operation, or more. `fill` is the
-    colour of what comes in from outside the image.
+    Cubuk et al. 2020 in timm's variant "inc1": operations are drawn with replacement, magnitudes are normal, clamped to
+    0 and 10, and every effect grows with its magnitude. `uniform` has at least DRAWS_PER_OPERATION columns for each
+    operation. `fill` is the color of pixels from outside the image.
     """
     drawn = uniform[:, : operations * DRAWS_PER_OPERATION].cpu().double()
-    which, carried, normal, sign = drawn.unflatten(1, (operations, DRAWS_PER_OPERATION)).unbind(2)
+    which, applied, normal, sign = drawn.unflatten(1, (operations, DRAWS_PER_OPERATION)).unbind(2)
     which = (which * len(AMOUNTS)).long()
-    normal = torch.special.ndtri(normal + 2**-25)  # the middle of the 2**-24 that a draw stands for: never 0 or 1
+    normal = torch.special.ndtri(normal + 2**-25)  # the middle of a draw's interval of 2**-24: never 0 or 1
     magnitudes = (magnitude + magnitude_std * normal).clamp(0, 10)
     signs = torch.where(sign < 0.5, -1.0, 1.0)
     amounts = torch.stack([amount(magnitudes, signs) for amount in AMOUNTS.values()], 2).gather(2, which[..., None])
-    which = torch.where(carried < probability, which, len(AMOUNTS))
-    changes = [*COLOURS.values(), *(partial(change, fill=fill) for change in SHAPES.values())]
+    which = torch.where(applied < probability, which, len(AMOUNTS))
+    every = [*COLOR_OPS.values(), *(partial(operation, fill=fill) for operation in GEOMETRIC_OPS.values())]
     for layer in range(operations):
-        images = _changed(images, which[:, layer], amounts[:, layer, 0], changes)
+        images = _apply(images, which[:, layer], amounts[:, layer, 0], every)
     return images
 
 
@@ -56,10 +56,10 @@ def rand_augment(
 def color_jitter(
     images: UInt8[Tensor, "b 3 h w"], uniform: Float[Tensor, "b d"], strength: float
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """Images of another brightness, contrast and saturation, changed in a random order.
+    """Images with random brightness, contrast and saturation, applied in a random order.
 
-    Factors are uniform between 1 - strength, at least 0, and 1 + strength: torchvision's ColorJitter without hue.
-    `uniform` has JITTER_DRAWS columns or more.
+    Factors are uniform from max(0, 1 - strength) to 1 + strength: torchvision's ColorJitter without hue. `uniform` has
+    at least JITTER_DRAWS columns.
     """
     drawn = uniform[:, :JITTER_DRAWS].cpu()
     least = max(0.0, 1 - strength)
@@ -67,27 +67,27 @@ def color_jitter(
     orders = torch.tensor(list(permutations(range(3))))
     order = orders[(drawn[:, 3] * len(orders)).long()]
     for which in order.unbind(1):
-        images = _changed(images, which, factors.gather(1, which[:, None])[:, 0], JITTERS)
+        images = _apply(images, which, factors.gather(1, which[:, None])[:, 0], JITTERS)
     return images
 
 
-def _changed(
+def _apply(
     images: UInt8[Tensor, "b 3 h w"],
     which: Int[Tensor, " b"],
     amounts: Float[Tensor, " b"],
-    changes: Sequence[Change],
+    operations: Sequence[Operation],
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """Each image by the change with its number in `which`, or as it is where there is none; `amounts` are theirs.
+    """Each image after the operation with its number in `which`; the number after the last leaves an image as it is.
 
-    The images are sorted by their change, cut into groups, put together again and sorted back: whole images are copied
-    much faster than they are scattered.
+    The images are sorted by operation, split into groups, concatenated and sorted back: copies of whole images are much
+    faster than scattered writes.
     """
     order = which.argsort(stable=True)
-    sizes = which.bincount(minlength=len(changes) + 1).tolist()
+    sizes = which.bincount(minlength=len(operations) + 1).tolist()
     rows = (order, order.argsort(), amounts[order])
-    there, back, amounts = (tensor.to(images.device, non_blocking=True) for tensor in rows)
-    groups = zip(images.index_select(0, there).split(sizes), amounts.split(sizes), (*changes, None), strict=True)
-    changed = [change(group, by) if change and len(group) else group for group, by, change in groups]
+    forward, back, amounts = (tensor.to(images.device, non_blocking=True) for tensor in rows)
+    groups = zip(images.index_select(0, forward).split(sizes), amounts.split(sizes), (*operations, None), strict=True)
+    changed = [operation(group, by) if operation and len(group) else group for group, by, operation in groups]
     return torch.cat(changed).index_select(0, back)
 
 
@@ -102,27 +102,27 @@ def _enhancement(magnitude: Tensor, sign: Tensor) -> Tensor:
 
 
 def _bits(magnitude: Tensor, _: Tensor) -> Tensor:
-    """How many bits are kept, from 4 down to 1: timm goes on to 0, at which Pillow 13 fails."""
+    """The number of bits to keep, from 4 down to 1; timm goes down to 0, where Pillow 13 fails."""
     return (4 - (magnitude / 10 * 4).floor()).clamp(min=1)
 
 
 def _threshold(magnitude: Tensor, _: Tensor) -> Tensor:
-    """The level from which on levels are inverted, from 256 down to 0."""
+    """The lowest inverted level, from 256 down to 0."""
     return 256 - (magnitude / 10 * 256).floor()
 
 
 def _addend(magnitude: Tensor, _: Tensor) -> Tensor:
-    """What is added to dark levels, from 0 to 110."""
+    """The amount added to dark levels, from 0 to 110."""
     return (magnitude / 10 * 110).floor()
 
 
 def _none(magnitude: Tensor, _: Tensor) -> Tensor:
-    """Nothing that the operation would heed."""
+    """A placeholder: the operation has no amount."""
     return magnitude
 
 
 JITTERS = (color_ops.brightness, color_ops.contrast, color_ops.color)
-COLOURS: dict[str, Change] = {
+COLOR_OPS: dict[str, Operation] = {
     "AutoContrast": color_ops.auto_contrast,
     "Equalize": color_ops.equalize,
     "Invert": color_ops.invert,
@@ -134,7 +134,7 @@ COLOURS: dict[str, Change] = {
     "BrightnessIncreasing": color_ops.brightness,
     "SharpnessIncreasing": color_ops.sharpness,
 }
-SHAPES: dict[str, Callable[..., Tensor]] = {  # which also take the colour of the fill
+GEOMETRIC_OPS: dict[str, Callable[..., Tensor]] = {  # these also take the fill color
     "Rotate": geometric_ops.rotate,
     "ShearX": geometric_ops.shear_x,
     "ShearY": geometric_ops.shear_y,

@@ -22,30 +22,30 @@ from vtzoo.train.augment.rand_augment import DRAWS_PER_OPERATION, JITTER_DRAWS, 
 from vtzoo.train.pipeline import cache, memory_budget
 from vtzoo.train.pipeline.crops import Crops
 from vtzoo.train.pipeline.pixels import Pixels, to_device
-from vtzoo.train.pipeline.storage import Form, Nothing, Square
+from vtzoo.train.pipeline.storage import CenterSquare, CheckOnly, Storage
 from vtzoo.train.pipeline.workers import Decoder, Request, Workers
 from vtzoo.zoo.recipe import Augmentation, Recipe
 
-WEIGHTS, DROPOUT, SHUFFLE = range(3)  # streams of `key`: what a number is drawn for
+WEIGHTS, DROPOUT, SHUFFLE = range(3)  # streams of `key`, a purpose each
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Normalized images (b, 3, size, size) and targets (b, classes): soft, or of several classes, NaN where unknown."""
+    """Normalized images and their targets: soft labels, or multi-label targets with NaN for unknown labels."""
 
     images: Float[Tensor, "b 3 h w"]
     targets: Float[Tensor, "b k"]
-    chosen: Int[Tensor, " b"]  # which images of the data set these are, on the device
+    chosen: Int[Tensor, " b"]  # the images' numbers in the data set, on the device
     epoch: int  # from 0
 
 
 class Order:
-    """Which images the batch of every step shows, as (seed, step) alone decide.
+    """The images of every step's batch, a function of (seed, step) alone.
 
-    The order is shuffled anew each epoch; images left over after the last whole batch wait for another epoch, and a
-    set smaller than one batch is one batch.
+    Each epoch has its own shuffled order. The images after its last whole batch are left out; a set smaller than a
+    batch is a single batch.
     """
 
     def __init__(self, images: int, batch_size: int, seed: int) -> None:
@@ -62,7 +62,7 @@ class Order:
         return epoch, self._shuffled(epoch)[first : first + size]
 
     def after(self, step: int, part: int, parts: int, turns: int) -> Iterator[tuple[int, Int[Tensor, " b"]]]:
-        """What follows for a process that takes `turns` neighbouring parts of every batch, without end."""
+        """The endless series of later parts, for a process that takes `turns` adjacent parts of every batch."""
         first = part - part % turns
         while True:
             part += 1
@@ -78,10 +78,10 @@ class Order:
 
 
 class Batches:
-    """The batch of every step, each a function of (seed, step) alone: a run can start at any step.
+    """The batch of every step, a function of (seed, step) alone: a run can start at any step.
 
-    `source` gives the pixels of n images, `labels` is (n,), or (n, classes) where an image may have several classes.
-    A process that takes `accumulate` parts of each batch in turn says so: workers prepare what is next.
+    `source` gives the pixels of n images. `labels` are class indices (n,) or multi-label targets (n, classes). A
+    process takes `accumulate` parts of each batch, one after another; workers prepare the next.
     """
 
     def __init__(
@@ -97,22 +97,22 @@ class Batches:
         self._source, self._accumulate = source, accumulate
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
-        """The augmented batch of a step, or one of the equal parts that make it up; steps and parts count from 0."""
+        """The augmented batch of a step, or one of its equal `parts`; steps and parts count from 0."""
         epoch, chosen = self._order.chosen(step, part, parts)
         numbers = to_device(chosen, self.device)
         uniform = self.crops.uniform(self.seed, epoch, numbers)
         if isinstance(self._source, Workers):
-            # Of the order alone: were `self` in it, processes would not end before a garbage collection, and slowly.
+            # `ahead` must not refer to `self`: the cycle would keep the processes alive until a garbage collection.
             ahead = starmap(Request.of, self._order.after(step, part, parts, self._accumulate))
             images = to_device(self._source.take(Request.of(epoch, chosen), ahead), self.device)
             images = self.crops.finish(images, uniform)
         else:
             images = self.crops.of_pixels(self._source, chosen, uniform)
-        images = self._recoloured(images, chosen, epoch)
+        images = self._color_augmented(images, chosen, epoch)
         return self._augmented(images, uniform, numbers, epoch)
 
     def check_parts(self, parts: int) -> None:
-        """Refuse to cut batches into parts that are not equal, or that would separate a couple to be mixed."""
+        """Raise a VtzooError for unequal parts, and for parts that would separate a pair of images to be mixed."""
         size, rest = divmod(self.batch_size, parts)
         hint = "the number of processes times --accumulate must divide the batch size"
         if rest:
@@ -128,10 +128,10 @@ class Batches:
         how = self.augmentation
         return bool(how.mix_probability and (how.mixup or how.cutmix))
 
-    def _recoloured(
+    def _color_augmented(
         self, images: UInt8[Tensor, "b 3 h w"], chosen: Int[Tensor, " b"], epoch: int
     ) -> UInt8[Tensor, "b 3 h w"]:
-        """The images after RandAugment and colour jitter, whose draws are wanted on the CPU."""
+        """The images after RandAugment and color jitter, which take their draws on the CPU."""
         how = self.augmentation
         columns = DRAWS_PER_OPERATION * how.rand_augment.operations if how.rand_augment else 0
         if not columns and not how.color_jitter:
@@ -147,7 +147,7 @@ class Batches:
     def _augmented(
         self, crops: UInt8[Tensor, "b 3 h w"], uniform: Float[Tensor, "b d"], numbers: Int[Tensor, " b"], epoch: int
     ) -> Batch:
-        """The batch of the images with these numbers, which are on the device as all else is."""
+        """The batch of cropped images, normalized, erased and mixed, and targets; `numbers` are on the device."""
         how = self.augmentation
         images = mix.normalize(crops, self.mean, self.std)
         if how.erasing:
@@ -165,11 +165,11 @@ class Batches:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a run records of its training images."""
+    """The facts about training images that a run records."""
 
-    manifest: str  # of those that can be read
-    images: int  # that can be read
-    skipped: int  # that cannot
+    manifest: str  # of the readable images
+    images: int  # readable
+    skipped: int  # unreadable
 
 
 def open_batches(
@@ -177,7 +177,7 @@ def open_batches(
     workers: int | None = None, accumulate: int = 1, skip_bad: bool = False, folder: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Batches, Facts]:  # fmt: skip
-    """A recipe's batches of a training split, and facts about it: decoded once, and kept where there is room for that.
+    """A recipe's batches of a training split, decoded once, and the facts about its images.
 
     On the device, or else on the disk, in `folder` or the user's cache; where neither has room, and with `workers`,
     that many processes decode in every epoch. Unreadable images are a VtzooError, but with `skip_bad` they are left
@@ -188,14 +188,14 @@ def open_batches(
     crops = Crops.of(recipe.augmentation, size=recipe.model.image_size, flip=flip)
     find = partial(cache.open_stored, images, name=images.name, folder=folder or cache_folder(), progress=progress)
     try:
-        stored = find(Nothing(form=crops.form) if workers else crops.form)
-    except cache.NoRoomError as reason:
+        stored = open_as(CheckOnly(storage=crops.storage) if workers else crops.storage)
+    except cache.OverBudgetError as reason:
         workers = max(1, cores() // memory_budget.processes())
         log.warning("%s; they are decoded in every epoch, as with --workers %d", reason, workers)
-        stored = find(Nothing(form=crops.form))
+        stored = open_as(CheckOnly(storage=crops.storage))
     kept = np.flatnonzero(stored.extents.any(1).numpy())
     if len(kept) < len(images) and not (skip_bad and len(kept)):
-        raise refusal(images, crops.form, np.setdiff1d(np.arange(len(images)), kept))
+        raise refusal(images, crops.storage, np.setdiff1d(np.arange(len(images)), kept))
     if workers:
         source = Workers(Decoder(images.encoded.select(kept), crops, seed), workers, device)
     else:
@@ -211,17 +211,17 @@ def open_batches(
 def check_test_images(images: LabelledImages, size: int, *, name: str, folder: Path | None = None) -> None:
     """Refuse a split of test images of which one cannot be read: an accuracy is that of them all.
 
-    What was checked once is remembered in the cache.
+    The cache remembers a split that passed.
     """
-    form = Square(side=size)
-    stored = cache.open_stored(images, Nothing(form=form), name=f"{name}-test", folder=folder or cache_folder())
+    storage = CenterSquare(side=size)
+    stored = cache.open_stored(images, CheckOnly(storage=storage), name=f"{name}-test", folder=folder or cache_folder())
     if len(unreadable := np.flatnonzero(~stored.extents.any(1).numpy())):
-        raise refusal(images, form, unreadable, skippable=False)
+        raise refusal(images, storage, unreadable, skippable=False)
 
 
-def refusal(images: LabelledImages, form: Form, unreadable: np.ndarray, *, skippable: bool = True) -> VtzooError:
+def refusal(images: LabelledImages, storage: Storage, unreadable: np.ndarray, *, skippable: bool = True) -> VtzooError:
     """The error for images that cannot be read: the first by its name, and how many they are."""
-    first = DecodingPass(images=images.select(unreadable[:1]), keep=form.pixels)
+    first = DecodingPass(images=images.select(unreadable[:1]), keep=storage.pixels)
     list(first)
     reason = first.errors[0].message if first.errors else f"unreadable image {images.encoded.name(int(unreadable[0]))}"
     hint = "mend or remove them" + (

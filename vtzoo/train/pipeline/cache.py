@@ -1,8 +1,8 @@
-"""Images decoded once, and kept on the disk for every later run of the same data.
+"""The cache of decoded images: a file on the disk that every later run of the same data reads.
 
-A cache is a safetensors file: `pixels`, uint8 (n, 3, height, width) or, where sizes differ, one image after another;
-`extents`, int32 (rows, 2), every row's height and width as stored, 0 where its image cannot be read. It may be deleted
-at any time: it is built anew.
+A cache is a safetensors file: `pixels`, uint8 (n, 3, height, width) or, for images of several sizes, one image after
+another; `extents`, int32 (rows, 2), each row's stored height and width, 0 for an unreadable image. It may be deleted at
+any time; the next run rebuilds it.
 """
 
 import json
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vtzoo.data.labelled_images import DecodingPass, LabelledImages
 from vtzoo.train.pipeline import memory_budget
-from vtzoo.train.pipeline.storage import Form
+from vtzoo.train.pipeline.storage import Storage
 
 VERSION = 2  # of the file's layout; another one is another key
 HEADER = 1024  # bytes reserved for the header, which is written last: only then the size and the hash are known
@@ -46,60 +46,60 @@ class Stored:
     mapped: bool  # whether the pixels are still in a file, and are read when they are used
 
 
-class NoRoomError(Exception):
-    """Decoded images have room neither on the disk nor in memory: why."""
+class OverBudgetError(Exception):
+    """The decoded images exceed the budgets of the disk and of memory; the message says why."""
 
 
 def open_stored(
-    images: LabelledImages, form: Form, *, name: str, folder: Path, progress: Callable[[int], None] | None = None
+    images: LabelledImages, storage: Storage, *, name: str, folder: Path, progress: Callable[[int], None] | None = None
 ) -> Stored:
-    """The decoded images of a split, out of the cache where it has them; else they are decoded into it, or into memory.
+    """The decoded images of a split, from the cache; without a cache they are decoded into it, or else into memory.
 
-    `name` begins the file's name. What makes this and later runs slower than they need be is logged as a warning.
-    `progress` is called with every further number of images. Images that have no room anywhere are NoRoomError.
+    `name` starts the file's name. A reason for slower runs is logged as a warning. `progress` is called with the number
+    of newly decoded images. Images that exceed all budgets are an OverBudgetError.
     """
-    key = content_key(images, form)
+    key = content_key(images, storage)
     path = folder / f"{name}-{key[:16]}.safetensors"
     try:
         return read(path, key)
-    except OSError:  # it is not there, or not for us: then it cannot be written either, which is told below
+    except OSError:  # missing, or no permission: then the write below fails too, and its error is reported
         pass
     except (SafetensorError, ValueError) as error:
         log.warning("the cache %s is not as it was written (%s): it is built anew", path, error)
-    size = estimate(images, form)
+    size = estimate(images, storage)
     try:
         if size <= memory_budget.on_disk(folder):
-            build(path, key, DecodingPass(images=images, keep=form.pixels, progress=progress))
+            build(path, key, DecodingPass(images=images, keep=storage.pixels, progress=progress))
             return read(path, key)
         reason = f"{size / 1e9:.1f} GB of decoded images would take more than half of the disk's free space in {folder}"
     except OSError as error:
         reason = f"cannot write the cache {path}: {error.strerror}"
     if size > memory_budget.on_device(torch.device("cpu")):
-        raise NoRoomError(reason)
+        raise OverBudgetError(reason)
     log.warning("%s; they are decoded into memory, for this run alone", reason)
-    return in_memory(DecodingPass(images=images, keep=form.pixels, progress=progress))
+    return in_memory(DecodingPass(images=images, keep=storage.pixels, progress=progress))
 
 
-def content_key(images: LabelledImages, form: Form) -> str:
-    """The sha256 of all that decides what is stored: the encoded images, their targets, the form, and the decoder."""
-    return sha256(f"{VERSION} {form} Pillow {PIL.__version__} {images.content_hash}".encode()).hexdigest()
+def content_key(images: LabelledImages, storage: Storage) -> str:
+    """The sha256 of all that decides what is stored: the encoded images, their targets, the storage, and the decoder."""
+    return sha256(f"{VERSION} {storage} Pillow {PIL.__version__} {images.content_hash}".encode()).hexdigest()
 
 
-def estimate(images: LabelledImages, form: Form) -> int:
+def estimate(images: LabelledImages, storage: Storage) -> int:
     """About how many bytes the stored images take, by the headers of some of them."""
     numbers = np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int)
     shapes = [shape for number in numbers if (shape := images.encoded.shape(int(number)))]
-    areas = [np.prod(form.extent(*shape)) for shape in shapes]
+    areas = [np.prod(storage.extent(*shape)) for shape in shapes]
     return int(3 * np.mean(areas or 0) * len(images))
 
 
 def read(path: Path, key: str) -> Stored:
-    """The images of a cache, left in the file, which is checked whole.
+    """The images of a cache, mapped from the file, after a check of its hash.
 
-    A file that is not there, or out of reach, is an OSError; one that is damaged, or of another key, a ValueError or a
+    A missing or unreachable file is an OSError; a damaged file, or one with another key, is a ValueError or a
     SafetensorError.
     """
-    path.stat()  # an error that says what is wrong, as safe_open's does not
+    path.stat()  # raises an error with a reason, which safe_open's lacks
     with safe_open(path, framework="pt") as file:
         facts = file.metadata() or {}
         if facts.get("key") != key:
@@ -114,10 +114,10 @@ def read(path: Path, key: str) -> Stored:
 def build(path: Path, key: str, images: DecodingPass[np.ndarray]) -> None:
     """Decode images into a cache, which appears whole or not at all; what stops it is an OSError.
 
-    Of two processes that build the same one, the later replaces the file by an equal one.
+    Of two processes that build the same cache, the later replaces the file by an equal file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for other in path.parent.glob(f".{path.name}.*.partial"):  # a process that was killed could not remove it
+    for other in path.parent.glob(f".{path.name}.*.partial"):  # left by a killed process
         with suppress(OSError):
             if time.time() - other.stat().st_mtime > ABANDONED:
                 other.unlink()
@@ -125,9 +125,9 @@ def build(path: Path, key: str, images: DecodingPass[np.ndarray]) -> None:
     try:
         with partial.open("wb") as file:
             write(file, key, images)
-        partial.replace(path)  # without fsync: a file that a power cut damages is found out when it is read
+        partial.replace(path)  # without fsync: reading checks the hash, so damage from a power cut is found
     finally:
-        with suppress(OSError):  # it is gone where it became `path`
+        with suppress(OSError):  # gone once it became `path`
             partial.unlink()
 
 
@@ -151,7 +151,7 @@ def write(file: BinaryIO, key: str, images: DecodingPass[np.ndarray]) -> None:
 
 def in_memory(images: DecodingPass[np.ndarray]) -> Stored:
     """Decode images into memory."""
-    stream = BytesIO()  # it grows without a copy of what it holds
+    stream = BytesIO()  # grows without copies
     extents, _ = fill(stream, images)
     pixels = torch.from_numpy(np.frombuffer(stream.getbuffer(), np.uint8))
     return Stored(
@@ -171,7 +171,7 @@ def fill(stream: BinaryIO, images: DecodingPass[np.ndarray]) -> tuple[np.ndarray
 
 
 def shape_of(extents: np.ndarray, size: int) -> list[int]:
-    """The shape of `size` bytes of pixels: (n, 3, height, width) where all images have one size, else flat."""
+    """The shape of `size` bytes of pixels: (n, 3, height, width) if all images have the same size, else flat."""
     kept = extents[extents.any(1)]
     if size and (kept == kept[0]).all():
         return [len(kept), 3, *kept[0].tolist()]
@@ -179,5 +179,5 @@ def shape_of(extents: np.ndarray, size: int) -> list[int]:
 
 
 def seal(pixels: str, extents: np.ndarray, manifest: str) -> str:
-    """The sha256 of all that a cache holds, out of its pixels' sha256."""
+    """The sha256 of a cache's content, from its pixels' sha256."""
     return sha256(f"{pixels} {manifest} ".encode() + extents.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Random crops of a batch, the same ones out of stored pixels as out of images that are decoded anew in every epoch."""
+"""Random crops of a batch: the same from stored pixels as from images that are decoded in every epoch."""
 
 from dataclasses import dataclass
 
@@ -11,32 +11,32 @@ from torch import Tensor
 from vtzoo.train.augment import mix
 from vtzoo.train.pipeline.pixels import Pixels
 from vtzoo.train.pipeline.resized_crop import BOX_DRAWS, random_boxes, resized_crop
-from vtzoo.train.pipeline.storage import Square, Whole
+from vtzoo.train.pipeline.storage import CenterSquare, WholeImage
 from vtzoo.zoo.recipe import Augmentation, RandomResizedCrop
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """What becomes of an image's place, size and direction."""
+    """The random shift or crop, the resizing and the flip of training images."""
 
     size: int  # pixels, the side of the square
-    padding: int  # pixels of reflected border around a square image, before it is shifted
-    box: RandomResizedCrop | None  # instead
-    flip: bool  # left to right, half of the images
+    padding: int  # pixels of reflected border around a square image, the range of its shift
+    box: RandomResizedCrop | None  # a random resized crop instead of a shift
+    flip: bool  # whether half of the images are mirrored left to right
 
     @classmethod
     def of(cls, augmentation: Augmentation, *, size: int, flip: bool) -> "Crops":
-        """What a recipe's augmentation asks for, at the model's image size; `flip` says whether the data allow one."""
+        """The crops of a recipe's augmentation at the model's image size; `flip` is whether the data allow a flip."""
         how = augmentation
         return cls(size=size, padding=how.crop_padding, box=how.random_resized_crop, flip=how.flip and flip)
 
     @property
-    def form(self) -> Square | Whole:
-        """How images are stored for these crops: squares, or larger than the model's by what a crop leaves out."""
-        return Whole(side=self.size * 8 // 7) if self.box else Square(side=self.size)  # 256 for 224 px
+    def storage(self) -> CenterSquare | WholeImage:
+        """The storage for these crops: squares, or whole images, larger by a margin for random resized crops."""
+        return WholeImage(side=self.size * 8 // 7) if self.box else CenterSquare(side=self.size)  # 256 for 224 px
 
     def uniform(self, seed: int, epoch: int, images: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """The numbers that decide on each image's crop, and on what is erased of it."""
+        """The uniform numbers of each image's crop and erased rectangle."""
         return mix.draws(seed, epoch, images, columns=mix.DRAWS + (BOX_DRAWS if self.box else 0))
 
     def of_pixels(
@@ -50,15 +50,15 @@ class Crops:
         return resized_crop(images, boxes, self.size, self._mirrored(uniform))
 
     def of_image(self, image: Image.Image, uniform: Float[Tensor, "1 d"]) -> UInt8[np.ndarray, "3 h w"]:
-        """The crop of one image, but for a shift and a flip, which `finish` makes.
+        """The crop of a single image, before the shift and the flip of `finish`.
 
-        Boxes are drawn in the image as it would be stored, and cut out of it as it is: to rounding, the same region.
+        The box is drawn in the extent of the stored image and scaled to the image: the same region, up to rounding.
         """
-        form = self.form
-        if isinstance(form, Square) or self.box is None:
-            return form.pixels(image)
-        top, left, tall, wide = form.region(image.height, image.width)
-        height, width = form.extent(image.height, image.width)
+        storage = self.storage
+        if isinstance(storage, CenterSquare) or self.box is None:
+            return storage.pixels(image)
+        top, left, tall, wide = storage.region(image.height, image.width)
+        height, width = storage.extent(image.height, image.width)
         extents = torch.tensor([[height, width]])
         (box,) = random_boxes(uniform[:, mix.DRAWS :], extents, self.box.scale, self.box.ratio).tolist()
         rows, columns = np.array([box[0], box[0] + box[2]]) / height, np.array([box[1], box[1] + box[3]]) / width
@@ -68,7 +68,7 @@ class Crops:
         return np.asarray(square).transpose(2, 0, 1)
 
     def finish(self, images: UInt8[Tensor, "b 3 h w"], uniform: Float[Tensor, "b d"]) -> UInt8[Tensor, "b 3 h w"]:
-        """What is left to do on the crops of single images."""
+        """The shift and the flip of crops from `of_image`."""
         if self.box is None:
             return mix.crop_and_flip(images, uniform, self.padding, self.flip)
         return torch.where(self._mirrored(uniform)[:, None, None, None], images.flip(3), images)

@@ -1,4 +1,4 @@
-"""Decoded images where training takes them from: on its device, or in the host's memory on their way to it."""
+"""Decoded images in the device's memory, or in the host's memory or a file, from where batches move to the device."""
 
 import numpy as np
 import torch
@@ -9,11 +9,10 @@ from vtzoo.train.pipeline import memory_budget
 
 
 class Pixels:
-    """The uint8 pixels of a set of images, of one size or of many, and batches of them on a device.
+    """The uint8 pixels of images of equal or different sizes, and batches of them on a device.
 
-    `values` is (n, 3, height, width), or flat where sizes differ: image after image, each (3, height, width), as
-    `extents` (n, 2) says. They may be anywhere, mapped from a file too: what is not on the device moves there batch by
-    batch.
+    `values` is (n, 3, height, width), or flat for different sizes: one image after another, each (3, height, width)
+    with its row of `extents` (n, 2). They may be on the device, on the host, or mapped from a file.
     """
 
     def __init__(self, values: UInt8[Tensor, "*shape"], extents: Int[Tensor, "n 2"], device: torch.device) -> None:
@@ -22,7 +21,7 @@ class Pixels:
 
     @classmethod
     def of(cls, images: UInt8[np.ndarray, "n 3 h w"], device: torch.device) -> "Pixels":
-        """Images of one size, copied to the device."""
+        """Images of equal size, copied to the device."""
         extents = torch.tensor(images.shape[2:]).expand(len(images), 2)
         return cls(torch.from_numpy(images).to(device), extents, device)
 
@@ -30,7 +29,7 @@ class Pixels:
     def fitting(
         cls, values: UInt8[Tensor, "*shape"], extents: Int[Tensor, "n 2"], device: torch.device, copy: bool
     ) -> "Pixels":
-        """Images on the device where they fit, else left where they are; `copy` those from a file even on the CPU."""
+        """Images on the device within its memory budget, else where they are; `copy` copies mapped files on the CPU."""
         fits = values.nbytes <= memory_budget.on_device(device)
         return cls(values.to(device, copy=copy) if fits else values, extents, device)
 
@@ -38,10 +37,10 @@ class Pixels:
         return len(self.extents)
 
     def take(self, chosen: Int[Tensor, " b"]) -> tuple[UInt8[Tensor, "b 3 h w"], Int[Tensor, "b 2"]]:
-        """The images with the numbers `chosen`, on the device, and the height and width of each.
+        """The images with the numbers `chosen`, on the device, and their heights and widths.
 
-        Images of many sizes lie in the upper left corners of the smallest canvas that holds them all. `chosen` is on
-        the CPU.
+        Images of different sizes lie in the upper left corners of the smallest canvas for them all. `chosen` is on the
+        CPU.
         """
         if self.values.dim() == 4:
             taken = self.values.index_select(0, to_device(chosen, self.values.device))
@@ -52,7 +51,7 @@ class Pixels:
     def _canvas(self, chosen: Int[Tensor, " b"]) -> UInt8[Tensor, "b 3 h w"]:
         extents = self.extents[chosen]
         canvas = self.values.new_zeros((len(chosen), 3, *extents.amax(0).tolist()))
-        # An image at a time: indices for a gather would be eight times the size of the pixels.
+        # One image at a time: the indices of a gather would take eight times the memory of the pixels.
         for place, (number, (height, width)) in enumerate(zip(chosen.tolist(), extents.tolist(), strict=True)):
             end = self._ends[number]
             image = self.values[end - 3 * height * width : end]
@@ -61,7 +60,7 @@ class Pixels:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; to a GPU it moves while the host goes on."""
+    """The tensor on the device; the copy to a GPU is asynchronous."""
     if tensor.device == device or device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

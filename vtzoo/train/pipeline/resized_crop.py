@@ -1,4 +1,4 @@
-"""Random boxes cut out of a batch of images and resized to one size, as PIL does it image by image."""
+"""Random resized crops of a batch, with PIL's result for each image."""
 
 import math
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from vtzoo.train.threads import on_one_thread
 
-_TRIES = 10  # boxes that are drawn for an image, before the central one is taken
+_TRIES = 10  # boxes drawn for an image before the central box is taken
 BOX_DRAWS = 2 * _TRIES + 2  # uniform numbers an image: an area and an aspect a try, then the place
-_PRECISION = 2.0**15  # weights are multiples of one in this
+_PRECISION = 2.0**15  # weights are multiples of 1 / _PRECISION
 
 
 @on_one_thread
@@ -19,12 +19,13 @@ def random_boxes(
 ) -> Int[Tensor, "b 4"]:
     """A random box in each image: top, left, height and width in pixels; `extents` are the images' (height, width).
 
-    The box's area is uniform in `scale` times the image's, the logarithm of its width over its height uniform between
-    those of `ratio`; the first of ten that fits is taken, and placed uniformly, or else the largest central box
-    within `ratio` (Szegedy et al. 2015, as torchvision and timm have it). `uniform` has BOX_DRAWS columns or more.
+    The box's share of the image's area is uniform in `scale`, and the logarithm of its width over its height uniform
+    between the logarithms of `ratio`. The first of ten boxes that fits is placed uniformly; if none fits, the largest
+    central box within `ratio` is taken (Szegedy et al. 2015, as in torchvision and timm). `uniform` has at least
+    BOX_DRAWS columns.
     """
     height, width = extents[:, :1], extents[:, 1:]
-    drawn = uniform[:, :BOX_DRAWS].double()  # in which no box is rounded another way than in Python
+    drawn = uniform[:, :BOX_DRAWS].double()  # rounds every box as Python does
     area = (scale[0] + drawn[:, :_TRIES] * (scale[1] - scale[0])) * (height * width)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = torch.exp(low + drawn[:, _TRIES : 2 * _TRIES] * (high - low))
@@ -49,11 +50,11 @@ def resized_crop(
     mirrored: Bool[Tensor, " b"],
     interpolation: str = "bicubic",
 ) -> UInt8[Tensor, "b 3 {size} {size}"]:
-    """What is in the box (top, left, height, width) of each image, resized to a square, left to right where `mirrored`.
+    """The box (top, left, height, width) of each image, resized to a square and flipped left to right if `mirrored`.
 
-    The result of PIL's `image.crop(box).resize((size, size), interpolation)` but for single levels: antialiased, and
-    blind to what is outside of the box. Columns are resampled before rows, and rounded in between; Pillow does so too,
-    but from version 13 on takes the rows of a much taller than wide box first.
+    The result is that of PIL's `image.crop(box).resize((size, size), interpolation)` but for single levels:
+    antialiased, without pixels from outside the box. Columns are resampled before rows, and rounded in between, as in
+    Pillow, which from version 13 on resamples the rows first if a box is much taller than wide.
     """
     b, c, h, w = pixels.shape
     top, left, tall, wide = boxes.float().unbind(1)
@@ -70,7 +71,7 @@ def resized_crop(
 
 
 def levels_at_once(device: torch.device) -> int:
-    """How many levels are turned into floats at a time: what a CPU's caches hold, or 256 MiB to keep a GPU busy."""
+    """The levels converted to floats at a time: as many as a CPU's caches hold, or 256 MiB to keep a GPU busy."""
     return 2**20 if device.type == "cpu" else 2**26
 
 
@@ -82,10 +83,10 @@ def _taps(
     mirrored: Bool[Tensor, " b"],
     interpolation: str,
 ) -> tuple[Int[Tensor, "b {size} taps"], Float[Tensor, "b {size} taps"]]:
-    """Which lines of an interval, and how much of each, make each of `size` resampled ones; `most` is the longest.
+    """The source lines of each of `size` resampled lines, and their weights; `most` is the longest interval.
 
-    Distances are counted in resampled lines where the interval shrinks, else in its own. Twice the centre of a line is
-    a whole number, and so is every step before the one division: distances are exact to the last bit.
+    Distances are in resampled lines if the interval shrinks, else in source lines. Twice the centre of a line is a
+    whole number, and so is every step before the only division: distances are exact to the last bit.
     """
     support, kernel = KERNELS[interpolation]
     start, length = start[:, None, None], length[:, None, None]
@@ -106,8 +107,8 @@ def _sums(
 ) -> Int16[Tensor, "b size m"]:
     """Weighted sums of some of each image's lines, rounded to levels.
 
-    Weights are multiples of 2**-15, so that a sum of products with levels fits the 24 bits of a float: it is exact in
-    whatever order it is made, and an image has the same result in any batch and on any device.
+    Weights are multiples of 2**-15, so a sum of products with levels fits the 24 bits of a float: it is exact in any
+    order, and an image has the same result in any batch and on any device.
     """
     b, n, m = lines.shape
     place = which + n * torch.arange(b, device=lines.device)[:, None, None]
@@ -121,13 +122,13 @@ def _sums(
 
 
 def _bicubic(distance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Keys's cubic convolution with a = -0.5, as Pillow resizes, in powers of what distances lack to 1 and to 2."""
+    """Pillow's bicubic filter, Keys's cubic convolution with a = -0.5, in powers of 1 - distance and 2 - distance."""
     far, near = (2 - distance).clamp_(min=0), (1 - distance).clamp_(min=0)
     return far.square().mul_(far.sub_(1)).mul_(0.5).add_(near.square().mul_(near.mul_(-2).add_(1)))
 
 
 def _bilinear(distance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """A triangle."""
+    """The triangle filter."""
     return (1 - distance).clamp_(min=0)
 
 

@@ -1,7 +1,7 @@
-"""The forms in which decoded images are stored: none of them depends on the epoch, so images are decoded once.
+"""Storage: how a decoded image is kept. No storage depends on the epoch, so each image is decoded once.
 
-Each has `pixels`, what is stored of an RGB image, uint8 (channels, height, width), and `extent`, the height and width
-that are stored of one of a given height and width.
+Each has `pixels`, the stored part of an RGB image, uint8 (channels, height, width), and `extent`, the stored height and
+width for an image's height and width.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from PIL import Image
 
 from vtzoo.data.transform import Preprocess, prepare
 
-STRIP = 2  # the longest side that is stored, in shorter ones: beyond, an image is a strip, of which the middle is kept
+STRIP = 2  # the largest stored aspect: the ends of a longer strip are cut off
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
-    """The square that a test image becomes too: its shorter side resized, and its centre."""
+class CenterSquare:
+    """The shorter side resized to `side`, then the central square: the evaluation transform of test images."""
 
     side: int  # pixels
 
@@ -26,29 +26,29 @@ class Square:
         return prepare(image, Preprocess(size=self.side, interpolation="bicubic", crop=1.0))
 
     def extent(self, height: int, width: int) -> tuple[int, int]:
-        """The same for every image."""
+        """(side, side) for every image."""
         return self.side, self.side
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """What a model's own transform makes of an image."""
+class ModelInput:
+    """The image after a model's own transform."""
 
-    how: Preprocess
+    preprocess: Preprocess
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Uint8 (3, height, width)."""
-        return prepare(image, self.how)
+        return prepare(image, self.preprocess)
 
     def extent(self, height: int, width: int) -> tuple[int, int]:
-        """The same for every image."""
-        _, rows, columns = self.how.shape
+        """The model's input size, for every image."""
+        _, rows, columns = self.preprocess.shape
         return rows, columns
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole:
-    """The whole image, shrunk where its shorter side is longer than `side`; of a strip, the middle."""
+class WholeImage:
+    """The whole image, shrunk so that its shorter side has at most `side` pixels; of a long strip, the middle."""
 
     side: int  # pixels
 
@@ -62,31 +62,31 @@ class Whole:
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
     def region(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """What is kept of an image, before it is shrunk: top, left, height and width."""
+        """The stored region of an image before it is shrunk: top, left, height and width."""
         longest = STRIP * max(self.side, min(height, width))
         tall, wide = min(height, longest), min(width, longest)
         return (height - tall) // 2, (width - wide) // 2, tall, wide
 
     def extent(self, height: int, width: int) -> tuple[int, int]:
-        """The kept region's, at the same aspect, with a shorter side of `side` at most."""
+        """The region's height and width, shrunk at the same aspect to a shorter side of at most `side`."""
         _, _, tall, wide = self.region(height, width)
         shrink = min(1.0, self.side / min(tall, wide))
         return round(tall * shrink), round(wide * shrink)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nothing:
-    """No pixels at all: for a set that is decoded in every epoch, and only checked before."""
+class CheckOnly:
+    """No pixels: checks that every image decodes, for a set that is decoded again in every epoch."""
 
-    form: Square | Prepared | Whole  # that each image is decoded into then: what cannot be, fails in the check
+    storage: CenterSquare | ModelInput | WholeImage  # an image that fails in this storage fails in the check
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Uint8 (0, height, width): no channels."""
-        return self.form.pixels(image)[:0]
+        return self.storage.pixels(image)[:0]
 
     def extent(self, height: int, width: int) -> tuple[int, int]:
-        """No height and no width."""
+        """(0, 0)."""
         return 0, 0
 
 
-Form: TypeAlias = Square | Prepared | Whole | Nothing
+Storage: TypeAlias = CenterSquare | ModelInput | WholeImage | CheckOnly

@@ -1,4 +1,4 @@
-"""Crops decoded anew in every epoch, by processes with PIL: for a set that has no room decoded, or on demand."""
+"""Processes that decode and crop in every epoch, with PIL: for `--workers`, and for sets beyond the memory budget."""
 
 import signal
 import sys
@@ -24,7 +24,7 @@ AHEAD = 2  # batches that each process prepares before they are asked for
 
 
 class Request(NamedTuple):
-    """One batch, or a part of one."""
+    """A batch, or a part of it."""
 
     epoch: int
     images: tuple[int, ...]  # their numbers
@@ -36,7 +36,7 @@ class Request(NamedTuple):
 
 
 class Decoder(Dataset):
-    """The crops (b, 3, size, size) of a request, but for what `Crops.finish` does: what runs in each process."""
+    """The crops (b, 3, size, size) of a request, before `Crops.finish`; it runs in each process."""
 
     def __init__(self, encoded: EncodedImages, crops: Crops, seed: int) -> None:
         self.encoded, self.crops, self.seed = encoded, crops, seed
@@ -53,7 +53,7 @@ class Decoder(Dataset):
 
 
 class Workers:
-    """Processes that prepare the requests ahead of the one at hand; which of them prepares which changes nothing."""
+    """Processes that prepare requests ahead; the assignment of requests to processes changes no result."""
 
     def __init__(self, decoder: Decoder, count: int, device: torch.device) -> None:
         self._plan = Plan()
@@ -61,13 +61,13 @@ class Workers:
             self._loader = DataLoader(
                 decoder, batch_size=None, sampler=self._plan, collate_fn=_unchanged, num_workers=count,
                 prefetch_factor=AHEAD, persistent_workers=True, pin_memory=device.type == "cuda",
-                worker_init_fn=_ignore_interrupts, generator=torch.Generator(),  # for torch's own must not move
-                multiprocessing_context="fork" if sys.platform == "linux" else None,  # shares encoded images in memory
+                worker_init_fn=_ignore_interrupts, generator=torch.Generator(),  # leaves torch's own generator alone
+                multiprocessing_context="fork" if sys.platform == "linux" else None,  # shares the encoded images
             )  # fmt: skip
         self._results: Iterator[Any] = iter(())
 
     def take(self, wanted: Request, ahead: Iterable[Request]) -> UInt8[Tensor, "b 3 h w"]:
-        """The crops of a request; `ahead` is what is likely to be wanted next. Another one is a slow start afresh."""
+        """The crops of a request; `ahead` are the likely next ones. Any other request restarts the loader, slowly."""
         try:
             if not self._plan.pending or self._plan.pending[0] != wanted:
                 self._plan.begin(chain([wanted], ahead))
@@ -75,7 +75,7 @@ class Workers:
                     self._results = iter(self._loader)
             self._plan.pending.popleft()
             found = next(self._results)
-        except (RuntimeError, OSError, EOFError) as error:  # what was on its way from it is lost in one of many ways
+        except (RuntimeError, OSError, EOFError) as error:  # a dead process fails in one of several ways
             reason = str(error).partition("\n")[0]
             raise VtzooError(f"a process that decodes images failed: {reason}", "try fewer: --workers N") from error
         if isinstance(found, VtzooError):
@@ -84,14 +84,14 @@ class Workers:
 
 
 class Plan:
-    """The requests that processes are given, in order; those whose result nobody has taken yet are pending."""
+    """The requests handed to processes, in order; requests whose result is still to be taken are `pending`."""
 
     def __init__(self) -> None:
         self.pending: deque[Request] = deque()
         self._requests: Iterator[Request] = iter(())
 
     def begin(self, requests: Iterable[Request]) -> None:
-        """Forget what was planned, and plan these."""
+        """Replace the plan by these requests."""
         self.pending.clear()
         self._requests = iter(requests)
 
@@ -103,9 +103,9 @@ class Plan:
 
 @contextmanager
 def _no_advice() -> Iterator[None]:
-    """Ignore warnings that there are more processes than cores, and that forking a process with threads has risks.
+    """Ignores two warnings: more processes than cores, and the risk of forking a process with threads.
 
-    Its threads compute with tensors, which the forked processes do on one thread of their own.
+    The threads compute with tensors; each forked process uses a single thread of its own.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
@@ -115,21 +115,23 @@ def _no_advice() -> Iterator[None]:
 
 @contextmanager
 def _no_signals() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach, from their first moment on, and whose death raises no alarm.
+    """Starts processes that ignore Ctrl-C from their first moment, and keeps the loader's SIGCHLD handler off.
 
-    The loader would raise wherever training is when a process dies. It finds out all the same when it waits for that
-    process, where the error can be told from others.
+    That handler would raise anywhere in the training when a process dies. The loader also notices the death when it
+    waits for the process, and `take` can report that error.
     """
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
     alarm = signal.getsignal(signal.SIGCHLD)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it; ours comes a little later
+    mask = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT}
+    )  # inherited by the processes; this process gets a pending Ctrl-C afterwards
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if alarm is not None:  # None: not Python's own, which cannot be put back
+        if alarm is not None:  # None: a handler from outside Python, which Python cannot restore
             signal.signal(signal.SIGCHLD, alarm)
 
 
@@ -138,4 +140,4 @@ def _unchanged(result: Any) -> Any:
 
 
 def _ignore_interrupts(number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the training one decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the training process handles it
