@@ -114,8 +114,8 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     os.environ["VTZOO_CACHE"] = tempfile.mkdtemp()  # no feature is there before
-    from vtzoo.finetune.defaults import Wishes
     from vtzoo.evaluate.run import measure
+    from vtzoo.finetune.defaults import Wishes
     from vtzoo.finetune.run import finetune
     from vtzoo.finetune.session import prepare
     from vtzoo.predict.load import load

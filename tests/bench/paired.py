@@ -75,7 +75,6 @@ def recipe_of(row: str, protocol: str) -> Any:
 def images(data: Path | None) -> tuple[Any, Any, Any]:
     """CIFAR-100, the images that every row learns, and those held out."""
     from vtzoo.data import named, named_reader
-    from vtzoo.data.transform import Preprocess
 
     dataset = named.find("cifar100")
     rest, held = named_reader.read(dataset, "train", data).hold_out(0.2, seed=0)

@@ -45,7 +45,9 @@ def test_images_count_as_right_by_their_known_classes() -> None:
 def test_the_mean_average_precision_is_scikit_learns_over_classes_that_can_be_measured() -> None:
     random = np.random.default_rng(0)
     scores, targets = random.normal(size=(40, 5)), (random.random((40, 5)) < 0.3).astype(np.float32)
-    assert MULTI_LABEL.score(targets, scores) == pytest.approx(average_precision_score(targets, scores, average="macro"))
+    assert MULTI_LABEL.score(targets, scores) == pytest.approx(
+        average_precision_score(targets, scores, average="macro")
+    )
     targets[:, 3], targets[:, 4], targets[::3, 0] = 0, 1, np.nan
     known = ~np.isnan(targets[:, 0])
     one = [average_precision_score(targets[known, 0], scores[known, 0])]

@@ -36,7 +36,7 @@ def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]
     """All metrics of targets (n, classes), 1, 0 or NaN if unknown, and probabilities of that shape."""
     known = ~np.isnan(targets)
     per_class = tuple(
-        single_label_loss(targets[known[:, number], number] > 0, probabilities[known[:, number], number], names[number])
+        one_class(targets[known[:, number], number] > 0, probabilities[known[:, number], number], names[number])
         for number in np.flatnonzero(known.any(axis=0))
     )
     if all(one.average_precision is None for one in per_class):

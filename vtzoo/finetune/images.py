@@ -35,7 +35,11 @@ def prepare_images(
     storage = ModelInput(preprocess=how)
     try:
         stored = cache.open_stored(
-            images, storage if pixels else CheckOnly(storage=storage), name=name, folder=cache_folder(), progress=progress
+            images,
+            storage if pixels else CheckOnly(storage=storage),
+            name=name,
+            folder=cache_folder(),
+            progress=progress,
         )
     except cache.OverBudgetError as error:
         raise VtzooError(f"there is no room for the decoded images: {error}", "make room, or train on fewer") from error

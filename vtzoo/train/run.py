@@ -64,7 +64,7 @@ def train(
     with process_group(where) as world:
         claim(out, resume or world.restarts > 0 or not world.leads)
         guide = open_teacher(recipe, teacher, where)
-        joint = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
+        network = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
         training, held = (named_reader.read(dataset, split, data) for split in ("train", "test"))  # before the hours
         with world.first():  # decodes the images into the cache, where the others find them
             check_test_images(held, recipe.model.image_size, name=dataset.name)

@@ -63,7 +63,7 @@ def each(stored: Stored) -> list[np.ndarray]:
 
 
 def assert_right(stored: Stored, split: LabelledImages, storage: Storage = LARGE) -> None:
-    """The images are those that the storage makes of the split's, one after another, and the manifest is the split's."""
+    """The images are those that the storage makes of the split's, in order, and the manifest is the split's."""
     expected = [storage.pixels(image) for image in split.encoded]
     assert all(np.array_equal(one, other) for one, other in zip(each(stored), expected, strict=True))
     assert stored.manifest == split.fingerprint

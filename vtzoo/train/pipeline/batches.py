@@ -186,7 +186,7 @@ def open_batches(
     if workers is not None and workers < 1:
         raise VtzooError(f"{workers} processes cannot decode images", "--workers takes 1 or more")
     crops = Crops.of(recipe.augmentation, size=recipe.model.image_size, flip=flip)
-    find = partial(cache.open_stored, images, name=images.name, folder=folder or cache_folder(), progress=progress)
+    open_as = partial(cache.open_stored, images, name=images.name, folder=folder or cache_folder(), progress=progress)
     try:
         stored = open_as(CheckOnly(storage=crops.storage) if workers else crops.storage)
     except cache.OverBudgetError as reason:

@@ -81,7 +81,7 @@ def open_stored(
 
 
 def content_key(images: LabelledImages, storage: Storage) -> str:
-    """The sha256 of all that decides what is stored: the encoded images, their targets, the storage, and the decoder."""
+    """The sha256 of all that decides what is stored: the encoded images, their targets, storage and decoder."""
     return sha256(f"{VERSION} {storage} Pillow {PIL.__version__} {images.content_hash}".encode()).hexdigest()
 
 
