@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vtzoo.base.files import cache_folder as images_folder
-from vtzoo.base.files import caches
+from vtzoo.base import files
 from vtzoo.doctor.finding import Finding
 
 GROUP, SPACE = "caches", 1e9  # bytes of free space that are few
@@ -20,7 +19,7 @@ def examine() -> list[Finding]:
     """A finding on each cache: its place, its size, the room that is left, and whether it can be written to."""
     return [
         _judge("models", hub_folder(), "HF_HOME"),
-        _judge("decoded images", images_folder(), "VTZOO_CACHE"),
+        _judge("decoded images", files.cache_folder(), "VTZOO_CACHE"),
     ]
 
 
@@ -31,7 +30,7 @@ def hub_folder() -> Path:
 
         return Path(constants.HF_HUB_CACHE)
     except Exception:  # a broken package is another finding
-        home = os.environ.get("HF_HOME") or caches() / "huggingface"
+        home = os.environ.get("HF_HOME") or files.user_cache_folder() / "huggingface"
         return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
 
 
@@ -56,8 +55,8 @@ def _size(folder: Path) -> str:
     if not folder.exists():
         return "not there yet"
     total, end = 0, time.monotonic() + PATIENCE
-    for place, _, files in os.walk(folder):
-        for file in files:
+    for place, _, names in os.walk(folder):
+        for file in names:
             try:
                 total += os.lstat(os.path.join(place, file)).st_size  # noqa: PTH118  (pathlib is slow)
             except OSError:  # removed meanwhile

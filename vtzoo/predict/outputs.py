@@ -189,7 +189,9 @@ class Parts(Output):
         if self._tables:
             arrow, content = load_arrow(), io.BytesIO()
             arrow.parquet.write_table(arrow.concat_tables(self._tables), content)
-            files.write(self.path.with_name(f"{self.path.stem}-{self._part:05}{self.path.suffix}"), content.getvalue())
+            path = self.path.with_name(f"{self.path.stem}-{self._part:05}{self.path.suffix}")
+            files.remove_partials(path)
+            files.write(path, content.getvalue())
             self._part, self._tables = self._part + 1, []
         return self._part
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +121,7 @@ class Recording:
         """Remove the note, and what a kill left of a note or of a part that was being written."""
         assert self._note is not None
         self._note.unlink(missing_ok=True)
-        for stem in (self._note.name, *(f"{output.path.stem}-" for output in self.outputs if output.waits)):
-            for partial in self._note.parent.glob(f".{escape(stem)}*.partial"):
-                partial.unlink()
+        files.remove_partials(self._note)
 
     def skip(self, sources: Iterator[Source]) -> Iterator[Source]:
         """The images that are still to be answered; a VtzooError where those before are others than they were."""

@@ -7,15 +7,12 @@ at any time: it is built anew.
 
 import json
 import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 import numpy as np
 import PIL
@@ -24,6 +21,7 @@ from jaxtyping import Int, UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vtzoo.base import files
 from vtzoo.data.decoding import Pass, Split, in_threads
 from vtzoo.train.pipeline import memory_budget
 from vtzoo.train.pipeline.storage import Form
@@ -126,18 +124,10 @@ def build(path: Path, key: str, images: Pass[np.ndarray]) -> None:
     Of two processes that build the same one, the later replaces the file by an equal one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for other in path.parent.glob(f".{path.name}.*.partial"):  # a process that was killed could not remove it
-        with suppress(OSError):
-            if time.time() - other.stat().st_mtime > ABANDONED:
-                other.unlink()
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file, key, images)
-        partial.replace(path)  # without fsync: a file that a power cut damages is found out when it is read
-    finally:
-        with suppress(OSError):  # it is gone where it became `path`
-            partial.unlink()
+    files.remove_partials(path, older_than=ABANDONED)
+    # Not durable: `read` detects a file that a power cut damages.
+    with files.replacing(path, durable=False) as partial, partial.open("wb") as file:
+        write(file, key, images)
 
 
 def write(file: BinaryIO, key: str, images: Pass[np.ndarray]) -> None:
