@@ -55,6 +55,17 @@ def test_a_file_appears_with_the_permissions_that_the_umask_leaves(tmp_path: Pat
     assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+@pytest.mark.parametrize(
+    ("given", "folder"), [({"VTZOO_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"), ({"XDG_CACHE_HOME": "/b"}, "/b/vtzoo")]
+)
+def test_the_environment_chooses_the_cache_folder(
+    given: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("VTZOO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, given.get(variable, ""))
+    assert files.cache_folder() == Path(folder)
+
+
 def test_a_hash_is_that_of_the_whole_content(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(256)) * 4096)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(bytes(range(256)) * 4096).hexdigest()
