@@ -19,7 +19,7 @@ from vtzoo.errors import VtzooError
 from vtzoo.export import images as pictures
 from vtzoo.export.run import export_model, sample_images
 from vtzoo.models import create
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.zoo.model_folder import Entry
 
 PHOTOS = Path(__file__).parents[1] / "photos"
@@ -87,7 +87,7 @@ def test_a_certificate_counts_what_is_right_on_the_evaluation_split(folder: Path
     split = named_reader.read(named.find("cifar10"), "test", data)
     assert (certificate.images, certificate.source) == (30, "the test split of cifar10")
     assert certificate.manifest == split.manifest
-    right = load.load(folder, backend="torch")(split.array(32)).argmax(1) == split.labels
+    right = load(folder, backend="torch")(split.array(32)).argmax(1) == split.labels
     assert certificate.torch_top1 == certificate.onnx_top1 == right.mean()
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from vtzoo.errors import VtzooError
 from vtzoo.export.run import Certificate, export, export_model, package, sample_images
 from vtzoo.models import create
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.zoo import onnx_reader, safetensors_reader
 
 WEIGHTS = ("onnx/model.onnx", "model.safetensors")
@@ -293,7 +293,7 @@ def test_the_zoo_predicts_with_a_packaged_graph(swin: tuple[nn.Module, Path]) ->
     )
     images = sample_images(32, 3)
     probabilities = torch.from_numpy(expected(model, images)[0]).softmax(1).numpy()
-    np.testing.assert_allclose(load.load(folder, device="cpu")(images), probabilities, atol=1e-5)
+    np.testing.assert_allclose(load(folder, device="cpu")(images), probabilities, atol=1e-5)
 
 
 class Disagreeing(nn.Module):

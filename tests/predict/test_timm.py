@@ -19,7 +19,8 @@ from timm.models import get_model_input_config, save_for_hf
 import vtzoo.models  # noqa: F401  registers vtzoo_cvt_13 and vtzoo_t2t_vit_14 with timm
 from vtzoo.data.transform import prepare, read_image
 from vtzoo.errors import VtzooError
-from vtzoo.predict.load import Classifier, load
+from vtzoo.predict.classifier import Classifier
+from vtzoo.predict.load import load
 from vtzoo.predict.torch import imagenet_labels
 from vtzoo.zoo import resources
 

@@ -18,7 +18,7 @@ from vtzoo import __version__, models
 from vtzoo.data import named, named_reader
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate.reproduce import evaluate
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.train import checkpoint, loop, run
 from vtzoo.zoo import resources
 from vtzoo.zoo.recipe import Recipe, identity
@@ -130,7 +130,7 @@ def test_the_localizer_is_beside_the_model_and_not_in_it(trained: tuple[Path, di
 def test_both_backends_load_the_folder_and_agree(trained: tuple[Path, dict[str, Any]], tiny_data: Path) -> None:
     folder, result = trained
     test = named_reader.read(named.find("cifar10"), "test", tiny_data)
-    onnx, torch_ = (load.load(folder, backend=backend, device="cpu") for backend in ("onnx", "torch"))
+    onnx, torch_ = (load(folder, backend=backend, device="cpu") for backend in ("onnx", "torch"))
     assert onnx.labels == torch_.labels == named.labels("cifar10")
     pixels = test.array(16)
     assert np.abs(onnx(pixels) - torch_(pixels)).max() < 1e-3
@@ -156,7 +156,7 @@ def test_plain_timm_builds_the_model_and_loads_its_weights(trained: tuple[Path, 
     mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():
         probabilities = model((torch.from_numpy(pixels) / 255 - mean) / std).softmax(1).numpy()
-    assert np.abs(probabilities - load.load(folder, device="cpu")(pixels)).max() < 1e-3
+    assert np.abs(probabilities - load(folder, device="cpu")(pixels)).max() < 1e-3
 
 
 def test_the_card_and_the_curves_are_there(trained: tuple[Path, dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from vtzoo.data.decoding import Pass, Split
 from vtzoo.data.transform import prepare
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate.single_label import require_finite
-from vtzoo.predict.load import Classifier
+from vtzoo.predict.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

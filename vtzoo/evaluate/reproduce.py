@@ -11,7 +11,8 @@ from vtzoo.evaluate.predictions import ask
 from vtzoo.evaluate.run import of_classifier
 from vtzoo.evaluate.single_label import accuracies
 from vtzoo.hub import fetch
-from vtzoo.predict.load import Classifier, load
+from vtzoo.predict.classifier import Classifier
+from vtzoo.predict.load import load
 
 TIES = 5e-4  # of the images: those whose two best classes all but tie fall either way on another kind of CPU or GPU
 MEASURED = {"test": "test", "validation": "val"}  # what a fine-tuned model's result.json calls its split: our name

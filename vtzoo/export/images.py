@@ -13,7 +13,7 @@ from vtzoo.data.decoding import Split
 from vtzoo.data.named import Dataset
 from vtzoo.data.transform import Preprocess, prepare, read_image
 from vtzoo.errors import VtzooError
-from vtzoo.predict.load import Classifier
+from vtzoo.predict.classifier import Classifier
 from vtzoo.zoo.model_folder import Entry
 
 PHOTOGRAPHS = Path(__file__).with_name("photographs")

@@ -27,7 +27,7 @@ from vtzoo.export.reduced import reduce
 from vtzoo.export.tracing import predictor_of, quiet, refuse_opset, trace
 from vtzoo.hub import fetch
 from vtzoo.predict.onnx import CPU, open_session
-from vtzoo.predict.torch import TorchClassifier, fill
+from vtzoo.predict.torch import TorchClassifier, load_weights
 from vtzoo.zoo import safetensors_reader
 from vtzoo.zoo.model_folder import Entry
 from vtzoo.zoo.packaged_graph import point_into
@@ -85,7 +85,7 @@ def package(
     """
     weights = safetensors_reader.read(folder / "model.safetensors")
     predictor, preprocess = predictor_of(model, config), Preprocess.from_config(config)
-    fill(predictor.model, weights)
+    load_weights(predictor.model, weights)
     graph = trace(predictor, config["architecture"], preprocess, optimize=False, opset=None)
     with quiet():
         graph = point_into(graph, weights, prefix="model.")

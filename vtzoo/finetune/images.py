@@ -13,7 +13,7 @@ from vtzoo.data.collection import Labelled
 from vtzoo.data.decoding import Split, in_threads
 from vtzoo.data.transform import Preprocess, prepare
 from vtzoo.errors import VtzooError
-from vtzoo.predict.load import Classifier
+from vtzoo.predict.classifier import Classifier
 from vtzoo.train.criterion import Criterion, hot
 from vtzoo.train.pipeline import cache
 from vtzoo.train.pipeline.batches import refusal

@@ -13,7 +13,7 @@ from vtzoo.base import files
 from vtzoo.data.transform import Preprocess, complete
 from vtzoo.errors import VtzooError
 from vtzoo.hub import fetch
-from vtzoo.predict.torch import imagenet_labels, read_model, tensors
+from vtzoo.predict.torch import as_tensors, imagenet_labels, read_model
 from vtzoo.train.model_with_drloc import Joint
 from vtzoo.zoo import safetensors_reader
 from vtzoo.zoo.model_folder import Entry
@@ -132,5 +132,5 @@ def reuse_localizer(source: Source, joint: Joint) -> bool:
     shapes = {name: tuple(tensor.shape) for name, tensor in heads.state_dict().items()}
     if shapes != {name: tensor.shape for name, tensor in weights.tensors.items()}:
         return False
-    heads.load_state_dict(tensors(weights))
+    heads.load_state_dict(as_tensors(weights))
     return True

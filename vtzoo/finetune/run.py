@@ -18,7 +18,7 @@ from vtzoo.finetune import linear_probe
 from vtzoo.finetune.defaults import complete
 from vtzoo.finetune.images import measure, open_images, split_of
 from vtzoo.finetune.session import Job
-from vtzoo.predict.load import Classifier
+from vtzoo.predict.classifier import Classifier
 from vtzoo.train import checkpoint
 from vtzoo.train.criterion import hot
 from vtzoo.train.early_stopping import Selection

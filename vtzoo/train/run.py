@@ -22,8 +22,8 @@ from vtzoo.errors import VtzooError
 from vtzoo.evaluate.reproduce import evaluate
 from vtzoo.export import run as export
 from vtzoo.models import whitening
-from vtzoo.predict import load
-from vtzoo.predict.load import Classifier
+from vtzoo.predict.classifier import Classifier
+from vtzoo.predict.load import load
 from vtzoo.train import checkpoint
 from vtzoo.train.curves import draw_curves
 from vtzoo.train.distributed import together
@@ -146,7 +146,7 @@ def finish(
         "certificate": vars(certificate), "weights": {name: files.sha256(out / name) for name in published},
     }  # fmt: skip
     write_json(out / "result.json", result)
-    result |= measure(load.load(out.resolve()))  # never an embedded model of the same name
+    result |= measure(load(out.resolve()))  # never an embedded model of the same name
     write_json(out / "result.json", result)
     files.write(out / "README.md", cards.render(config, recipe, result).encode())
     return result
