@@ -31,7 +31,7 @@ def check_packages(*, everything: bool) -> list[Finding]:
         advice = "install vtzoo and its requirements: pip install vtzoo, or pip install . in a checkout"
         says = f"its requirements are unknown: {subprocess_runner.one_line(error)}"
         return [Finding(group=GROUP, name="vtzoo", says=says, state="warning", advice=advice), *_system()]
-    rows = [*needed, *((name, False, None) for name in OPTIONAL)]
+    rows: list[tuple[str, bool, Any]] = [*needed, *((name, False, None) for name in OPTIONAL)]
     tried = [module_of(name) for name, base, _ in rows if (base or everything) and _version(name)]
     broken = _broken(tried)
     return [*_system(), *_conflict(), *(_check_package(*row, broken) for row in rows)]
