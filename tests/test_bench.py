@@ -19,7 +19,7 @@ from vtzoo.bench import measure, plan, table, worker
 from vtzoo.bench.measure import Report, Row
 from vtzoo.bench.plan import Settings
 from vtzoo.errors import VtzooError
-from vtzoo.export.run import sample_images
+from vtzoo.export.images import sample_images
 from vtzoo.models import create
 
 SIZE, LABELS = 8, ["red", "green", "blue"]

@@ -93,7 +93,7 @@ def write_model(folder: Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from vtzoo.export.run import package
+    from vtzoo.export.onnx_files import write_packaged_graph
 
     torch.manual_seed(0)
     model = timm.create_model(SWIN, num_classes=100)
@@ -107,7 +107,7 @@ def write_model(folder: Path) -> Path:
     folder.mkdir()
     save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    package(model.eval(), config, folder)
+    write_packaged_graph(model.eval(), config, folder)
     hashes = {name: files.sha256(folder / name) for name in ("model.safetensors", "onnx/model.onnx")}
     (folder / "result.json").write_text(json.dumps({"weights": hashes}), encoding="utf-8")
     return folder
@@ -184,7 +184,7 @@ def photographs(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     model = write_model(folder / "swin")
     entries = {OURS: load(model)}
     with suppress(TypeError):  # an export that knows no int8 yet
-        from vtzoo.export.run import export_model
+        from vtzoo.export.onnx_files import export_model
 
         export_model(str(model), folder / "int8.onnx", precision="int8")  # type: ignore[call-arg]
         entries[INT8] = load(folder / "int8.onnx")

@@ -40,7 +40,7 @@ def classify(task: dict[str, Any], send: subprocess_runner.Send) -> None:
 
 def export(task: dict[str, Any], send: subprocess_runner.Send) -> None:
     """Write the model as one ONNX file in the task's precision."""
-    from vtzoo.export.run import export_model
+    from vtzoo.export.onnx_files import export_model
 
     precision = {} if task["precision"] == "fp32" else {"precision": task["precision"]}
     export_model(task["model"], Path(task["out"]), **precision)
@@ -48,7 +48,7 @@ def export(task: dict[str, Any], send: subprocess_runner.Send) -> None:
 
 def write_sample(task: dict[str, Any], send: subprocess_runner.Send) -> None:
     """Write the images that exports are verified on to a .npy file."""
-    from vtzoo.export.run import sample_images
+    from vtzoo.export.images import sample_images
 
     np.save(task["out"], sample_images(task["size"]))
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from vtzoo import models
 from vtzoo.base import files
 from vtzoo.data.collection import Labelled
-from vtzoo.export.run import Pictures, require_graph
+from vtzoo.export.images import VerificationImages
+from vtzoo.export.onnx_files import require_traceable
 from vtzoo.finetune import linear_probe
 from vtzoo.finetune.defaults import complete
 from vtzoo.finetune.images import measure, open_images, split_of
@@ -59,7 +60,7 @@ def finetune(
     interrupted; on the CPU, bit for bit. `skip_bad` leaves unreadable images out; `progress` is called as in `train`.
     """
     if job.source.name not in models.MODELS:  # those have a graph
-        require_graph(job.joint.model, job.config())
+        require_traceable(job.joint.model, job.config())
     claim(out, resume)
     collection = job.collection
 
@@ -87,7 +88,7 @@ def finetune(
         shown, split = (measure(classifier, test, job.criterion), "test") if test else (own, "validation")
         return shown | {"split": split} | {f"held_{key}": value for key, value in own.items()}
 
-    pictures = Pictures(pixels=held.pixels[:PICTURES].numpy(), source="its validation images")
+    pictures = VerificationImages(pixels=held.pixels[:PICTURES].numpy(), source="its validation images")
     return finish(
         job.joint.model, fitted.localizer, fitted.recipe, job.config(), out=out, facts=facts,
         steps_per_epoch=fitted.steps_per_epoch, pictures=pictures, measure=measured,

@@ -20,7 +20,8 @@ from vtzoo.data.named import Dataset
 from vtzoo.data.named_reader import Split
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate.reproduce import evaluate
-from vtzoo.export import run as export
+from vtzoo.export.images import VerificationImages
+from vtzoo.export.onnx_files import write_packaged_graph
 from vtzoo.models import whitening
 from vtzoo.predict.classifier import Classifier
 from vtzoo.predict.load import load
@@ -102,7 +103,7 @@ def train(
         run.model.load_state_dict(run.tensors)
         first = held.select(np.arange(min(PICTURES, len(held))))
         pixels, origin = first.array(recipe.model.image_size), f"the test split of {recipe.dataset}"
-        pictures = export.Pictures(pixels=pixels, source=origin, labels=first.labels)
+        pictures = VerificationImages(pixels=pixels, source=origin, labels=first.labels)
         return finish(
             run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.label_names), out=out,
             facts=facts, steps_per_epoch=batches.steps_per_epoch, pictures=pictures, measure=partial(accuracy, held),
@@ -125,7 +126,7 @@ def accuracy(held: Split, classifier: Classifier) -> dict[str, Any]:
 
 def finish(
     model: nn.Module, localizer: nn.Module | None, recipe: Recipe, config: dict[str, Any], *, out: Path,
-    facts: dict[str, Any], steps_per_epoch: int, pictures: export.Pictures,
+    facts: dict[str, Any], steps_per_epoch: int, pictures: VerificationImages,
     measure: Callable[[Classifier], dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """Write the model folder of a fitted model, measure it as anybody loads it, and card it; its result.json.
@@ -139,7 +140,7 @@ def finish(
         write_weights(localizer.state_dict(), out / "localizer.safetensors")
     write_json(out / "config.json", config)
     draw_curves(out / "metrics.jsonl", out / "curves.png", steps_per_epoch, recipe.drloc)
-    certificate = export.package(model, config, out, images=pictures)
+    certificate = write_packaged_graph(model, config, out, images=pictures)
     published = [name for name in WEIGHTS if (out / name).exists()]
     result = {
         "name": recipe.name, "dataset": recipe.dataset, **facts,

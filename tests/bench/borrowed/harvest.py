@@ -121,7 +121,7 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
     from vtzoo import models
     from vtzoo.base import files
     from vtzoo.data import named, named_reader
-    from vtzoo.export import run as export
+    from vtzoo.export.images import VerificationImages
     from vtzoo.predict.torch import load_weights
     from vtzoo.train import run
     from vtzoo.zoo import safetensors_reader
@@ -134,7 +134,7 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
     load_weights(model, safetensors_reader.read(out / "model.safetensors"))
     held = named_reader.read(named.find(recipe.dataset), "test", data)
     first = held.select(np.arange(min(run.PICTURES, len(held))))
-    pictures = export.Pictures(
+    pictures = VerificationImages(
         pixels=first.array(recipe.model.image_size), source=f"the test split of {recipe.dataset}", labels=first.labels
     )
     measured = ("top1", "top5", "images", "manifest")
