@@ -95,7 +95,7 @@ def test_a_changed_graph_is_refused(handmade: Path) -> None:
 
 def test_weights_that_no_hash_vouches_for_are_refused(handmade: Path) -> None:
     (handmade / "result.json").write_text("{}", encoding="utf-8")
-    assert "names no sha256 for model.safetensors" in refusal(handmade).message
+    assert "has no sha256 of model.safetensors" in refusal(handmade).message
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "onnx/model.onnx", "config.json"])

@@ -233,7 +233,7 @@ def test_an_architecture_that_timm_loads_loosely_is_loaded_strictly(written: Wri
 def test_weights_in_a_pickle_alone_are_refused_by_name(tmp_path: Path) -> None:
     save_for_hf(make("resnet"), str(tmp_path / "pickled"), safe_serialization=False)
     error = refusal(tmp_path / "pickled")
-    assert "pickled has its weights in pytorch_model.bin alone, a pickle" in error.message
+    assert "pickled has its weights only in pytorch_model.bin: a pickle" in error.message
     assert "model.safetensors" in str(error.hint)
 
 
