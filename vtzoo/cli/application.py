@@ -18,7 +18,7 @@ from vtzoo.cli.pull import pull
 from vtzoo.cli.recipe import app as recipe_app
 from vtzoo.cli.sentences import Sentences
 from vtzoo.cli.show import show
-from vtzoo.cli.sweep import WithSeeds, sweep
+from vtzoo.cli.sweep import WithSeeds, sweep_recipes
 from vtzoo.cli.train import train
 from vtzoo.cli.verify import verify
 
@@ -72,7 +72,9 @@ app.command(short_help="Print a model's card.")(card)
 app.command(short_help="Measure a model on its test images.")(evaluate)
 app.command(short_help="Draw where a model looked in a photograph.")(explain)
 app.command(short_help="Train a recipe into a model folder.")(train)
-app.command(cls=WithSeeds, short_help="Train recipes with several seeds each, and compare them.")(sweep)
+app.command("sweep", cls=WithSeeds, short_help="Train recipes with several seeds each, and compare them.")(
+    sweep_recipes
+)
 app.command(short_help="Teach a model the classes of your own images.")(finetune)
 app.add_typer(recipe_app, name="recipe", short_help="Show a recipe, or copy one to edit.")
 app.command(short_help="Write a model as one verified ONNX file.")(export)
