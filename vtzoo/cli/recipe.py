@@ -9,7 +9,7 @@ import typer
 from vtzoo.cli.options import JsonOption, RecipeArgument, print_json
 
 app = typer.Typer(
-    help="Show a recipe, or copy one to edit. A recipe is a TOML file with all settings of a training run but its seed.",
+    help="Show a recipe, or copy one to edit. A recipe is a TOML file: all settings of a training run but its seed.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
