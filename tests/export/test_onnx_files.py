@@ -17,7 +17,7 @@ from torch import nn
 
 from vtzoo.errors import VtzooError
 from vtzoo.export.certificate import Certificate
-from vtzoo.export.images import sample_images
+from vtzoo.export.images import VerificationImages, sample_images
 from vtzoo.export.onnx_files import export_model, write_onnx, write_packaged_graph
 from vtzoo.models import create
 from vtzoo.predict.load import load
@@ -69,6 +69,10 @@ def expected(model: nn.Module, images: np.ndarray) -> tuple[np.ndarray, np.ndarr
     inputs = torch.from_numpy(((images / 255 - mean) / std).astype(np.float32))
     with torch.no_grad():
         return model(inputs).numpy(), model.forward_head(model.forward_features(inputs), pre_logits=True).numpy()
+
+
+def given(pixels: np.ndarray) -> VerificationImages:
+    return VerificationImages(pixels=pixels, source="the test")
 
 
 def open_file(path: Path) -> onnxruntime.InferenceSession:
@@ -188,7 +192,7 @@ def test_the_certificate_is_measured_on_the_given_images(tmp_path: Path) -> None
     images = np.random.default_rng(3).integers(0, 256, (17, 3, 32, 32), dtype=np.uint8)
     images.setflags(write=False)  # as those of a memory-mapped set are
     model = Small().eval()
-    certificate = write_onnx(model, describe("small", 3), tmp_path / "a.onnx", source="here", images=images)
+    certificate = write_onnx(model, describe("small", 3), tmp_path / "a.onnx", source="here", images=given(images))
     logits = np.asarray(open_file(tmp_path / "a.onnx").run(["logits"], {"images": images})[0])
     assert certificate.images == 17
     difference = np.abs(logits - expected(model, images)[0]).max()
@@ -271,7 +275,7 @@ def test_a_package_is_made_of_the_files_weights_not_the_models(vit: tuple[nn.Mod
 def test_swin_t_is_packaged_in_its_weights_and_one_megabyte(tmp_path: Path) -> None:
     config = describe("swin_tiny_patch4_window7_224", 100, img_size=32, patch_size=2, window_size=4)
     model = save(build(config), config, tmp_path / "run")
-    write_packaged_graph(model, config, tmp_path / "run", images=sample_images(32, 2))
+    write_packaged_graph(model, config, tmp_path / "run", images=given(sample_images(32, 2)))
     small, large = ((tmp_path / "run" / name).stat().st_size for name in ("onnx/model.onnx", "model.safetensors"))
     assert small < 200_000
     assert small + large < 2 * sum(p.numel() for p in model.parameters()) + 1_000_000
@@ -338,7 +342,7 @@ def test_one_bad_image_in_any_batch_is_enough_to_refuse(tmp_path: Path) -> None:
     images = np.zeros((40, 3, 32, 32), np.uint8)
     images[20] = 255
     with pytest.raises(VtzooError, match="differ from torch's by nan"):
-        write_onnx(Picky(float("nan")), describe("mine", 3), tmp_path / "a.onnx", source="here", images=images)
+        write_onnx(Picky(float("nan")), describe("mine", 3), tmp_path / "a.onnx", source="here", images=given(images))
 
 
 def test_a_difference_within_the_tolerance_is_certified(tmp_path: Path) -> None:

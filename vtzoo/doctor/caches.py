@@ -24,7 +24,7 @@ def check_caches() -> list[Finding]:
 
 
 def hub_folder() -> Path:
-    """The cache of huggingface_hub; where the package is broken, the folder that it would use."""
+    """The cache of huggingface_hub; if the package is broken, the folder that it would use."""
     try:
         from huggingface_hub import constants
 
@@ -74,7 +74,7 @@ def check_environment() -> list[Finding]:
 def _offline() -> Finding:
     given = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     on = given.upper() in ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads it
-    says = f"{given}: nothing is downloaded" if on else "not set: what is missing is downloaded"
+    says = f"{given}: nothing is downloaded" if on else "not set: missing files are downloaded"
     return Finding(group=ENVIRONMENT, name="HF_HUB_OFFLINE", says=says)
 
 

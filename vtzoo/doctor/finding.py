@@ -12,7 +12,7 @@ MARKS: dict[State, str] = {"ok": "ok", "absent": "-", "warning": "!", "error": "
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The state of one thing, and advice where it is not ok."""
+    """The state of one thing, with advice unless it is ok."""
 
     group: str
     name: str

@@ -25,7 +25,7 @@ class Certificate:
 
     precision: str = "fp32"  # of the graph
     images: int
-    source: str = "the caller's images"
+    source: str  # of the images, a phrase
     manifest: str | None = None  # sha256 of the images and labels in order, if they are from a dataset
     max_logit_difference: float  # largest absolute difference over all images and classes
     top1_agreement: float  # fraction of the images with the same top-1 class

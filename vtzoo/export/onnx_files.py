@@ -44,14 +44,14 @@ def write_onnx(
     source: str,
     precision: str = "fp32",
     opset: int | None = None,
-    images: np.ndarray | VerificationImages | None = None,
+    images: VerificationImages | None = None,
     calibration: np.ndarray | None = None,
 ) -> Certificate:
     """Write one self-contained ONNX file to `out`, and return its certificate.
 
-    `config` is the model folder's config.json; `source` says where the weights are from. The graph is verified on
-    `images`, and int8 is calibrated on `calibration`, both real images, uint8 (n, 3, height, width); crops of
-    photographs by default. `opset` is the ONNX operator set, by default the exporter's own. Nothing is written after a
+    `config` is the model folder's config.json, and `source` the origin of the weights. The graph is verified on
+    `images`, and int8 is calibrated on `calibration`, uint8 (n, 3, height, width); both are crops of photographs by
+    default. `opset` is the ONNX operator set, by default the exporter's own. Nothing is written after a
     VtzooError: the model cannot be traced, the graph disagrees with torch, or `out` cannot be written.
     """
     if precision not in PRECISIONS:
@@ -68,13 +68,14 @@ def write_onnx(
             calibration = photograph_crops(preprocess, VERIFIED, seed=1).pixels
         graph = quantize(graph, calibration)
     session = open_session(graph.SerializeToString(), None, CPU)
-    certificate = verify(session, predictor, config["architecture"], _images(images, preprocess), precision)
+    images = images or photograph_crops(preprocess, VERIFIED)
+    certificate = verify(session, predictor, config["architecture"], images, precision)
     _write(out, _serialize(graph, config, certificate, source))
     return certificate
 
 
 def write_packaged_graph(
-    model: nn.Module, config: dict[str, Any], folder: Path, *, images: np.ndarray | VerificationImages | None = None
+    model: nn.Module, config: dict[str, Any], folder: Path, *, images: VerificationImages | None = None
 ) -> Certificate:
     """Write `folder`/onnx/model.onnx, which uses the weights in `folder`/model.safetensors; return its certificate.
 
@@ -88,7 +89,8 @@ def write_packaged_graph(
     with quiet():
         graph = point_into(graph, weights, prefix="model.")
     session = open_session(graph.SerializeToString(), weights.content, CPU)
-    certificate = verify(session, predictor, config["architecture"], _images(images, preprocess), "fp32")
+    images = images or photograph_crops(preprocess, VERIFIED)
+    certificate = verify(session, predictor, config["architecture"], images, "fp32")
     _write(folder / "onnx" / "model.onnx", _serialize(graph, config, certificate, _hash(weights.content)))
     return certificate
 
@@ -137,14 +139,6 @@ def _source(entry: Entry) -> str:
 def _hash(weights: bytes) -> str:
     """The identity of weights, by which a packaged graph knows its own."""
     return f"sha256:{hashlib.sha256(weights).hexdigest()}"
-
-
-def _images(images: np.ndarray | VerificationImages | None, preprocess: Preprocess) -> VerificationImages:
-    if images is None:
-        return photograph_crops(preprocess, VERIFIED)
-    if isinstance(images, VerificationImages):
-        return images
-    return VerificationImages(pixels=images, source="the caller's images")
 
 
 def _serialize(graph: onnx.ModelProto, config: dict[str, Any], certificate: Certificate, source: str) -> bytes:
