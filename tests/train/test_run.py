@@ -61,7 +61,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     certificate = SimpleNamespace(images=1, max_logit_difference=0.0, top1_agreement=1.0)
     metrics = SimpleNamespace(top1=0.5, top5=1.0, images=20, manifest="m")
     monkeypatch.setattr(run, "write_packaged_graph", lambda *_, **__: certificate)
-    monkeypatch.setattr(run.inference, "load", loaded.append)
+    monkeypatch.setattr(run, "load", loaded.append)
     monkeypatch.setattr(run, "evaluate", lambda *_: metrics)
     return loaded
 

@@ -38,7 +38,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No export and no evaluation, which take seconds."""
     certificate = SimpleNamespace(images=1, max_logit_difference=0.0, top1_agreement=1.0)
     monkeypatch.setattr(run, "write_packaged_graph", lambda *_, **__: certificate)
-    monkeypatch.setattr(run.inference, "load", lambda folder: None)
+    monkeypatch.setattr(run, "load", lambda folder: None)
     monkeypatch.setattr(run, "accuracy", lambda *_: {"top1": 0.5, "top5": 1.0, "images": 20, "manifest": "m"})
 
 
