@@ -20,7 +20,7 @@ from vtzoo.errors import VtzooError
 from vtzoo.evaluate.reproduce import evaluate
 from vtzoo.predict.load import load
 from vtzoo.train import checkpoint, loop, run
-from vtzoo.zoo import resources
+from vtzoo.zoo import model_folder, resources
 from vtzoo.zoo.recipe import Recipe, identity
 
 FILES = {
@@ -203,7 +203,7 @@ def test_a_run_is_measured_by_its_own_folder_even_where_an_embedded_model_has_it
     monkeypatch.chdir(tmp_path)
     run.train(write(epochs=1), data=tiny_data, out=Path("tiny"), device="cpu")
     (loaded,) = unmeasured
-    assert load.model_folder.find(loaded).folder == tmp_path / "tiny"
+    assert model_folder.find(loaded).folder == tmp_path / "tiny"
 
 
 def test_editing_the_recipe_while_it_runs_changes_nothing(
