@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 
 from vtzoo.base import machine, subprocess_runner
 from vtzoo.bench import measure, plan, table, worker
-from vtzoo.bench.measure import Report, Row, Settings
+from vtzoo.bench.measure import Report, Row
+from vtzoo.bench.plan import Settings
 from vtzoo.errors import VtzooError
-from vtzoo.export.run import sample_images
+from vtzoo.export.images import sample_images
 from vtzoo.models import create
 
 SIZE, LABELS = 8, ["red", "green", "blue"]
@@ -75,8 +76,8 @@ def settings(model: Path, **changes: Any) -> Settings:
 
 
 def test_a_bare_file_is_measured_in_processes_of_its_own(colours: Path) -> None:
-    doing: list[str] = []
-    report = measure.measure(settings(colours, runtimes=("onnx",), precisions=("fp32", "int8"), rounds=2), doing.append)
+    steps: list[str] = []
+    report = measure.measure(settings(colours, runtimes=("onnx",), precisions=("fp32", "int8"), rounds=2), steps.append)
     (row,) = report.rows
     assert (row.runtime, row.precision, row.device, row.error) == ("onnx", "fp32", "cpu", None)
     assert 0 < row.latency_ms <= row.latency_p95_ms
@@ -88,7 +89,7 @@ def test_a_bare_file_is_measured_in_processes_of_its_own(colours: Path) -> None:
     assert report.model == {"name": str(colours), "image_size": SIZE, "classes": 3}
     assert report.reference == "onnx fp32"
     assert [(absent.precision, absent.reason) for absent in report.absent] == [("int8", f"{colours} is fp32")]
-    assert doing[-2:] == ["round 1 of 2: onnx fp32", "round 2 of 2: onnx fp32"]
+    assert steps[-2:] == ["round 1 of 2: onnx fp32", "round 2 of 2: onnx fp32"]
 
 
 def test_a_model_folder_is_exported_and_agrees_with_torch(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +122,15 @@ def test_a_process_that_crashes_is_a_row_that_says_so(
 def outcome(
     start: float, one: list[float], batch: list[float], memory: float, classes: list[int]
 ) -> subprocess_runner.Outcome:
-    told = [{"device": "cpu", "memory": memory}, {"one": one, "batch": batch, "classes": classes}]
-    return subprocess_runner.Outcome(told=told, moments=[start, 9])
+    messages = [{"device": "cpu", "memory": memory}, {"one": one, "batch": batch, "classes": classes}]
+    return subprocess_runner.Outcome(messages=messages, seconds=[start, 9])
 
 
 def test_rows_take_turns_and_their_medians_are_over_all_rounds(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = [
-        plan.Kind(runtime="onnx", precision=name, source=str(colours), files=(str(colours), str(colours)), made=False)
+    variants = [
+        plan.Variant(
+            runtime="onnx", precision=name, source=str(colours), files=(str(colours), str(colours)), exported=False
+        )
         for name in ("fp32", "int8", "fp16")
     ]
     taken = {
@@ -137,20 +140,20 @@ def test_rows_take_turns_and_their_medians_are_over_all_rounds(colours: Path, mo
             outcome(2, [0.004, 0.005], [0.8, 0.9], 2e6, [0, 1, 2, 0]),
         ],
         "int8": [outcome(1, [0.001], [0.1], 1e6, [0, 1, 2, 1])] * 3,
-        "fp16": [subprocess_runner.Outcome(told=[], moments=[], error="no half floats")] * 3,
+        "fp16": [subprocess_runner.Outcome(messages=[], seconds=[], error="no half floats")] * 3,
     }
     order: list[str] = []
 
     def run(function: Any, task: dict[str, Any]) -> subprocess_runner.Outcome:
         if function is worker.classify:
-            return subprocess_runner.Outcome(told=[[0, 1, 2, 0]], moments=[0])
+            return subprocess_runner.Outcome(messages=[[0, 1, 2, 0]], seconds=[0])
         order.append(task["precision"])
         assert task["seconds"] == 2
         return taken[task["precision"]][order.count(task["precision"]) - 1]
 
-    monkeypatch.setattr(plan, "kinds", lambda *given: (kinds, []))
+    monkeypatch.setattr(plan, "find_variants", lambda *given: (variants, []))
     monkeypatch.setattr(plan, "write_images", lambda model, folder: _saved(folder, noise(4, SIZE)))
-    monkeypatch.setattr(plan, "subject", lambda name: plan.Subject(
+    monkeypatch.setattr(plan, "find_model", lambda name: plan.BenchModel(
         name=name, entry=None, precision="fp32", shape=(3, SIZE, SIZE), facts={"name": name}
     ))  # fmt: skip
     monkeypatch.setattr(subprocess_runner, "run", run)
@@ -180,19 +183,21 @@ def test_an_export_that_fails_is_a_row_that_says_why(
     monkeypatch.setattr(
         subprocess_runner,
         "run",
-        lambda *given, **named: subprocess_runner.Outcome(told=[], moments=[], error="no room"),
+        lambda *given, **named: subprocess_runner.Outcome(messages=[], seconds=[], error="no room"),
     )
-    kind = plan.Kind(runtime="onnx", precision="int8", source=str(tmp_path / "int8.onnx"), files=(), made=True)
-    assert plan.provide(plan.subject(str(small)), kind, lambda doing: None) == "cannot be exported: no room"
+    variant = plan.Variant(
+        runtime="onnx", precision="int8", source=str(tmp_path / "int8.onnx"), files=(), exported=True
+    )
+    assert plan.export(plan.find_model(str(small)), variant, lambda steps: None) == "cannot be exported: no room"
 
 
 # What there is to measure
 
 
 def asked(model: Path, folder: Path, **changes: Any) -> tuple[list[tuple[str, str, bool]], dict[str, str]]:
-    """The kinds to measure, by runtime, precision and whether they are exported; and why others are absent."""
-    kinds, absent = plan.kinds(plan.subject(str(model)), settings(model, **changes), folder)
-    names = [(kind.runtime, kind.precision, kind.made) for kind in kinds]
+    """The variants to measure, by runtime, precision and whether they are exported; and why others are absent."""
+    variants, absent = plan.find_variants(plan.find_model(str(model)), settings(model, **changes), folder)
+    names = [(variant.runtime, variant.precision, variant.exported) for variant in variants]
     return names, {f"{one.runtime} {one.precision}": one.reason for one in absent}
 
 
@@ -203,11 +208,11 @@ def only(*modules: str) -> Callable[[str], bool]:
 def test_with_everything_installed_every_runtime_and_precision_is_a_row(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "is_there", lambda module: True)
+    monkeypatch.setattr(plan, "is_installed", lambda module: True)
     monkeypatch.setattr(machine, "has_driver", lambda: True)
-    kinds, absent = asked(small, tmp_path, device="auto")
+    variants, absent = asked(small, tmp_path, device="auto")
     assert absent == {}
-    assert kinds == [
+    assert variants == [
         ("onnx", "fp32", True), ("onnx", "fp16", True), ("onnx", "int8", True),
         ("torch", "fp32", False), ("torch", "bf16", False), ("torch", "fp16", False),
         ("openvino", "fp32", True), ("openvino", "bf16", True), ("openvino", "int8", True),
@@ -217,46 +222,46 @@ def test_with_everything_installed_every_runtime_and_precision_is_a_row(
 def test_without_torch_the_graph_that_comes_with_the_model_is_measured(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "is_there", only("onnxruntime", "openvino"))
+    monkeypatch.setattr(plan, "is_installed", only("onnxruntime", "openvino"))
     with pytest.raises(VtzooError, match="exporting it needs torch, timm, onnx, onnxscript"):
         asked(small, tmp_path, runtimes=("onnx",))
     (tmp_path / "onnx").mkdir()
     for file in ("config.json", "model.safetensors"):
         (tmp_path / file).write_bytes((small / file).read_bytes())
     (tmp_path / "onnx" / "model.onnx").touch()
-    kinds, absent = asked(tmp_path, tmp_path)
-    assert kinds == [("onnx", "fp32", False)]
+    variants, absent = asked(tmp_path, tmp_path)
+    assert variants == [("onnx", "fp32", False)]
     assert absent["torch None"] == "torch and timm: not installed"
     assert absent["onnx int8"] == "exporting it needs torch, timm, onnx, onnxscript"
     assert absent["openvino fp32"] == "exporting it needs torch, timm, onnx, onnxscript"
-    assert plan.reference(plan.subject(str(tmp_path)), settings(tmp_path), tmp_path).runtime == "onnx"
+    assert plan.choose_reference(plan.find_model(str(tmp_path)), settings(tmp_path), tmp_path).runtime == "onnx"
 
 
 def test_a_bare_file_is_measured_as_it_is_and_never_on_torch(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "is_there", lambda module: True)
-    kinds, absent = asked(colours, tmp_path)
-    assert kinds == [("onnx", "fp32", False), ("openvino", "fp32", False), ("openvino", "bf16", False)]
+    monkeypatch.setattr(plan, "is_installed", lambda module: True)
+    variants, absent = asked(colours, tmp_path)
+    assert variants == [("onnx", "fp32", False), ("openvino", "fp32", False), ("openvino", "bf16", False)]
     assert absent["torch None"] == f"{colours} has no model.safetensors"
 
 
 def test_on_the_cpu_torch_is_not_measured_in_fp16_nor_openvino_on_cuda(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "is_there", lambda module: True)
-    assert asked(small, tmp_path)[1] == {"torch fp16": "torch's fp16 is measured on CUDA alone"}
+    monkeypatch.setattr(plan, "is_installed", lambda module: True)
+    assert asked(small, tmp_path)[1] == {"torch fp16": "torch's fp16 is measured on CUDA only"}
     monkeypatch.setattr(machine, "has_driver", lambda: False)
     absent = asked(small, tmp_path, device="cuda")[1]
-    assert absent == {"torch fp16": "torch's fp16 is measured on CUDA alone", "openvino None": "OpenVINO has no CUDA"}
+    assert absent == {"torch fp16": "torch's fp16 is measured on CUDA only", "openvino None": "OpenVINO has no CUDA"}
 
 
 def test_without_onnx_runtime_and_torch_there_is_no_reference(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "is_there", only())
+    monkeypatch.setattr(plan, "is_installed", only())
     with pytest.raises(VtzooError, match="runs neither on torch nor on ONNX Runtime here"):
-        plan.reference(plan.subject(str(small)), settings(small), tmp_path)
+        plan.choose_reference(plan.find_model(str(small)), settings(small), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -319,10 +324,10 @@ def test_classes_are_those_of_every_image_in_order(colours: Path, tmp_path: Path
     images = np.zeros((len(classes), 3, SIZE, SIZE), np.uint8)
     images[np.arange(len(classes)), classes] = 255
     np.save(tmp_path / "images.npy", images)
-    told: list[Any] = []
-    worker.measure(task(colours, "onnx", "fp32", images=str(tmp_path / "images.npy")), told.append)
-    worker.classify(task(colours, "onnx", "fp32", images=str(tmp_path / "images.npy")), told.append)
-    assert told[1]["classes"] == told[2] == classes.tolist()
+    sent: list[Any] = []
+    worker.measure(task(colours, "onnx", "fp32", images=str(tmp_path / "images.npy")), sent.append)
+    worker.classify(task(colours, "onnx", "fp32", images=str(tmp_path / "images.npy")), sent.append)
+    assert sent[1]["classes"] == sent[2] == classes.tolist()
 
 
 def test_logits_that_are_not_finite_fail() -> None:
@@ -339,7 +344,7 @@ def test_every_call_but_the_first_is_timed_until_the_time_is_over(monkeypatch: p
         return images
 
     assert worker.timed(answer, np.zeros(1), seconds=9) == [2.0] * 5
-    assert worker.timed(answer, np.zeros(1), seconds=0.1) == [2.0] * worker.LEAST
+    assert worker.timed(answer, np.zeros(1), seconds=0.1) == [2.0] * worker.MINIMUM_CALLS
 
 
 def test_peak_memory_is_this_processs_own_and_grows_with_what_it_holds() -> None:
@@ -354,15 +359,15 @@ def test_peak_memory_is_this_processs_own_and_grows_with_what_it_holds() -> None
 
 
 def test_what_exports_are_verified_on_is_what_rows_agree_on(small: Path, tmp_path: Path) -> None:
-    worker.write_sample({"size": 32, "out": str(tmp_path / "images.npy")}, lambda told: None)
+    worker.write_sample({"size": 32, "out": str(tmp_path / "images.npy")}, lambda sent: None)
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), sample_images(32))
 
 
 def test_without_anything_to_export_with_the_images_are_noise(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "is_there", only())
-    images = np.load(plan.write_images(plan.subject(str(small)), tmp_path))
+    monkeypatch.setattr(plan, "is_installed", only())
+    images = np.load(plan.write_images(plan.find_model(str(small)), tmp_path))
     assert (images.shape[1:], images.dtype) == ((3, 32, 32), np.uint8)
     assert images.std() > 10
 
@@ -386,14 +391,14 @@ def test_the_table_is_markdown_that_can_be_quoted() -> None:
         cold_start_s=0.5, memory_mb=300, file_mb=110.44, agreement=0.985,
     )  # fmt: skip
     bad = Row(runtime="torch", precision="bf16", error="no such thing")
-    absent = [plan.Absent(runtime="openvino", precision=None, reason="not here", advice="pip install openvino")]
+    absent = [plan.Unavailable(runtime="openvino", precision=None, reason="not here", advice="pip install openvino")]
     lines = table.render(report(good, bad, absent=absent)).splitlines()
     assert lines[:3] == ["mine, 32 px, 1,000 classes", "Abacus 9, 2 of 4 cores, Beads", "torch 2.9"]
     assert "| onnx | fp32 | cpu | 1.23 | 2.00 | 1,234 | 0.50 | 300 | 110.4 | 98.5% |" in lines
     assert any(line.startswith("| torch | bf16 | failed: no such thing |") for line in lines)
-    assert lines[-1] == "not at hand: openvino: not here: pip install openvino"
+    assert lines[-1] == "not measured: openvino: not here: pip install openvino"
     assert {line.count("|") for line in lines if line.startswith("|")} == {11}
 
 
 def test_a_table_without_a_reference_says_so() -> None:
-    assert "nothing to agree with" in table.render(report(reference=None))
+    assert "agreement: not measured" in table.render(report(reference=None))

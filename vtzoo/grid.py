@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vtzoo.base import files
 from vtzoo.zoo.recipe import folders
 
 OBJECTIVES = ("drloc", "baseline")
@@ -89,7 +90,7 @@ def main() -> int:
     wanted = {folder: dict(render(_read(folder))) for folder in folders()}
     for folder, name in changed:
         path = folder / f"{name}.toml"
-        path.write_text(wanted[folder][name], encoding="utf-8") if name in wanted[folder] else path.unlink()
+        files.write(path, wanted[folder][name].encode()) if name in wanted[folder] else path.unlink()
         print(path)
     return 0
 

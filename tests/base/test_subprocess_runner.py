@@ -1,4 +1,4 @@
-"""Functions in processes of their own: what they tell, and how they may end."""
+"""Functions in processes of their own: what they send, and how they may end."""
 
 import importlib
 import os
@@ -14,50 +14,50 @@ from vtzoo.base import subprocess_runner
 SOURCE = """
 import os, sys, time
 
-def count(number, tell):
+def count(number, send):
     print("a library that prints")
     for index in range(number):
-        tell({"index": index, "process": os.getpid()})
+        send({"index": index, "process": os.getpid()})
 
-def fail(message, tell):
-    tell("begun")
+def fail(message, send):
+    send("begun")
     raise ValueError(message)
 
-def refuse(message, tell):
+def refuse(message, send):
     from vtzoo.errors import VtzooError
     raise VtzooError(message, "a hint")
 
-def crash(_, tell):
-    tell("begun")
+def crash(_, send):
+    send("begun")
     os.abort()
 
-def leave(_, tell):
+def leave(_, send):
     print("why it left", file=sys.stderr)
     sys.stderr.flush()
     os._exit(3)
 
-def sleep(seconds, tell):
-    tell("begun")
+def sleep(seconds, send):
+    send("begun")
     time.sleep(seconds)
-    tell("too late")
+    send("too late")
 """
 
 
 @pytest.fixture
 def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module that only this process's sys.path leads to."""
-    (tmp_path / "told_of.py").write_text(SOURCE)
+    (tmp_path / "sending.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "told_of", raising=False)
-    return importlib.import_module("told_of")
+    monkeypatch.delitem(sys.modules, "sending", raising=False)
+    return importlib.import_module("sending")
 
 
-def test_what_is_told_arrives_in_order_from_another_process_without_what_is_printed(functions: Any) -> None:
+def test_what_is_sent_arrives_in_order_from_another_process_without_what_is_printed(functions: Any) -> None:
     outcome = subprocess_runner.run(functions.count, 3)
     assert outcome.error is None
-    assert [told["index"] for told in outcome.told] == [0, 1, 2]
-    assert os.getpid() not in [told["process"] for told in outcome.told]
-    assert 0 < outcome.moments[0] <= outcome.moments[1] <= outcome.moments[2]
+    assert [message["index"] for message in outcome.messages] == [0, 1, 2]
+    assert os.getpid() not in [message["process"] for message in outcome.messages]
+    assert 0 < outcome.seconds[0] <= outcome.seconds[1] <= outcome.seconds[2]
 
 
 def test_a_file_in_the_working_folder_takes_no_modules_place(
@@ -87,6 +87,6 @@ def test_a_process_that_fails_says_why_in_one_line(functions: Any, ending: Calla
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no signals")
 def test_a_crash_is_named_and_what_was_told_before_is_kept(functions: Any) -> None:
     outcome = subprocess_runner.run(functions.crash)
-    assert outcome.told == ["begun"]
+    assert outcome.messages == ["begun"]
     assert outcome.error is not None
     assert outcome.error.startswith("the process was ended by signal 6")

@@ -31,9 +31,10 @@ from PIL import Image
 
 from vtzoo.base import files
 from vtzoo.cli import DEFAULT_MODEL
-from vtzoo.predict import load, onnx
+from vtzoo.predict import onnx
 from vtzoo.predict.bulk import predict
 from vtzoo.predict.classifier import Classifier
+from vtzoo.predict.load import load
 from vtzoo.predict.sources import find
 from vtzoo.zoo import model_folder
 
@@ -92,7 +93,7 @@ def write_model(folder: Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from vtzoo.export.run import package
+    from vtzoo.export.onnx_files import write_packaged_graph
 
     torch.manual_seed(0)
     model = timm.create_model(SWIN, num_classes=100)
@@ -106,7 +107,7 @@ def write_model(folder: Path) -> Path:
     folder.mkdir()
     save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    package(model.eval(), config, folder)
+    write_packaged_graph(model.eval(), config, folder)
     hashes = {name: files.sha256(folder / name) for name in ("model.safetensors", "onnx/model.onnx")}
     (folder / "result.json").write_text(json.dumps({"weights": hashes}), encoding="utf-8")
     return folder
@@ -114,7 +115,7 @@ def write_model(folder: Path) -> Path:
 
 def classify(classifier: Classifier, *paths: Path) -> int:
     """What `vtzoo predict` does, but for the printing; how many images."""
-    return sum(len(batch.answers) for batch in predict(classifier, find(map(str, paths)), batch_size=BATCH))
+    return sum(len(batch.images) for batch in predict(classifier, find(map(str, paths)), batch_size=BATCH))
 
 
 def timms(folder: Path, *, bf16: bool) -> Callable[[], int]:
@@ -181,12 +182,12 @@ def photographs(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     """Images/s on photographs, and the ratios to timm's loop in fp32."""
     write_photos(folder / "photos", count)
     model = write_model(folder / "swin")
-    entries = {OURS: load.load(model)}
+    entries = {OURS: load(model)}
     with suppress(TypeError):  # an export that knows no int8 yet
-        from vtzoo.export.run import export_model
+        from vtzoo.export.onnx_files import export_model
 
         export_model(str(model), folder / "int8.onnx", precision="int8")  # type: ignore[call-arg]
-        entries[INT8] = load.load(folder / "int8.onnx")
+        entries[INT8] = load(folder / "int8.onnx")
     runs = {name: lambda one=one: classify(one, folder / "photos") for name, one in entries.items()}
     runs |= {TIMM: timms(folder / "photos", bf16=False), TIMM_BF16: timms(folder / "photos", bf16=True)}
     return {"images": count, **turns(runs, rounds, TIMM)}
@@ -195,7 +196,7 @@ def photographs(folder: Path, count: int, rounds: int) -> dict[str, Any]:
 def small_images(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     """Images/s on small images, and the ratios to the session alone."""
     parquet = write_small(folder / "small", count)
-    classifier = load.load(DEFAULT_MODEL)
+    classifier = load(DEFAULT_MODEL)
     pixels = np.stack([np.asarray(image).transpose(2, 0, 1) for image in cut_outs(count, 32, 32)])
     runs = {
         FILES: lambda: classify(classifier, folder / "small"),

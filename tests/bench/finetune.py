@@ -120,6 +120,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     from vtzoo.finetune.session import prepare
     from vtzoo.predict.load import load
     from vtzoo.predict.torch import TorchClassifier
+    from vtzoo.zoo import model_folder
 
     collection, began = flowers(data), time.monotonic()
     job = prepare(

@@ -41,10 +41,10 @@ def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """The localization error, in cells, and the doubt of the embedded model about each image."""
     from vtzoo.explain.localization import read_localizer
     from vtzoo.hub import fetch
-    from vtzoo.predict import load
+    from vtzoo.predict.load import load
 
     entry = fetch.find(MODEL)
-    classifier: Any = load.load(entry, backend="torch", device="cpu")
+    classifier: Any = load(entry, backend="torch", device="cpu")
     localizer = read_localizer(entry, classifier.model, classifier.normalized(pixels[:1]))
     if localizer is None:
         raise SystemExit(f"{MODEL} has no localization head")

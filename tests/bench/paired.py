@@ -86,6 +86,7 @@ def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -
     import torch
 
     torch.set_num_threads(1)  # two runs side by side, each on a core of its own, beat one run on both
+    from vtzoo.data.transform import Preprocess
     from vtzoo.train import loop
     from vtzoo.train.pipeline.batches import open_batches
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from vtzoo.bench.measure import Report, Row, Settings
-from vtzoo.bench.plan import Absent
+from vtzoo.bench.measure import Report, Row
+from vtzoo.bench.plan import Settings, Unavailable
 from vtzoo.cli import DEFAULT_MODEL
 
 Command = Callable[..., Result]
@@ -29,7 +29,7 @@ def measures(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Settings]]:
             return Report(
                 model={"name": "mine", "image_size": 32, "classes": 3}, hardware=HARDWARE, versions={"vtzoo": "1"},
                 settings={"rounds": 1, "seconds": 1, "batch": 8}, reference="onnx fp32", images=4, rows=list(rows),
-                absent=[Absent(runtime="torch", precision=None, reason="not here")],
+                absent=[Unavailable(runtime="torch", precision=None, reason="not here")],
             )  # fmt: skip
 
         monkeypatch.setattr("vtzoo.bench.measure.measure", measure)

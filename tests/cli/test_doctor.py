@@ -26,7 +26,7 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Finding]], list]:
     def put(findings: list[Finding]) -> list:
         asked = []
         monkeypatch.setattr(
-            "vtzoo.doctor.examine.examine", lambda *args, **named: asked.append((args, named)) or findings
+            "vtzoo.doctor.diagnosis.diagnose", lambda *args, **named: asked.append((args, named)) or findings
         )
         return asked
 

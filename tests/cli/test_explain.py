@@ -57,7 +57,7 @@ def refusal(vt: Command, *arguments: object) -> str:
 
 def test_an_unknown_class_is_answered_with_the_nearest(vt: Command) -> None:
     assert refusal(vt, ROCKET, "--class", "rockett") == (
-        "Error: unknown class 'rockett'\nHint: did you mean rocket or rose or trout? vtzoo show MODEL names them all\n"
+        "Error: unknown class 'rockett'\nHint: did you mean rocket or rose or trout? vtzoo show MODEL lists them all\n"
     )
 
 
@@ -70,9 +70,7 @@ def test_an_image_that_cannot_be_read_is_a_sentence(vt: Command, here: Path) -> 
 def test_an_onnx_file_is_a_sentence(vt: Command, here: Path) -> None:
     (here / "model.onnx").write_bytes(b"")
     said = refusal(vt, ROCKET, "--model", "model.onnx")
-    assert said.startswith(
-        "Error: model.onnx is an ONNX file: what goes on inside the model can be seen on torch alone\n"
-    )
+    assert said.startswith("Error: model.onnx is an ONNX file, and only a model on torch can be explained\n")
 
 
 @pytest.mark.parametrize(
@@ -80,9 +78,9 @@ def test_an_onnx_file_is_a_sentence(vt: Command, here: Path) -> None:
     [
         (
             "picture.jpg",
-            "Error: the picture is a PNG, and 'picture.jpg' does not end in .png\nHint: --out picture.png\n",
+            "Error: the picture is a PNG, but 'picture.jpg' does not end in .png\nHint: --out picture.png\n",
         ),
-        ("no/a.png", "Error: cannot write no/a.png: there is no folder no\nHint: make it, or choose another --out\n"),
+        ("no/a.png", "Error: cannot write no/a.png: there is no folder no\nHint: create it, or choose another --out\n"),
         ("folder.png", "Error: cannot write folder.png\nHint: choose another --out\n"),
         ("photo.png", "Error: photo.png is the photograph itself\nHint: choose another --out\n"),
     ],

@@ -68,7 +68,7 @@ def predict(vt: Command, model: Path) -> Command:
 
 
 def start(model: Path, *arguments: Any, **settings: Any) -> subprocess.Popen[bytes]:
-    """A process of its own that notes after every batch how far it is, on batches of four images."""
+    """A process that writes its resume file after every batch, on batches of four images."""
     program = "from vtzoo.predict import resume; resume.SECONDS = 0; from vtzoo.cli import main; main()"
     command = [sys.executable, "-c", program, "predict", "-m", model, "--batch-size", 4, *arguments]
     return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, **settings)
@@ -200,16 +200,16 @@ def test_a_reader_that_leaves_ends_the_command_silently_with_0(model: Path, phot
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--format", "parquet"], "Parquet goes into files, not to stdout"),
+        (["--format", "parquet"], "Parquet cannot be written to stdout"),
         (["--embeddings", "f.txt"], "features cannot be written as 'f.txt'"),
-        (["--embeddings", "f.npy", "--out", "f.npy"], "answers and features cannot both be 'f.npy'"),
-        (["--resume"], "--resume goes on with files, and these answers go to stdout"),
-        (["--resume", "--embeddings", "f.npy", "--format", "csv"], "--resume goes on with files"),
+        (["--embeddings", "f.npy", "--out", "f.npy"], "predictions and features cannot both be 'f.npy'"),
+        (["--resume"], "--resume needs files, and these predictions go to stdout"),
+        (["--resume", "--embeddings", "f.npy", "--format", "csv"], "--resume needs files"),
         (["--out", "nowhere/a.csv"], "cannot write nowhere/a.csv: No such file or directory"),
         (["--out", "nowhere/a.parquet"], "cannot write nowhere/a.parquet: No such file or directory"),
         (["--out", "a.csv", "--embeddings", "nowhere/f.npy"], "cannot write a.csv and nowhere/f.npy: No such file"),
         (["--out", "a.csv", "--embeddings", "nowhere/f.parquet"], "there is no folder 'nowhere' to write f.parquet"),
-        (["--out", "."], "'.' is a folder, and what is written goes into a file"),
+        (["--out", "."], "'.' is a folder, not a file"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence_and_nothing_is_left_behind(
@@ -235,7 +235,10 @@ def test_a_file_that_exists_is_never_overwritten(name: str, predict: Command, ph
     for options in ([], ["--resume"]):
         result = predict(photos, "--out", tmp_path / name, *options)
         assert result.exit_code == 1
-        assert told_of(result) in (f"{tmp_path / name} exists already", f"{tmp_path / name} is no interrupted run")
+        assert told_of(result) in (
+            f"{tmp_path / name} exists already",
+            f"{tmp_path / name} is not from an interrupted run",
+        )
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -304,10 +307,10 @@ def test_a_disk_that_fills_up_is_a_sentence_and_the_run_goes_on_when_there_is_ro
     result = interrupted()
     assert result.exit_code == 1
     *_, error, hint = result.stderr.splitlines()
-    assert error == f"Error: cannot write {tmp_path / 'a.jsonl'} any further: No space left on device"
-    assert hint == "Hint: make room, and go on with the same command and --resume"
+    assert error == f"Error: cannot continue writing {tmp_path / 'a.jsonl'}: No space left on device"
+    assert hint == "Hint: make room, then repeat the command with --resume"
     refused = predict(photos, "--out", tmp_path / "a.jsonl")
-    assert refused.stderr.startswith(f"Error: {tmp_path / 'a.jsonl'} is that of an interrupted run\nHint: ")
+    assert refused.stderr.startswith(f"Error: {tmp_path / 'a.jsonl'} is from an interrupted run\nHint: ")
     again = predict(photos, "--out", tmp_path / "a.jsonl", "--resume")
     assert again.exit_code == 1
     assert again.stderr.splitlines()[-1] == f"{tmp_path / 'a.jsonl'}: 300 images, 3 could not be read"
@@ -318,11 +321,11 @@ def test_a_disk_that_fills_up_is_a_sentence_and_the_run_goes_on_when_there_is_ro
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["-k", 2], "was begun with top-k 5, and now 2"),
-        (["--batch-size", 8], "was begun with batch size 32, and now 8"),
-        (["--format", "csv"], "was begun with format 'jsonl', and now 'csv'"),
+        (["-k", 2], "was begun with top-k 5, not 2"),
+        (["--batch-size", 8], "was begun with batch size 32, not 8"),
+        (["--format", "csv"], "was begun with format 'jsonl', not 'csv'"),
         (["more.png"], "was begun with images "),
-        (["--embeddings", "f.npy"], "was begun with embeddings None, and now 'f.npy'"),
+        (["--embeddings", "f.npy"], "was begun with embeddings None, not 'f.npy'"),
     ],
 )
 def test_another_command_does_not_go_on_with_a_run(
@@ -373,7 +376,7 @@ def test_a_damaged_note_is_a_sentence(
     note = tmp_path / "a.jsonl.resume"
     note.write_bytes(content)
     result = predict(photos, "--out", tmp_path / "a.jsonl", "--resume")
-    assert result.stderr.startswith(f"Error: {note} is not the note of a run")
+    assert result.stderr.startswith(f"Error: {note} is not a resume file")
 
 
 def test_resume_begins_where_there_is_nothing_yet(predict: Command, photos: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import Result
 
 from vtzoo.cli.sweep import one_by_one
-from vtzoo.sweep import Options, Report
+from vtzoo.sweep import Report, TrainOptions
 from vtzoo.sweep.summary import Outcome, Row
 
 Command = Callable[..., Result]
@@ -60,7 +60,7 @@ def test_words_after_a_word_that_is_no_number_are_left_alone() -> None:
 def test_sweep_passes_its_options_on(vt: Command, swept: Mock, tmp_path: Path) -> None:
     options = f"--data {tmp_path} --device cpu --accumulate 4 --compile --workers 2 --skip-bad --teacher wise"
     vt("sweep", "a", "--seeds", 0, "--out", "runs", "--jobs", 3, *options.split())
-    wanted = Options(
+    wanted = TrainOptions(
         data=tmp_path, device="cpu", accumulate=4, compiled=True, workers=2, skip_bad=True, teacher=Path("wise")
     )
     assert swept.call_args.kwargs == {"out": Path("runs"), "jobs": 3, "options": wanted}

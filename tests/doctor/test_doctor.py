@@ -12,9 +12,8 @@ import onnx
 import pytest
 
 from vtzoo.base import machine, subprocess_runner
-from vtzoo.base.files import cache_folder
 from vtzoo.cli import DEFAULT_MODEL
-from vtzoo.doctor import caches, examine, hardware, model, packages, runtime
+from vtzoo.doctor import caches, diagnosis, hardware, model, packages, runtime
 from vtzoo.doctor.finding import Finding
 from vtzoo.zoo import resources
 
@@ -45,8 +44,8 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_sound_installation_has_no_error_and_its_torch_is_not_imported() -> None:
     script = (
-        "import json, sys; from vtzoo.doctor import examine; "
-        f"found = examine({DEFAULT_MODEL!r}); heavy = {{'torch', 'numpy', 'onnxruntime'}} & set(sys.modules); "
+        "import json, sys; from vtzoo.doctor.diagnosis import diagnose; "
+        f"found = diagnose({DEFAULT_MODEL!r}); heavy = {{'torch', 'numpy', 'onnxruntime'}} & set(sys.modules); "
         "print(json.dumps([[vars(one) for one in found], sorted(heavy)]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -55,20 +54,20 @@ def test_a_sound_installation_has_no_error_and_its_torch_is_not_imported() -> No
     assert {finding["group"] for finding in findings if finding["state"] == "error"} == set()
     says = {finding["name"]: finding["says"] for finding in findings}
     assert says["torch"] == metadata.version("torch")
-    assert says["CPUExecutionProvider"] == "loads, and computes"
-    assert "answers a picture" in says["prediction"]
-    assert says["files"] == f"3 of {DEFAULT_MODEL} are as they should be"
+    assert says["CPUExecutionProvider"] == "loads and computes"
+    assert " predicts " in says["prediction"]
+    assert says["files"] == f"the 3 files of {DEFAULT_MODEL} are intact"
 
 
 def test_a_check_that_fails_is_a_finding_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def explode() -> list[Finding]:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(hardware, "examine", explode)
-    monkeypatch.setattr(model, "examine", lambda name: [Finding(group="model", name=name, says="sound")])
-    monkeypatch.setattr(packages, "examine", lambda *, everything: [])
-    monkeypatch.setattr(runtime, "onnxruntime", list)
-    findings = by_name(examine.examine("mine"))
+    monkeypatch.setattr(hardware, "check_hardware", explode)
+    monkeypatch.setattr(model, "check_model", lambda name: [Finding(group="model", name=name, says="sound")])
+    monkeypatch.setattr(packages, "check_packages", lambda *, everything: [])
+    monkeypatch.setattr(runtime, "check_onnxruntime", list)
+    findings = by_name(diagnosis.diagnose("mine"))
     assert findings["this check"].says == "failed: RuntimeError: no such luck"
     assert findings["this check"].group == "machine"
     assert findings["mine"].says == "sound"
@@ -76,14 +75,19 @@ def test_a_check_that_fails_is_a_finding_and_the_others_go_on(monkeypatch: pytes
 
 def test_everything_asks_torch_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    for module, name in ((hardware, "examine"), (caches, "examine"), (caches, "environment"), (runtime, "onnxruntime")):
+    for module, name in (
+        (hardware, "check_hardware"),
+        (caches, "check_caches"),
+        (caches, "check_environment"),
+        (runtime, "check_onnxruntime"),
+    ):
         monkeypatch.setattr(module, name, list)
-    monkeypatch.setattr(model, "examine", lambda name: [])
-    monkeypatch.setattr(packages, "examine", lambda *, everything: asked.append(everything) or [])
-    monkeypatch.setattr(runtime, "torch", lambda: asked.append("torch") or [])
-    examine.examine("mine")
+    monkeypatch.setattr(model, "check_model", lambda name: [])
+    monkeypatch.setattr(packages, "check_packages", lambda *, everything: asked.append(everything) or [])
+    monkeypatch.setattr(runtime, "check_torch", lambda: asked.append("torch") or [])
+    diagnosis.diagnose("mine")
     assert asked == [False]
-    examine.examine("mine", everything=True)
+    diagnosis.diagnose("mine", everything=True)
     assert set(asked[1:]) == {True, "torch"}
 
 
@@ -92,9 +96,9 @@ def test_everything_asks_torch_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("asking")
 def test_packages_are_measured_against_vtzoos_own_metadata() -> None:
-    findings = by_name(packages.examine(everything=False))
+    findings = by_name(packages.check_packages(everything=False))
     numpy = findings["numpy"]
-    assert (numpy.state, numpy.says) == ("warning", f"{metadata.version('numpy')}; vtzoo asks for >=99")
+    assert (numpy.state, numpy.says) == ("warning", f"{metadata.version('numpy')}; vtzoo needs >=99")
     assert numpy.advice == 'pip install --upgrade "numpy>=99"'
     missing = findings["no-such-package"]
     assert (missing.state, missing.says) == ("warning", "not installed")
@@ -107,9 +111,9 @@ def test_packages_are_measured_against_vtzoos_own_metadata() -> None:
 
 def test_a_python_that_vtzoo_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages.platform, "python_version", lambda: "3.9.1")
-    python = by_name(packages.examine(everything=False))["Python"]
+    python = by_name(packages.check_packages(everything=False))["Python"]
     asked = metadata.metadata("vtzoo")["Requires-Python"]
-    assert (python.state, python.says) == ("warning", f"3.9.1; vtzoo asks for {asked}")
+    assert (python.state, python.says) == ("warning", f"3.9.1; vtzoo needs {asked}")
 
 
 def test_a_vtzoo_without_metadata_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,16 +121,16 @@ def test_a_vtzoo_without_metadata_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", requires)
-    found = packages.examine(everything=False)[0]
+    found = packages.check_packages(everything=False)[0]
     assert (found.name, found.state) == ("vtzoo", "warning")
-    assert found.says.startswith("what it needs is not known")
+    assert found.says.startswith("its requirements are unknown")
 
 
 def test_two_onnx_runtimes_are_a_finding_that_says_what_to_uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1"}
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: versions.get(name) or version(name))
-    found = by_name(packages.examine(everything=False))["ONNX Runtime"]
+    found = by_name(packages.check_packages(everything=False))["ONNX Runtime"]
     assert found.state == "warning"
     assert found.says.startswith("onnxruntime and onnxruntime-gpu are both installed")
     assert found.advice == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
@@ -142,8 +146,8 @@ def test_another_onnx_runtime_serves_in_the_place_of_the_one_asked_for(monkeypat
 
     monkeypatch.setattr(metadata, "version", version)
     monkeypatch.setattr(metadata, "requires", lambda name: ["onnxruntime-gpu>=1.23"])
-    found = by_name(packages.examine(everything=False))["onnxruntime-directml"]
-    assert (found.state, found.says) == ("ok", "1.24.0, in the place of onnxruntime-gpu")
+    found = by_name(packages.check_packages(everything=False))["onnxruntime-directml"]
+    assert (found.state, found.says) == ("ok", "1.24.0, instead of onnxruntime-gpu")
 
 
 def test_packages_that_raise_or_crash_at_their_import_are_named_and_the_others_are_tried(
@@ -154,7 +158,7 @@ def test_packages_that_raise_or_crash_at_their_import_are_named_and_the_others_a
         (broken / f"{name}.py").write_text(source)
     monkeypatch.setattr(metadata, "requires", lambda name: [*sources, "gone"])
     monkeypatch.setattr(metadata, "version", lambda name: "1.0")
-    findings = by_name(packages.examine(everything=False))
+    findings = by_name(packages.check_packages(everything=False))
     assert findings["raising"].says == "1.0; cannot be imported: OSError: libfoo.so: not found"
     assert findings["raising"].advice == 'pip install --force-reinstall "raising"'
     assert findings["crashing"].says.startswith("1.0; cannot be imported: the process was ended by signal 6")
@@ -165,8 +169,8 @@ def test_packages_that_raise_or_crash_at_their_import_are_named_and_the_others_a
 def test_an_extra_whose_files_are_gone_is_found_without_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "requires", lambda name: ["gone>=1; extra == 'train'"])
     monkeypatch.setattr(metadata, "version", lambda name: "1.0")
-    found = by_name(packages.examine(everything=False))["gone"]
-    assert (found.state, found.says) == ("warning", "1.0; its files are not there")
+    found = by_name(packages.check_packages(everything=False))["gone"]
+    assert (found.state, found.says) == ("warning", "1.0; its files are missing")
 
 
 # What runs
@@ -179,27 +183,27 @@ def test_the_bundled_graph_is_valid_onnx() -> None:
 @pytest.mark.parametrize("source", ["raise ImportError('libonnx.so: no such file')", "import os; os.abort()"])
 def test_an_onnx_runtime_that_cannot_be_imported_is_an_error_and_crashes_nothing(broken: Path, source: str) -> None:
     (broken / "onnxruntime.py").write_text(source)
-    assert [finding.state for finding in runtime.onnxruntime()] == ["error"]
-    files, prediction = model.examine(DEFAULT_MODEL)
+    assert [finding.state for finding in runtime.check_onnxruntime()] == ["error"]
+    files, prediction = model.check_model(DEFAULT_MODEL)
     assert (files.state, prediction.state) == ("ok", "error")
 
 
 def test_without_onnx_runtime_its_cpu_provider_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "is_there", lambda module: False)
-    (found,) = runtime.onnxruntime()
+    monkeypatch.setattr(runtime, "is_installed", lambda module: False)
+    (found,) = runtime.check_onnxruntime()
     assert (found.state, found.says) == ("error", "ONNX Runtime is not installed")
 
 
 def test_cuda_that_does_not_load_is_a_warning_only_where_there_is_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = subprocess_runner.Outcome(
-        told=[[runtime.CUDA, "libcublas.so.13: missing"], [runtime.CPU, None]], moments=[0, 0]
+        messages=[[runtime.CUDA, "libcublas.so.13: missing"], [runtime.CPU, None]], seconds=[0, 0]
     )
     monkeypatch.setattr(runtime.subprocess_runner, "run", lambda function: outcome)
     for driver, state in ((True, "warning"), (False, "absent")):
         monkeypatch.setattr(machine, "has_driver", lambda driver=driver: driver)
-        cuda, cpu = runtime.onnxruntime()
+        cuda, cpu = runtime.check_onnxruntime()
         assert (cuda.state, cpu.state) == (state, "ok")
-        assert cuda.says == "listed, and does not load: libcublas.so.13: missing"
+        assert cuda.says == "listed, but does not load: libcublas.so.13: missing"
         assert ("onnxruntime-gpu[cuda,cudnn]" in (cuda.advice or "")) == driver
 
 
@@ -231,7 +235,7 @@ def test_a_provider_that_computes_wrongly_does_not_pass() -> None:
             return [-inputs["x"]]
 
     why = runtime._why_not(fake_onnxruntime(Path(), Wrong), runtime.CPU)
-    assert why == "it computes that max(0, x) of -1 and 2 is [1.0, -2.0]"
+    assert why == "it computes [1.0, -2.0] for max(0, x) of -1 and 2"
 
 
 def test_cuda_without_a_driver_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,9 +246,9 @@ def test_cuda_without_a_driver_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("driver", "told", "state", "says"),
     [
-        (True, {"cuda": "13.0", "devices": ["Abacus"]}, "ok", "13.0 computes, on Abacus"),
-        (True, {"cuda": None, "devices": []}, "warning", "is not seen; torch is made without CUDA"),
-        (True, {"cuda": "13.0", "devices": []}, "warning", "is not seen; torch is made for CUDA 13.0"),
+        (True, {"cuda": "13.0", "devices": ["Abacus"]}, "ok", "13.0 computes on Abacus"),
+        (True, {"cuda": None, "devices": []}, "warning", "torch finds no GPU, and is built without CUDA"),
+        (True, {"cuda": "13.0", "devices": []}, "warning", "torch finds no GPU, and is built for CUDA 13.0"),
         (False, {"cuda": "13.0", "devices": []}, "absent", f"there is no NVIDIA driver ({machine.DRIVER})"),
     ],
 )
@@ -253,15 +257,15 @@ def test_torchs_cuda_is_judged_by_what_it_is_made_for_and_by_the_driver(
 ) -> None:
     monkeypatch.setattr(machine, "has_driver", lambda: driver)
     monkeypatch.setattr(
-        runtime.subprocess_runner, "run", lambda function: subprocess_runner.Outcome(told=[told], moments=[0])
+        runtime.subprocess_runner, "run", lambda function: subprocess_runner.Outcome(messages=[told], seconds=[0])
     )
-    (found,) = runtime.torch()
+    (found,) = runtime.check_torch()
     assert (found.state, found.says) == (state, says)
 
 
 def test_a_torch_that_breaks_is_a_warning(broken: Path) -> None:
     (broken / "torch.py").write_text("raise OSError('libtorch.so: not found')")
-    (found,) = runtime.torch()
+    (found,) = runtime.check_torch()
     assert (found.state, found.says) == ("warning", "fails: OSError: libtorch.so: not found")
 
 
@@ -274,14 +278,14 @@ def test_a_damaged_model_is_an_error_that_names_the_file(tmp_path: Path) -> None
     graph = bytearray((folder / "onnx" / "model.onnx").read_bytes())
     graph[-1] ^= 1
     (folder / "onnx" / "model.onnx").write_bytes(graph)
-    files, prediction = model.examine(str(folder))
+    files, prediction = model.check_model(str(folder))
     assert (files.state, files.says) == ("error", "damaged: onnx/model.onnx")
     assert prediction.state == "error"
     assert "model.onnx" in prediction.says
 
 
 def test_a_model_that_is_not_there_is_an_error() -> None:
-    (found,) = model.examine("no-such-model")
+    (found,) = model.check_model("no-such-model")
     assert (found.name, found.state) == ("files", "error")
     assert "no-such-model" in found.says
 
@@ -293,9 +297,9 @@ def test_fewer_cores_than_threads_are_a_warning(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(hardware.os, "cpu_count", lambda: 8)
-    assert by_name(hardware.examine())["cores"].says == "4 of 8"
+    assert by_name(hardware.check_hardware())["cores"].says == "4 of 8"
     (tmp_path / "cpu.max").write_text("250000 100000")
-    cores = by_name(hardware.examine())["cores"]
+    cores = by_name(hardware.check_hardware())["cores"]
     assert (cores.state, cores.says) == ("warning", "4 of 8, of which the container may use 2.5")
     assert (cores.advice or "").startswith("set OMP_NUM_THREADS=2")
 
@@ -303,37 +307,28 @@ def test_fewer_cores_than_threads_are_a_warning(tmp_path: Path, monkeypatch: pyt
 def test_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory", lambda: (8_000_000_000, 4_000_000_000))
     monkeypatch.setattr(machine, "memory_limit", lambda: None)
-    assert by_name(hardware.examine())["memory"].state == "ok"
+    assert by_name(hardware.check_hardware())["memory"].state == "ok"
     monkeypatch.setattr(machine, "memory_limit", lambda: 500_000_000)
-    memory = by_name(hardware.examine())["memory"]
+    memory = by_name(hardware.check_hardware())["memory"]
     assert memory.says == "8.0 GB, 4.0 GB available; the container may use 0.5 GB"
     assert memory.state == "warning"
     monkeypatch.setattr(machine, "memory", lambda: None)
-    assert by_name(hardware.examine())["memory"].says == "not told by this system"
+    assert by_name(hardware.check_hardware())["memory"].says == "this system does not say"
 
 
 def test_gpus_are_named_and_their_absence_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     for names, driver, state, says in (
         (["Abacus", "Abacus"], True, "ok", "Abacus, Abacus"),
-        ([], True, "absent", "none that nvidia-smi tells of"),
+        ([], True, "absent", "nvidia-smi lists none"),
         ([], False, "absent", f"no NVIDIA driver ({machine.DRIVER})"),
     ):
         monkeypatch.setattr(machine, "gpus", lambda names=names: names)
         monkeypatch.setattr(machine, "has_driver", lambda driver=driver: driver)
-        found = by_name(hardware.examine())["GPU"]
+        found = by_name(hardware.check_hardware())["GPU"]
         assert (found.state, found.says) == (state, says)
 
 
 # Caches and the environment
-
-
-@pytest.mark.parametrize("given", [{"VTZOO_CACHE": "/a"}, {"XDG_CACHE_HOME": "/b"}, {}])
-def test_decoded_images_are_where_training_keeps_them(monkeypatch: pytest.MonkeyPatch, given: dict[str, str]) -> None:
-    for variable in ("VTZOO_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(variable, raising=False)
-    for variable, value in given.items():
-        monkeypatch.setenv(variable, value)
-    assert caches.images_folder() == cache_folder()
 
 
 def test_the_models_are_where_huggingface_hub_keeps_them_even_if_it_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +346,7 @@ def test_a_cache_tells_its_size_and_the_free_space(tmp_path: Path, monkeypatch: 
     (tmp_path / "inner" / "images").write_bytes(bytes(2_300_000))
     monkeypatch.setenv("VTZOO_CACHE", str(tmp_path))
     monkeypatch.setattr(caches.shutil, "disk_usage", lambda folder: SimpleNamespace(free=7_000_000_000))
-    found = by_name(caches.examine())["decoded images"]
+    found = by_name(caches.check_caches())["decoded images"]
     assert (found.state, found.says) == ("ok", f"{tmp_path}: 2.3 MB, 7.0 GB free")
 
 
@@ -359,13 +354,13 @@ def test_a_cache_that_takes_long_to_count_is_counted_in_part(tmp_path: Path, mon
     (tmp_path / "images").write_bytes(bytes(2_000_000))
     monkeypatch.setenv("VTZOO_CACHE", str(tmp_path))
     monkeypatch.setattr(caches, "PATIENCE", -1)
-    assert ": more than 0.0 GB, " in by_name(caches.examine())["decoded images"].says
+    assert ": more than 0.0 GB, " in by_name(caches.check_caches())["decoded images"].says
 
 
 def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VTZOO_CACHE", str(tmp_path / "not" / "there"))
     monkeypatch.setattr(caches.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000_000))
-    found = by_name(caches.examine())["decoded images"]
+    found = by_name(caches.check_caches())["decoded images"]
     assert (found.state, found.says) == ("warning", f"{tmp_path}/not/there: not there yet, 0.0 GB free")
     assert "VTZOO_CACHE" in (found.advice or "")
 
@@ -373,7 +368,7 @@ def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_cache_that_cannot_be_written_to_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("VTZOO_CACHE", str(tmp_path / "file" / "cache"))
-    found = by_name(caches.examine())["decoded images"]
+    found = by_name(caches.check_caches())["decoded images"]
     assert found.state == "warning"
     assert found.says.startswith(f"{tmp_path}/file/cache cannot be written to: ")
 
@@ -383,28 +378,28 @@ def test_a_cache_that_cannot_be_written_to_is_a_warning(tmp_path: Path, monkeypa
     [
         ("https://me:secret@hub.example:8443/path?key=secret", "https://hub.example:8443/path"),
         ("http://localhost", "http://localhost"),
-        ("me:secret@hub.example", "set, to no address"),
-        ("https://hub.example:secret", "set, to no address"),
+        ("me:secret@hub.example", "set, but not to an address"),
+        ("https://hub.example:secret", "set, but not to an address"),
     ],
 )
 def test_an_endpoint_is_shown_without_its_secrets(monkeypatch: pytest.MonkeyPatch, given: str, says: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", given)
-    assert by_name(caches.environment())["HF_ENDPOINT"].says == says
+    assert by_name(caches.check_environment())["HF_ENDPOINT"].says == says
 
 
 def test_a_token_is_set_or_not_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    assert by_name(caches.environment())["HF_TOKEN"].says == "not set"
+    assert by_name(caches.check_environment())["HF_TOKEN"].says == "not set"
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
-    assert by_name(caches.environment())["HF_TOKEN"].says == "not set; logged in with hf auth login"
+    assert by_name(caches.check_environment())["HF_TOKEN"].says == "not set; logged in with hf auth login"
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    assert by_name(caches.environment())["HF_TOKEN"].says == "set"
+    assert by_name(caches.check_environment())["HF_TOKEN"].says == "set"
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert by_name(caches.environment())["HF_TOKEN"].says == "set"
+    assert by_name(caches.check_environment())["HF_TOKEN"].says == "set"
 
 
 @pytest.mark.parametrize(("given", "says"), [("1", "1: nothing"), ("on", "on: nothing"), ("0", "not set"), ("", "not")])
 def test_offline_is_read_as_huggingface_hub_reads_it(monkeypatch: pytest.MonkeyPatch, given: str, says: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", given)
-    assert by_name(caches.environment())["HF_HUB_OFFLINE"].says.startswith(says)
+    assert by_name(caches.check_environment())["HF_HUB_OFFLINE"].says.startswith(says)

@@ -14,7 +14,7 @@ from PIL import Image
 import vtzoo
 from vtzoo.errors import VtzooError
 from vtzoo.explain.drawing import render
-from vtzoo.explain.explanation import GRAD_CAM, ROLLOUT, Explanation, Heat, explain, told
+from vtzoo.explain.explanation import GRAD_CAM, ROLLOUT, ClassMap, Explanation, explain
 from vtzoo.explain.geometry import Box
 
 VIT = {"img_size": 32, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -26,8 +26,8 @@ def test_the_explained_class_is_the_one_that_predict_puts_first(photos: Any) -> 
     found = explain(model, photos.rocket, device="cpu")
     classify = vtzoo.load(model, device="cpu")
     (probabilities,) = classify(str(photos.rocket))
-    assert found.heats[0].label == classify.labels[probabilities.argmax()]
-    assert found.heats[0].probability == pytest.approx(probabilities.max(), abs=1e-4)
+    assert found.maps[0].label == classify.labels[probabilities.argmax()]
+    assert found.maps[0].probability == pytest.approx(probabilities.max(), abs=1e-4)
     assert found.method == GRAD_CAM
     answer = found.as_json()
     keys = ["class", "probability", "method", "grid", "crop", "classes", "localization"]
@@ -42,16 +42,16 @@ def test_several_classes_are_the_most_probable_ones_each_with_its_own_map(photos
     found = explain("swin_t-drloc-cifar100", photos.rocket, top_k=3, device="cpu")
     classify = vtzoo.load("swin_t-drloc-cifar100", device="cpu")
     best = [classify.labels[index] for index in np.argsort(-classify(str(photos.rocket))[0])[:3]]
-    assert [heat.label for heat in found.heats] == best
-    assert not np.allclose(found.heats[0].cells, found.heats[1].cells)
+    assert [one.label for one in found.maps] == best
+    assert not np.allclose(found.maps[0].cells, found.maps[1].cells)
 
 
 def test_a_class_that_is_asked_for_is_explained_however_improbable(photos: Any) -> None:
     classify = vtzoo.load("swin_t-drloc-cifar100")
     last = classify.labels[classify(str(photos.rocket))[0].argmin()]
     found = explain("swin_t-drloc-cifar100", photos.rocket, label=last, device="cpu")
-    assert [heat.label for heat in found.heats] == [last]
-    assert found.heats[0].probability < 0.01
+    assert [one.label for one in found.maps] == [last]
+    assert found.maps[0].probability < 0.01
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_plain_vision_transformer_is_rolled_out_but_for_classes_that_are_asked
 ) -> None:
     folder = make(name, size, **arguments)
     found = explain(folder, photos.coffee, device="cpu")
-    assert (found.method, found.heats[0].cells.shape) == (ROLLOUT, (8, 8))
+    assert (found.method, found.maps[0].cells.shape) == (ROLLOUT, (8, 8))
     assert found.localization is None
     assert found.as_json()["localization"] is None
     assert explain(folder, photos.coffee, label="rocket", device="cpu").method == GRAD_CAM
@@ -76,16 +76,16 @@ def test_a_model_of_several_labels_is_explained_with_a_sigmoid(make: Make, photo
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "multi_label": True}), encoding="utf-8")
     several = explain(folder, photos.coffee, top_k=4, device="cpu")
-    logits = [np.log(heat.probability) for heat in single.heats]
-    found = [np.log(heat.probability / (1 - heat.probability)) for heat in several.heats]
+    logits = [np.log(one.probability) for one in single.maps]
+    found = [np.log(one.probability / (1 - one.probability)) for one in several.maps]
     np.testing.assert_allclose(np.diff(found), np.diff(logits), atol=1e-4)
 
 
 def heated(cells: np.ndarray, *, method: str = GRAD_CAM, label: str = "cat") -> Explanation:
     """The explanation of a grey photograph, 300 x 200, of which the model saw the middle square."""
-    heat = Heat(label=label, probability=0.5, cells=cells.astype(np.float32))
+    class_map = ClassMap(label=label, probability=0.5, cells=cells.astype(np.float32))
     photo, box = Image.new("RGB", (300, 200), (128, 128, 128)), Box(left=50.0, top=0.0, right=250.0, bottom=200.0)
-    return Explanation(photo=photo, box=box, method=method, heats=(heat,), localization=None)
+    return Explanation(photo=photo, box=box, method=method, maps=(class_map,), localization=None)
 
 
 def panel(content: bytes) -> np.ndarray:
@@ -127,14 +127,14 @@ def test_a_whole_explanation_is_drawn_with_a_panel_for_each_thing(photos: Any) -
 
 
 def test_what_is_told_says_what_was_cut_off_and_what_was_not(make: Make, photos: Any) -> None:
-    lines = told(heated(np.ones((4, 4)))).splitlines()
+    lines = heated(np.ones((4, 4))).as_text().splitlines()
     assert lines == [
         "   50.0%  cat",
         "method: Grad-CAM on 4x4 cells",
         "seen: 200x200 of 300x200 pixels, from column 50 and row 0; the rest was cut off",
     ]
-    assert "seen" not in told(explain("swin_t-drloc-cifar100", photos.astronaut, device="cpu"))
-    whole = told(explain(make("vit_tiny_patch16_224", 32, **VIT), photos.astronaut, device="cpu"))
+    assert "seen" not in explain("swin_t-drloc-cifar100", photos.astronaut, device="cpu").as_text()
+    whole = explain(make("vit_tiny_patch16_224", 32, **VIT), photos.astronaut, device="cpu").as_text()
     assert "attention rollout on 8x8 cells, the same for every class" in whole
 
 

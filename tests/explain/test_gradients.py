@@ -97,16 +97,16 @@ def test_a_model_whose_grids_are_too_small_is_refused_with_their_sizes(squares: 
     squares.forward_head = lambda cells: cells.mean(dim=(2, 3))
     with pytest.raises(VtzooError) as caught:
         grad_cam(squares, torch.ones(1, 3, 8, 8), [0])
-    assert caught.value.message == "the grids of Squares are too small to show where it looked: 3x3, 2x2 cells"
-    assert caught.value.hint == "it takes 4x4 cells: a larger image, or smaller patches"
+    assert caught.value.message == "the grids of Squares are too small to explain: 3x3, 2x2 cells"
+    assert caught.value.hint == "4x4 cells are needed: use larger images or smaller patches"
 
 
 def test_a_model_without_grids_is_refused() -> None:
-    with pytest.raises(VtzooError, match="Linear has no grid of cells to show where it looked"):
+    with pytest.raises(VtzooError, match="Linear has no grid of cells to explain"):
         grad_cam(nn.Linear(2, 2), torch.ones(1, 3, 8, 8), [0])
 
 
 def test_a_grid_that_no_module_puts_out_is_refused(squares: Any) -> None:
     squares.forward_intermediates = lambda images, **_: (squares.pool(squares.mix(images)), [torch.ones(1, 7, 4, 4)])
-    with pytest.raises(VtzooError, match="no grid of Squares can be followed to its answer"):
+    with pytest.raises(VtzooError, match="the gradient of a logit reaches no grid of Squares"):
         grad_cam(squares, torch.ones(1, 3, 32, 32), [0])

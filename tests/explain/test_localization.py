@@ -16,7 +16,7 @@ from vtzoo.data.transform import prepare, read_image
 from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
 from vtzoo.explain.localization import Localization, Localizer, every_pair, localize, read_localizer
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.zoo import model_folder
 from vtzoo.zoo.recipe import parse_recipe
 
@@ -108,7 +108,7 @@ def test_the_error_of_a_head_of_l1_is_the_loss_that_it_is_trained_with(embedded:
     head = DenseRelativeLocalization(192)
     save_file(head.state_dict(), embedded / FILE)
     entry = model_folder.Entry("embedded", embedded)
-    classifier: Any = load.load(entry, backend="torch", device="cpu")
+    classifier: Any = load(entry, backend="torch", device="cpu")
     images = classifier.normalized(prepare(read_image(photos.chelsea), classifier.preprocess)[None])
     found = localize(entry, classifier.model, images)
     assert found is not None

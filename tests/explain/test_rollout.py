@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vtzoo import models
-from vtzoo.explain.rollout import attentions, mixture, roll_out
+from vtzoo.explain.rollout import attention_weights, roll_out, rollout_matrix
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
 
@@ -30,11 +30,11 @@ def test_a_rollout_is_the_sum_over_all_paths_from_an_output_to_an_input() -> Non
     expected = np.zeros((4, 4))
     for third, second, first, start in product(range(4), repeat=4):
         expected[third, start] += steps[2][third, second] * steps[1][second, first] * steps[0][first, start]
-    np.testing.assert_allclose(mixture(weights)[0].numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(rollout_matrix(weights)[0].numpy(), expected, atol=1e-6)
 
 
 def test_what_is_rolled_out_sums_to_1() -> None:
-    np.testing.assert_allclose(mixture(attention(9, blocks=12))[0].sum(dim=1).numpy(), 1, atol=1e-5)
+    np.testing.assert_allclose(rollout_matrix(attention(9, blocks=12))[0].sum(dim=1).numpy(), 1, atol=1e-5)
 
 
 def test_a_class_token_that_attends_to_one_corner_alone_has_its_peak_there() -> None:
@@ -54,7 +54,7 @@ def test_equal_attention_gives_every_cell_an_equal_share() -> None:
 def test_where_all_cells_are_pooled_the_rollout_is_their_mean() -> None:
     model = vit(**SMALL, class_token=False, global_pool="avg")
     weights = attention(16)
-    expected = mixture(weights)[0].numpy().mean(axis=0)
+    expected = rollout_matrix(weights)[0].numpy().mean(axis=0)
     found = roll_out(model, weights, torch.zeros(1, 3, 32, 32))
     np.testing.assert_allclose(found.ravel(), expected * 16, atol=1e-5)
 
@@ -68,7 +68,7 @@ def test_the_weights_are_those_of_the_queries_and_keys(name: str) -> None:
     before = model(images)
     for hook in hooks:
         hook.remove()
-    found = attentions(model, images)
+    found = attention_weights(model, images)
     assert found is not None
     assert len(found) == len(layers)
     for layer, tokens, weights in zip(layers, inputs, found, strict=True):
@@ -94,4 +94,4 @@ def test_a_model_that_is_no_plain_vision_transformer_has_no_rollout(model: tuple
     name, arguments = model
     made = models.create({"architecture": name, "num_classes": 5, "model_args": arguments}).eval()
     size = arguments.get("img_size", 224)
-    assert attentions(made, torch.zeros(1, 3, size, size)) is None
+    assert attention_weights(made, torch.zeros(1, 3, size, size)) is None

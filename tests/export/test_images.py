@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from vtzoo.data import named, named_reader
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
-from vtzoo.export import images as pictures
-from vtzoo.export.run import export_model, sample_images
+from vtzoo.export import images
+from vtzoo.export.images import sample_images
+from vtzoo.export.onnx_files import export_model
 from vtzoo.models import create
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.zoo.model_folder import Entry
 
 PHOTOS = Path(__file__).parents[1] / "photos"
@@ -61,9 +62,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_bundled_photographs_are_those_whose_terms_are_stated() -> None:
-    bundled = {file.name: file.read_bytes() for file in pictures.PHOTOGRAPHS.glob("*.jpg")}
+    bundled = {file.name: file.read_bytes() for file in images.PHOTOGRAPHS.glob("*.jpg")}
     assert bundled == {file.name: file.read_bytes() for file in PHOTOS.glob("*.jpg")}
-    stated = (pictures.PHOTOGRAPHS / "README.md").read_text(encoding="utf-8")
+    stated = (images.PHOTOGRAPHS / "README.md").read_text(encoding="utf-8")
     assert len(bundled) == 4
     assert all(f"`{name}`" in stated for name in bundled)
 
@@ -73,13 +74,13 @@ def test_crops_are_the_same_every_time_and_no_two_alike() -> None:
     assert (crops.dtype, crops.shape) == (np.uint8, (64, 3, 32, 32))
     np.testing.assert_array_equal(crops, sample_images(32, 64))
     assert len({crop.tobytes() for crop in crops}) == 64
-    others = pictures.sample(Preprocess(size=32, interpolation="bicubic", crop=1.0), 64, seed=1).pixels
+    others = images.photograph_crops(Preprocess(size=32, interpolation="bicubic", crop=1.0), 64, seed=1).pixels
     assert not {crop.tobytes() for crop in crops} & {crop.tobytes() for crop in others}
 
 
 def test_crops_take_any_shape() -> None:
     wide = Preprocess(size=16, width=24, interpolation="bilinear", crop=1.0, mode="squash")
-    assert pictures.sample(wide, 3).pixels.shape == (3, 3, 16, 24)
+    assert images.photograph_crops(wide, 3).pixels.shape == (3, 3, 16, 24)
 
 
 def test_a_certificate_counts_what_is_right_on_the_evaluation_split(folder: Path, data: Path, tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_a_certificate_counts_what_is_right_on_the_evaluation_split(folder: Path
     split = named_reader.read(named.find("cifar10"), "test", data)
     assert (certificate.images, certificate.source) == (30, "the test split of cifar10")
     assert certificate.manifest == split.fingerprint
-    right = load.load(folder, backend="torch")(split.pixels(Preprocess.square(32))).argmax(1) == split.targets
+    right = load(folder, backend="torch")(split.pixels(Preprocess.square(32))).argmax(1) == split.targets
     assert certificate.torch_top1 == certificate.onnx_top1 == right.mean()
 
 
@@ -101,7 +102,7 @@ def test_int8_is_calibrated_on_training_images_alone(
     folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[np.ndarray] = []
-    monkeypatch.setattr("vtzoo.export.run.quantize", lambda graph, images: seen.append(images) or graph)
+    monkeypatch.setattr("vtzoo.export.onnx_files.quantize", lambda graph, images: seen.append(images) or graph)
     export_model(folder, tmp_path / "a.onnx", images=4, data=data, precision="int8")
     np.testing.assert_array_equal(
         seen[0], named_reader.read(named.find("cifar10"), "train", data).pixels(Preprocess.square(32))
@@ -127,7 +128,7 @@ def test_a_data_set_is_read_where_it_is_cached_and_never_downloaded(
     monkeypatch.setattr(named_reader, "read", recorded)
     certificate = export_model(folder, tmp_path / "a.onnx", images=4)
     assert asked == ([("cifar10", "test", None)] if cached else [])
-    assert certificate.source == ("the test split of cifar10" if cached else pictures.BUNDLED)
+    assert certificate.source == ("the test split of cifar10" if cached else images.BUNDLED)
 
 
 def test_data_for_a_model_that_names_no_data_set_are_refused(folder: Path, data: Path, tmp_path: Path) -> None:
@@ -135,9 +136,9 @@ def test_data_for_a_model_that_names_no_data_set_are_refused(folder: Path, data:
     other.mkdir()
     for name in ("model.safetensors", "config.json"):
         (other / name).write_bytes((folder / name).read_bytes())
-    with pytest.raises(VtzooError, match="other names no data set"):
+    with pytest.raises(VtzooError, match="other names no dataset"):
         export_model(other, tmp_path / "a.onnx", data=data)
-    assert export_model(other, tmp_path / "a.onnx", images=3).source == pictures.BUNDLED
+    assert export_model(other, tmp_path / "a.onnx", images=3).source == images.BUNDLED
 
 
 def test_a_folder_without_the_data_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_a_file_says_where_its_weights_are_from(folder: Path, tmp_path: Path, mo
     shutil.copytree(folder, cached)
     sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     entry = Entry("mine", cached, pinned={"model.safetensors": sha256})
-    monkeypatch.setattr("vtzoo.export.run.fetch.find", lambda name, **_: entry)
+    monkeypatch.setattr("vtzoo.export.onnx_files.fetch.find", lambda name, **_: entry)
     export_model("some-org/mine", tmp_path / "a.onnx", images=2)
     stated = {item.key: item.value for item in onnx.load(tmp_path / "a.onnx").metadata_props}["vtzoo.source"]
     assert stated == f"mine sha256:{sha256} some-org/mine@{commit}"

@@ -13,7 +13,8 @@ from torch import nn
 
 from vtzoo.errors import VtzooError
 from vtzoo.export import int8
-from vtzoo.export.run import PRECISIONS, export, sample_images
+from vtzoo.export.images import sample_images
+from vtzoo.export.onnx_files import PRECISIONS, write_onnx
 from vtzoo.models import MODELS, create
 from vtzoo.predict.load import load
 from vtzoo.predict.onnx import CPU, open_session
@@ -63,7 +64,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     config, folder = describe("swin_t"), tmp_path_factory.mktemp("swin")
     model = build(config)
     for precision in PRECISIONS:
-        export(model, config, folder / f"{precision}.onnx", source="here", precision=precision)
+        write_onnx(model, config, folder / f"{precision}.onnx", source="here", precision=precision)
     return {precision: folder / f"{precision}.onnx" for precision in PRECISIONS}
 
 
@@ -116,7 +117,7 @@ def test_int8_answers_an_image_alike_in_any_batch(files: dict[str, Path]) -> Non
 def test_other_architectures_are_reduced_too(name: str, precision: str, tmp_path: Path) -> None:
     config = describe(name)
     torch.manual_seed(0)
-    certificate = export(create(config), config, tmp_path / "a.onnx", source="here", precision=precision)
+    certificate = write_onnx(create(config), config, tmp_path / "a.onnx", source="here", precision=precision)
     assert certificate.precision == precision
     assert certificate.top1_agreement >= 0.9
 
@@ -139,7 +140,7 @@ class Product(nn.Module):
 def test_an_integer_product_is_the_one_worked_out_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "DESIRED", 0)  # one term is enough
     model, calibration = Product(), sample_images(32, 20)
-    export(model, describe("mine", 4), tmp_path / "a.onnx", source="x", precision="int8", calibration=calibration)
+    write_onnx(model, describe("mine", 4), tmp_path / "a.onnx", source="x", precision="int8", calibration=calibration)
 
     def features(images: np.ndarray) -> np.ndarray:
         scaled = (images.mean((2, 3)) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.25, 0.3]
@@ -234,28 +235,28 @@ class Overflowing(Product):
 
 
 def test_a_precision_that_ruins_the_answers_is_refused_and_nothing_written(tmp_path: Path) -> None:
-    with pytest.raises(VtzooError, match="mine in fp16 gives torch's first class on") as caught:
-        export(Overflowing(), describe("mine", 4), tmp_path / "a.onnx", source="here", precision="fp16")
+    with pytest.raises(VtzooError, match="mine in fp16 gives torch's top-1 class on") as caught:
+        write_onnx(Overflowing(), describe("mine", 4), tmp_path / "a.onnx", source="here", precision="fp16")
     assert "--precision fp32" in str(caught.value.hint)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match="unknown precision 'fp8'"):
-        export(Product(), describe("mine", 4), tmp_path / "a.onnx", source="here", precision="fp8")
+        write_onnx(Product(), describe("mine", 4), tmp_path / "a.onnx", source="here", precision="fp8")
 
 
 @pytest.mark.parametrize("opset", [17, 999])
 def test_an_operator_set_out_of_range_is_refused_with_the_range(opset: int, tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match=f"operator set {opset} cannot be written and run here") as caught:
-        export(Product(), describe("mine", 4), tmp_path / "a.onnx", source="here", opset=opset)
+        write_onnx(Product(), describe("mine", 4), tmp_path / "a.onnx", source="here", opset=opset)
     assert str(caught.value.hint).startswith("--opset takes 18 to 2")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("opset", [18, 21])
 def test_a_graph_is_in_the_operator_set_that_was_asked_for(opset: int, precision: str, tmp_path: Path) -> None:
-    export(Product(), describe("mine", 4), tmp_path / "a.onnx", source="here", precision=precision, opset=opset)
+    write_onnx(Product(), describe("mine", 4), tmp_path / "a.onnx", source="here", precision=precision, opset=opset)
     versions = {item.domain: item.version for item in onnx.load(tmp_path / "a.onnx").opset_import}
     assert versions[""] == opset
 

@@ -16,7 +16,7 @@ from vtzoo.finetune import linear_probe
 from vtzoo.finetune.defaults import Wishes
 from vtzoo.finetune.run import finetune
 from vtzoo.finetune.session import prepare
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.train.criterion import MULTI_LABEL, SINGLE_LABEL, one_hot
 from vtzoo.zoo import model_folder
 from vtzoo.zoo.recipe import load_recipe
@@ -98,7 +98,7 @@ def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_s
     assert recipe.finetune
     assert recipe.finetune.head_only
     assert recipe.optimizer.weight_decay in linear_probe.DECAYS
-    assert load.load(tmp_path / "run", device="cpu").labels == tuned.images.classes
+    assert load(tmp_path / "run", device="cpu").labels == tuned.images.classes
     assert "The head alone was fitted to the features of" in (tmp_path / "run" / "README.md").read_text()
     again = prepare(tiny_source, tuned.images, wishes=Wishes(head_only=True), device="cpu")
     kept = finetune(again, tmp_path / "run", resume=True)
@@ -112,7 +112,7 @@ def test_features_are_the_classifiers_own_and_are_computed_once(
     pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8))
     how = {"mean": tuned.normalization[0], "std": tuned.normalization[1], "device": CPU}
     features = linear_probe.features(tuned.joint.model, pixels, source="one", **how)
-    expected = load.load(model_folder.find(tiny_source), backend="torch", device="cpu").embed(pixels.numpy())
+    expected = load(model_folder.find(tiny_source), backend="torch", device="cpu").embed(pixels.numpy())
     assert np.allclose(features.numpy(), expected, atol=1e-5)
     assert torch.equal(linear_probe.features(None, pixels, source="one", **how), features)
     with pytest.raises(AttributeError):

@@ -27,7 +27,7 @@ from vtzoo.finetune.defaults import Wishes
 from vtzoo.finetune.run import finetune
 from vtzoo.finetune.session import Job, prepare
 from vtzoo.hub import fetch
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.train import loop, run
 from vtzoo.zoo import model_folder
 from vtzoo.zoo.recipe import load_recipe
@@ -75,7 +75,7 @@ def test_the_run_is_a_model_folder_with_the_peoples_class_names(trained: Trained
     assert all(files.sha256(out / name) == sha256 for name, sha256 in result["weights"].items())
     assert json.loads((out / "result.json").read_text()) == result
     for backend in ("onnx", "torch"):
-        classify = load.load(out, backend=backend, device="cpu")
+        classify = load(out, backend=backend, device="cpu")
         assert classify.labels == NAMES
         assert classify(np.full((20, 20, 3), (200, 60, 60), np.uint8)).argmax() == 0
 
@@ -88,7 +88,7 @@ def test_a_run_at_another_image_size_is_a_model_of_that_size(
     assert entry.preprocess.shape == (3, 32, 32)
     assert load_recipe(tmp_path / "run" / "recipe.toml").model.image_size == 32
     photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    answers = [load.load(entry, backend=backend, device="cpu")(photo) for backend in ("onnx", "torch")]
+    answers = [load(entry, backend=backend, device="cpu")(photo) for backend in ("onnx", "torch")]
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
     theirs = timm.create_model(f"local-dir:{entry.folder}", pretrained=True)
     assert timm.data.resolve_model_data_config(theirs)["input_size"] == (3, 32, 32)
@@ -226,7 +226,7 @@ def test_several_classes_an_image_are_learned_from_what_is_known(
     assert "head: fresh, 3 classes, any number of which an image may have" in [*job.sentences()]
     test = several(found).test
     assert test
-    logits = load.load(tmp_path / "run", backend="torch", device="cpu").run(
+    logits = load(tmp_path / "run", backend="torch", device="cpu").run(
         np.stack([prepared(image, job.source.preprocess) for image in test.encoded])
     )[0]
     known = ~np.isnan(test.targets)

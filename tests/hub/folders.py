@@ -11,7 +11,7 @@ from PIL import Image
 from vtzoo import models
 from vtzoo.base import files
 from vtzoo.data import named
-from vtzoo.export import run as export
+from vtzoo.export.onnx_files import write_packaged_graph
 from vtzoo.train import run
 from vtzoo.zoo import recipe, resources
 
@@ -33,7 +33,7 @@ def make_run(folder: Path, seed: int = 0) -> Path:
     run.write_json(folder / "config.json", config)
     run.write_weights(model.state_dict(), folder / "model.safetensors")
     run.write_weights({"head.weight": torch.rand(2, 3)}, folder / "localizer.safetensors")
-    certificate = export.package(model, config, folder)
+    certificate = write_packaged_graph(model, config, folder)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "curves.png")
     facts = {
         "name": NAME, "dataset": "cifar10", "seed": 0, "steps": 12, "batch": 8, "train_seconds": 3, "train_images": 24,

@@ -155,7 +155,7 @@ def bare(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small Swin with random weights, in float16, packaged as a training run is."""
-    from vtzoo.export.run import package
+    from vtzoo.export.onnx_files import write_packaged_graph
     from vtzoo.models import create
 
     folder = tmp_path_factory.mktemp("models") / "small-swin"
@@ -168,6 +168,6 @@ def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(parameter, std=0.2)
     save_torch({name: tensor.half() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    package(model, config, folder)
+    write_packaged_graph(model, config, folder)
     sign(folder)
     return folder

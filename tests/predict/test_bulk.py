@@ -14,16 +14,16 @@ from PIL import Image
 
 from vtzoo.errors import VtzooError
 from vtzoo.predict import bulk
-from vtzoo.predict.bulk import Answer, predict
+from vtzoo.predict.bulk import ImagePredictions, predict
 from vtzoo.predict.load import load
 from vtzoo.predict.sources import Source
 
 PHOTOS = Path(__file__).parents[1] / "photos"
 
 
-def answers(classifier: Any, files: list[str], *arguments: int) -> list[Answer]:
+def answers(classifier: Any, files: list[str], *arguments: int) -> list[ImagePredictions]:
     sources = [Source(file, file) for file in files]
-    return [answer for batch in predict(classifier, sources, *arguments) for answer in batch.answers]
+    return [answer for batch in predict(classifier, sources, *arguments) for answer in batch.images]
 
 
 def test_500_files_with_one_bad_among_them_get_499_right_answers(handmade: Path, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_features_are_those_of_the_images_that_can_be_read(handmade: Path) -> No
     files = [str(PHOTOS / "rocket.jpg"), "gone.jpg", str(PHOTOS / "coffee.jpg")]
     classifier = load(handmade)
     (batch,) = predict(classifier, [Source(file, file) for file in files])
-    assert batch.failed == [batch.answers[1]]
+    assert batch.failed == [batch.images[1]]
     assert batch.features == pytest.approx(classifier.embed([files[0], files[2]]), abs=1e-4)
 
 
@@ -59,8 +59,8 @@ def test_encoded_bytes_and_errors_are_answered_under_their_names(handmade: Path)
     content = (PHOTOS / "rocket.jpg").read_bytes()
     sources = [Source("a#0", content), Source("a#1", VtzooError("there is no image in a#1")), Source("a#2", b"no")]
     (batch,) = predict(load(handmade), sources, 4)
-    assert [answer.image for answer in batch.answers] == ["a#0", "a#1", "a#2"]
-    assert batch.answers[0].predictions == answers(load(handmade), [str(PHOTOS / "rocket.jpg")], 4)[0].predictions
+    assert [answer.image for answer in batch.images] == ["a#0", "a#1", "a#2"]
+    assert batch.images[0].predictions == answers(load(handmade), [str(PHOTOS / "rocket.jpg")], 4)[0].predictions
     assert [answer.error for answer in batch.failed] == [
         "there is no image in a#1",
         "the image of 2 bytes is not an image, or of a kind that cannot be read",
@@ -71,7 +71,7 @@ def test_a_batch_of_bad_files_alone_is_answered(handmade: Path, tmp_path: Path) 
     (tmp_path / "a.jpg").touch()
     found = answers(load(handmade), [str(tmp_path / "a.jpg"), str(tmp_path), "gone.jpg"], 5, 2)
     assert [answer.predictions for answer in found] == [[], [], []]
-    assert found[2] == Answer(image="gone.jpg", error="there is no file 'gone.jpg'")
+    assert found[2] == ImagePredictions(image="gone.jpg", error="there is no file 'gone.jpg'")
 
 
 def test_no_files_get_no_answers(handmade: Path) -> None:
@@ -163,11 +163,11 @@ MEMORY = """
 import sys
 from itertools import repeat
 from pathlib import Path
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.predict.bulk import predict
 from vtzoo.predict.sources import Source
 source = Source(sys.argv[2], sys.argv[2])
-assert sum(len(batch.answers) for batch in predict(load(sys.argv[1]), repeat(source, int(sys.argv[3])))) > 0
+assert sum(len(batch.images) for batch in predict(load(sys.argv[1]), repeat(source, int(sys.argv[3])))) > 0
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 print(int(status["VmHWM"].split()[0]))
 """

@@ -13,8 +13,8 @@ from scipy.special import softmax as reference
 
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
-from vtzoo.predict.classifier import BATCH, Classifier, softmax
-from vtzoo.predict.load import Prediction, load, top
+from vtzoo.predict.classifier import BATCH, Classifier, Prediction, softmax, top_predictions
+from vtzoo.predict.load import load
 
 
 class WeightAverage(Classifier):
@@ -101,23 +101,19 @@ def test_softmax_equals_scipys_without_overflow() -> None:
 
 
 def test_the_most_probable_classes_come_best_first() -> None:
-    probabilities = np.array([0.1, 0.6, 0.3], np.float32)
-    found = top(probabilities, ("a", "b", "c"), 2)
+    probabilities = np.array([[0.1, 0.6, 0.3]], np.float32)
+    (found,) = top_predictions(probabilities, ("a", "b", "c"), 2)
     assert [(one.label, round(one.probability, 6)) for one in found] == [("b", 0.6), ("c", 0.3)]
     assert type(found[0].probability) is float
 
 
 def test_equal_probabilities_keep_the_order_of_the_classes() -> None:
-    assert [one.label for one in top(np.full(3, 1 / 3), ("a", "b", "c"), 3)] == ["a", "b", "c"]
+    (found,) = top_predictions(np.full((1, 3), 1 / 3), ("a", "b", "c"), 3)
+    assert [one.label for one in found] == ["a", "b", "c"]
 
 
 def test_more_classes_than_there_are_give_all() -> None:
-    assert top(np.array([1.0]), ("a",), 5) == [Prediction(label="a", probability=1.0)]
-
-
-def test_no_classes_at_all_are_refused() -> None:
-    with pytest.raises(VtzooError, match="must be at least 1, not 0"):
-        top(np.array([1.0]), ("a",), 0)
+    assert top_predictions(np.array([[1.0]]), ("a",), 5) == [[Prediction(label="a", probability=1.0)]]
 
 
 @pytest.mark.parametrize(("option", "value"), [("backend", "onxx"), ("device", "gpu")])

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from vtzoo.predict.bulk import Answer
-from vtzoo.predict.formats import writer
-from vtzoo.predict.load import Prediction
+from vtzoo.predict.bulk import ImagePredictions
+from vtzoo.predict.classifier import Prediction
+from vtzoo.predict.formats import text_format
 
 HARD = 'a "quoted", split\nname — 猫.jpg'
 ANSWERS = [
-    Answer(image="a.jpg", predictions=[Prediction(label="cat, dog", probability=0.75)]),
-    Answer(image="gone.jpg", error="there is no file 'gone.jpg'"),
-    Answer(image=HARD, predictions=[Prediction(label="Bär", probability=0.1 + 0.2)]),
+    ImagePredictions(image="a.jpg", predictions=[Prediction(label="cat, dog", probability=0.75)]),
+    ImagePredictions(image="gone.jpg", error="there is no file 'gone.jpg'"),
+    ImagePredictions(image=HARD, predictions=[Prediction(label="Bär", probability=0.1 + 0.2)]),
 ]
 ROWS = [
     {"image": "a.jpg", "predictions": [{"label": "cat, dog", "probability": 0.75}], "error": None},
@@ -23,13 +23,15 @@ ROWS = [
 ]
 
 
-def written(form: str, pieces: list[list[Answer]]) -> str:
-    made = writer(form, 1)
+def written(form: str, pieces: list[list[ImagePredictions]]) -> str:
+    made = text_format(form, 1)
     return made.begin + "".join(made.text(piece) for piece in pieces) + made.end
 
 
 @pytest.mark.parametrize("pieces", [[ANSWERS], [[one] for one in ANSWERS], [ANSWERS[:2], [], ANSWERS[2:]]])
-def test_json_is_what_the_standard_library_writes_however_the_answers_come(pieces: list[list[Answer]]) -> None:
+def test_json_is_what_the_standard_library_writes_however_the_answers_come(
+    pieces: list[list[ImagePredictions]],
+) -> None:
     assert written("json", pieces) == json.dumps(ROWS, indent=2) + "\n"
 
 
@@ -38,7 +40,7 @@ def test_json_of_no_answers_is_an_empty_list() -> None:
 
 
 def test_a_json_list_that_was_begun_goes_on_with_a_comma() -> None:
-    first, second = writer("json", 1), writer("json", 1, begun=True)
+    first, second = text_format("json", 1), text_format("json", 1, begun=True)
     text = first.begin + first.text(ANSWERS[:1]) + second.text(ANSWERS[1:]) + second.end
     assert json.loads(text) == ROWS
 
@@ -66,5 +68,5 @@ def test_a_table_has_a_block_an_image_and_none_where_there_is_an_error() -> None
 
 
 def test_a_name_with_control_characters_reaches_no_terminal_as_it_is() -> None:
-    hostile = Answer(image="a.jpg", predictions=[Prediction(label="\x1b]0;owned\x07 Bär", probability=1.0)])
+    hostile = ImagePredictions(image="a.jpg", predictions=[Prediction(label="\x1b]0;owned\x07 Bär", probability=1.0)])
     assert written("table", [[hostile]]) == "a.jpg\n  100.0%  \\x1b]0;owned\\x07 B\\xe4r\n"

@@ -24,7 +24,7 @@ class Fixed(Classifier):
 def said(classifier: Fixed, top_k: int = 5) -> list[str]:
     image = Source(name="a", content=np.zeros((4, 4, 3), np.uint8))
     (batch,) = predict(classifier, [image], top_k)
-    return [one.label for one in batch.answers[0].predictions]
+    return [one.label for one in batch.images[0].predictions]
 
 
 def test_a_sigmoid_is_scipys_without_overflow() -> None:

@@ -95,7 +95,7 @@ def test_a_changed_graph_is_refused(handmade: Path) -> None:
 
 def test_weights_that_no_hash_vouches_for_are_refused(handmade: Path) -> None:
     (handmade / "result.json").write_text("{}", encoding="utf-8")
-    assert "names no sha256 for model.safetensors" in refusal(handmade).message
+    assert "has no sha256 of model.safetensors" in refusal(handmade).message
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "onnx/model.onnx", "config.json"])
@@ -161,7 +161,7 @@ def test_a_folder_whose_class_names_do_not_fit_its_graph_is_refused(hand: Any, h
     config = json.loads((handmade / "config.json").read_text(encoding="utf-8"))
     config |= {"num_classes": 3, "label_names": hand.labels[:3]}
     (handmade / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert "does not give `features` and float32 `logits` for 3 classes" in refusal(handmade).message
+    assert "does not return `features` and float32 `logits` for 3 classes" in refusal(handmade).message
 
 
 # --- a bare file that is none of ours ----------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_a_graph_with_other_outputs_is_refused(left_out: str, bare: Write) -> No
         if name != left_out
     ]
     message = refusal(bare(outputs=outputs)).message
-    assert "does not give `features` and float32 `logits` for 4 classes" in message
+    assert "does not return `features` and float32 `logits` for 4 classes" in message
 
 
 def test_a_bare_file_whose_class_names_do_not_fit_it_is_refused(hand: Any, bare: Write) -> None:
@@ -220,7 +220,7 @@ def test_a_bare_file_whose_class_names_do_not_fit_it_is_refused(hand: Any, bare:
         ({"vtzoo.labels": None}, "it has no vtzoo.labels"),
         ({"vtzoo.preprocess": None}, "it has no vtzoo.preprocess"),
         ({"vtzoo.labels": "apple"}, "cannot be read"),
-        ({"vtzoo.labels": "[1, 2, 3, 4]"}, "vtzoo.labels is no list of names"),
+        ({"vtzoo.labels": "[1, 2, 3, 4]"}, "vtzoo.labels is not a list of names"),
         ({"vtzoo.preprocess": "[]"}, "cannot be read"),
         ({"vtzoo.preprocess": '{"size": 8}'}, "cannot be read"),
         ({"vtzoo.preprocess": '{"size": 8, "interpolation": "sharp", "crop": 1}'}, "unknown interpolation"),
@@ -241,7 +241,7 @@ def test_a_foreign_file_of_the_right_kind_gives_numbers_for_names_and_says_so(
     assert classifier.labels == ("0", "1", "2", "3")
     assert classifier.preprocess == Preprocess(size=SIZE, interpolation="bicubic", crop=1.0)
     assert caplog.messages == [
-        f"{path} names no classes and no preprocessing: their numbers are printed, of bicubic centre crops"
+        f"{path} has no class names and no preprocessing: using class numbers and bicubic centre crops"
     ]
     assert_answers(classifier, hand)
 
@@ -256,7 +256,7 @@ def test_a_foreign_file_of_the_right_kind_gives_numbers_for_names_and_says_so(
 def test_a_foreign_file_with_other_inputs_is_refused(kind: int, shape: list[Any], stated: str, bare: Write) -> None:
     path = bare(images=helper.make_tensor_value_info("images", kind, shape), metadata={})
     error = refusal(path)
-    assert error.message == f"{path} takes {stated}, and not uint8 `images` (batch, 3, height, width)"
+    assert error.message == f"{path} takes {stated}, not uint8 `images` (batch, 3, height, width)"
     assert "vtzoo export" in str(error.hint)
 
 

@@ -8,21 +8,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from vtzoo.errors import VtzooError
-from vtzoo.predict.bulk import Answer, Batch
-from vtzoo.predict.load import Prediction
-from vtzoo.predict.outputs import HEADER, AnswerParts, FeatureParts, NpyFile, Output, TextFile
+from vtzoo.predict.bulk import Batch, ImagePredictions
+from vtzoo.predict.classifier import Prediction
+from vtzoo.predict.outputs import HEADER, FeatureParts, NpyFile, Output, PredictionParts, TextFile
 
 
 def batch(first: int, *readable: bool) -> Batch:
     """Images called by their number, some of which cannot be read, with features of 3 numbers."""
-    answers = [
-        Answer(image=f"{number}.jpg", predictions=[Prediction(label="cat", probability=0.5)])
+    images = [
+        ImagePredictions(image=f"{number}.jpg", predictions=[Prediction(label="cat", probability=0.5)])
         if good
-        else Answer(image=f"{number}.jpg", error="truncated")
+        else ImagePredictions(image=f"{number}.jpg", error="truncated")
         for number, good in enumerate(readable, first)
     ]
     features = np.arange(3 * sum(readable), dtype=np.float32).reshape(-1, 3) + first
-    return Batch(answers=answers, features=features if any(readable) else np.zeros((0, 0), np.float32))
+    return Batch(images=images, features=features if any(readable) else np.zeros((0, 0), np.float32))
 
 
 ONE, TWO, THREE = batch(0, True, False), batch(2, False), batch(3, True, True, True)
@@ -46,7 +46,7 @@ def test_npy_can_be_loaded_while_it_grows(tmp_path: Path) -> None:
     output.open(None)
     assert np.load(tmp_path / "f.npy").shape == (0, 3)
     output.add(ONE)
-    assert output.keep() == HEADER + 2 * 3 * 4
+    assert output.sync() == HEADER + 2 * 3 * 4
     output.add(TWO)
     assert np.array_equal(np.load(tmp_path / "f.npy"), EXPECTED[:2], equal_nan=True)
     output.close()
@@ -61,7 +61,7 @@ def test_a_file_that_goes_on_at_its_size_loses_what_lies_behind_it_and_ends_the_
     for output in (whole, killed):
         output.open(None)
         output.add(ONE)
-        size = output.keep()
+        size = output.sync()
         output.add(TWO)
     killed.close()
     with (tmp_path / "killed").open("ab") as file:
@@ -84,23 +84,25 @@ def test_a_file_that_is_shorter_than_it_was_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
-    hard = Batch(answers=[Answer(image="\udcff.jpg", error="'\udcff.jpg' is empty")], features=np.zeros((0, 0)))
+    hard = Batch(
+        images=[ImagePredictions(image="\udcff.jpg", error="'\udcff.jpg' is empty")], features=np.zeros((0, 0))
+    )
     output = TextFile(tmp_path / "a.csv", "csv", 0)
     output.open(None)
     output.add(hard)
     output.finish()
     assert (tmp_path / "a.csv").read_text("utf-8").splitlines()[1] == r"\udcff.jpg,'\udcff.jpg' is empty"
-    (row,) = AnswerParts(tmp_path / "a.parquet").table(hard).to_pylist()
+    (row,) = PredictionParts(tmp_path / "a.parquet").table(hard).to_pylist()
     assert (row["image"], row["error"]) == (r"\udcff.jpg", r"'\udcff.jpg' is empty")
 
 
 def test_answers_in_parquet_have_the_fields_of_json(tmp_path: Path) -> None:
-    output = AnswerParts(tmp_path / "a.parquet")
+    output = PredictionParts(tmp_path / "a.parquet")
     output.open(None)
     output.add(ONE)
     output.add(TWO)
     assert not output.exists()
-    assert output.keep() == 1
+    assert output.sync() == 1
     assert output.exists()
     output.add(THREE)
     output.finish()
@@ -128,11 +130,11 @@ def test_parts_go_on_after_those_that_are_there(tmp_path: Path) -> None:
     output = FeatureParts(tmp_path / "f.parquet", 3)
     output.open(2)
     output.add(ONE)
-    assert output.keep() == 3
-    assert output.keep() == 3
+    assert output.sync() == 3
+    assert output.sync() == 3
     assert [file.name for file in tmp_path.iterdir()] == ["f-00002.parquet"]
 
 
 def test_parts_in_a_folder_that_is_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match=r"there is no folder '.*nowhere' to write a\.parquet into"):
-        AnswerParts(tmp_path / "nowhere" / "a.parquet").open(None)
+        PredictionParts(tmp_path / "nowhere" / "a.parquet").open(None)

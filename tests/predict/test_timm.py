@@ -19,7 +19,8 @@ from timm.models import get_model_input_config, save_for_hf
 import vtzoo.models  # noqa: F401  registers vtzoo_cvt_13 and vtzoo_t2t_vit_14 with timm
 from vtzoo.data.transform import prepare, read_image
 from vtzoo.errors import VtzooError
-from vtzoo.predict.load import Classifier, load
+from vtzoo.predict.classifier import Classifier
+from vtzoo.predict.load import load
 from vtzoo.predict.torch import imagenet_labels
 from vtzoo.zoo import resources
 
@@ -232,7 +233,7 @@ def test_an_architecture_that_timm_loads_loosely_is_loaded_strictly(written: Wri
 def test_weights_in_a_pickle_alone_are_refused_by_name(tmp_path: Path) -> None:
     save_for_hf(make("resnet"), str(tmp_path / "pickled"), safe_serialization=False)
     error = refusal(tmp_path / "pickled")
-    assert "pickled has its weights in pytorch_model.bin alone, a pickle" in error.message
+    assert "pickled has its weights only in pytorch_model.bin: a pickle" in error.message
     assert "model.safetensors" in str(error.hint)
 
 

@@ -9,7 +9,7 @@ import pytest
 from small_training import recipe_text as recipe_text
 from small_training import tiny_data as tiny_data
 
-from vtzoo.sweep import local, schedule
+from vtzoo.sweep import schedule, train_process
 from vtzoo.zoo import resources
 
 STUB = (sys.executable, "-I", "-S", str(Path(__file__).with_name("train.py")))
@@ -38,6 +38,6 @@ def pair(recipe: Callable[..., str]) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "TRAIN", STUB)
+    monkeypatch.setattr(train_process, "TRAIN", STUB)
     monkeypatch.setattr(schedule, "POLL", 0.01)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from vtzoo.sweep.board import board, cells
-from vtzoo.sweep.plan import Run, plan
-from vtzoo.sweep.standing import standing
+from vtzoo.sweep.plan import Run, plan_runs
+from vtzoo.sweep.run_progress import read_progress
 
 
 class Terminal(io.StringIO):
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def run(recipe: Callable[..., str], tmp_path: Path) -> Run:
     """A run of 7,810 steps of 64 images, not started."""
-    (found,) = plan([recipe("mine", batch_size="64", epochs="10")], [1], out=tmp_path)
+    (found,) = plan_runs([recipe("mine", batch_size="64", epochs="10")], [1], out=tmp_path)
     found.folder.mkdir()
     assert found.recipe.steps == 7810
     return found
@@ -37,17 +37,17 @@ def write(run: Run, steps: int, *, loss: Callable[[int], float] = lambda step: 2
 
 
 def test_nothing_is_known_of_a_run_before_its_first_line(run: Run) -> None:
-    assert standing(run.folder) is None
+    assert read_progress(run.folder) is None
     (run.folder / "metrics.jsonl").write_text("")
-    assert standing(run.folder) is None
+    assert read_progress(run.folder) is None
     (run.folder / "metrics.jsonl").write_text('{"step": 1, "lo')
-    assert standing(run.folder) is None
+    assert read_progress(run.folder) is None
     assert cells(run) == ("mine-seed1", "reading the data", "", "", "")
 
 
 def test_the_loss_is_the_mean_of_the_last_twenty_steps(run: Run) -> None:
     write(run, 1000, loss=float)
-    now = standing(run.folder)
+    now = read_progress(run.folder)
     assert now
     assert (now.step, now.loss, now.seconds) == (1000, 990.5, 100.0)
 
@@ -56,7 +56,7 @@ def test_a_line_that_is_being_written_counts_for_nothing(run: Run) -> None:
     write(run, 30)
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 31, "loss"')
-    now = standing(run.folder)
+    now = read_progress(run.folder)
     assert now
     assert now.step == 30
 

@@ -16,16 +16,16 @@ import pytest
 from vtzoo.errors import VtzooError
 from vtzoo.sweep import lock, schedule, sweep
 from vtzoo.sweep.board import Board
-from vtzoo.sweep.plan import plan
+from vtzoo.sweep.plan import plan_runs
 
 ROOT, STUB = Path(__file__).resolve().parents[2], Path(__file__).with_name("train.py")
 # The command line, with the training that the tests have.
 VTZOO = """
 import signal, sys
 from vtzoo.cli import main
-from vtzoo.sweep import local, schedule
+from vtzoo.sweep import schedule, train_process
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as a shell has it that does not run this in the background
-local.TRAIN, schedule.POLL = (sys.executable, "-I", "-S", sys.argv.pop(1)), 0.01
+train_process.TRAIN, schedule.POLL = (sys.executable, "-I", "-S", sys.argv.pop(1)), 0.01
 main()
 """
 
@@ -63,7 +63,7 @@ def until(condition: Callable[[], Any]) -> None:
 def free(out: Path) -> bool:
     """Whether neither a sweep nor a run of one is at work there."""
     try:
-        with lock.held(out):
+        with lock.locked(out):
             return True
     except VtzooError:
         return False
@@ -138,7 +138,7 @@ def test_a_run_whose_folder_cannot_be_written_is_a_failed_run(pair: list[str], o
 
 
 def test_no_more_runs_than_jobs_are_at_work(recipe: Callable[..., str], out: Path) -> None:
-    runs = plan([recipe("mine")], range(5), out=out)
+    runs = plan_runs([recipe("mine")], range(5), out=out)
     working: list[int] = []
     left = dict.fromkeys(runs, 2)  # looks, after which a run ends
 
@@ -156,7 +156,7 @@ def test_no_more_runs_than_jobs_are_at_work(recipe: Callable[..., str], out: Pat
 
 
 def test_a_second_sweep_in_the_folder_is_refused_before_it_starts_anything(pair: list[str], out: Path) -> None:
-    with lock.held(out), pytest.raises(VtzooError, match="another sweep is at work"):
+    with lock.locked(out), pytest.raises(VtzooError, match="another sweep is in progress"):
         sweep(pair, [0], out=out)
     assert started(out) == {}
 
@@ -171,7 +171,7 @@ def test_ctrl_c_stops_all_runs_with_a_checkpoint_and_the_same_command_goes_on(
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=10)
     assert process.returncode == 130
-    stopping = "stopping; every run leaves a checkpoint, and the same command goes on from there\n"
+    stopping = "stopping; every run writes a checkpoint, and the same command continues from there\n"
     assert told.endswith(f"{stopping}Interrupted.\n")
     assert {file.parent.name for file in out.glob("*/checkpoint.safetensors")} == {"with-seed1", "without-seed1"}
     with command(*arguments) as process:

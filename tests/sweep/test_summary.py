@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtzoo.sweep.plan import Run, plan
+from vtzoo.sweep.plan import Run, plan_runs
 from vtzoo.sweep.summary import Row, render, summarize, twins
 from vtzoo.zoo.recipe import load_recipe, shipped
 
@@ -17,7 +17,7 @@ WITH, WITHOUT = (0.60, 0.62, 0.67), (0.59, 0.58, 0.66)
 @pytest.fixture
 def runs(pair: list[str], tmp_path: Path) -> list[Run]:
     """Three finished runs of a recipe and three of its baseline."""
-    found = plan(pair, [0, 1, 5], out=tmp_path / "out")
+    found = plan_runs(pair, [0, 1, 5], out=tmp_path / "out")
     for run, top1 in zip(found, np.stack([WITH, WITHOUT], axis=1).ravel(), strict=True):
         run.folder.mkdir(parents=True)
         result = {"top1": top1, "images": 100, "seed": run.seed, "steps": 7, "train_seconds": 60}

@@ -25,7 +25,7 @@ from hypothesis import strategies as some
 from vtzoo.data import named, named_reader
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate.run import measure
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.train.run import hardware
 from vtzoo.zoo.recipe import Recipe, load_recipe, locate, parse_recipe
 
@@ -103,7 +103,7 @@ def test_what_is_packed_is_trained_there_and_joined_at_home_to_a_complete_model_
     assert (recipe.schedule.epochs, recipe.schedule.cosine_epochs, recipe.drloc.schedule_epochs) == (3, 3, 3)
     assert (result["steps"], result["train_images"], result["hardware"]) == (9, 24, hardware(torch.device("cpu")))
     test = named_reader.read(named.find("cifar10"), "test", data)
-    assert measure(load.load(folder), test)["top1"] == result["top1"]
+    assert measure(load(folder), test)["top1"] == result["top1"]
     with pytest.raises(VtzooError, match="holds a model already"):
         harvest.join(tmp_path / "out", folder, data)
 
@@ -301,7 +301,7 @@ def test_a_run_whose_time_is_over_leaves_its_last_checkpoint_as_a_model(recipe_t
     assert (result["steps"], result["train_images"], result["batch"]) == (20, 24, 8)
     assert result["teacher"]["name"] == BASELINE
     assert result.keys() - {"top1", "top5", "images", "manifest", "teacher"} == FACTS
-    assert load.load(folder, backend="torch").labels == named.labels("cifar10")
+    assert load(folder, backend="torch").labels == named.labels("cifar10")
 
 
 def learn(machine: Machine, name: str, text: str, how: Order) -> Path:

@@ -235,11 +235,12 @@ def test_the_last_checkpoint_survives_a_disk_that_fills_up(
 def test_what_a_kill_left_half_written_is_harmless(fresh: Callable[..., loop.Run], tmp_path: Path) -> None:
     run, path = fresh(1), tmp_path / "c.safetensors"
     save(run, path)
-    path.with_suffix(".partial").write_bytes(path.read_bytes()[:1000])
+    partial = path.with_name(f".{path.name}.0.partial")
+    partial.write_bytes(path.read_bytes()[:1000])
     assert checkpoint.restore(path, run=ID, **run.parts()) == 1
     save(run, path, step=2)
     assert checkpoint.restore(path, run=ID, **run.parts()) == 2
-    assert not path.with_suffix(".partial").exists()
+    assert not partial.exists()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

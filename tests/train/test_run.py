@@ -19,9 +19,9 @@ from vtzoo.data import named, named_reader
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate.run import measure
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.train import checkpoint, loop, run
-from vtzoo.zoo import resources
+from vtzoo.zoo import model_folder, resources
 from vtzoo.zoo.recipe import Recipe, identity
 
 FILES = {
@@ -61,8 +61,8 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     loaded: list[Path] = []
     certificate = SimpleNamespace(images=1, max_logit_difference=0.0, top1_agreement=1.0)
     metrics = {"top1": 0.5, "top5": 1.0, "images": 20, "manifest": "m"}
-    monkeypatch.setattr(run.export, "package", lambda *_, **__: certificate)
-    monkeypatch.setattr(run.load, "load", loaded.append)
+    monkeypatch.setattr(run, "write_packaged_graph", lambda *_, **__: certificate)
+    monkeypatch.setattr(run, "load", loaded.append)
     monkeypatch.setattr(run, "measure", lambda *_, **__: metrics)
     return loaded
 
@@ -131,7 +131,7 @@ def test_the_localizer_is_beside_the_model_and_not_in_it(trained: tuple[Path, di
 def test_both_backends_load_the_folder_and_agree(trained: tuple[Path, dict[str, Any]], tiny_data: Path) -> None:
     folder, result = trained
     test = named_reader.read(named.find("cifar10"), "test", tiny_data)
-    onnx, torch_ = (load.load(folder, backend=backend, device="cpu") for backend in ("onnx", "torch"))
+    onnx, torch_ = (load(folder, backend=backend, device="cpu") for backend in ("onnx", "torch"))
     assert onnx.labels == torch_.labels == named.labels("cifar10")
     pixels = test.pixels(Preprocess.square(16))
     assert np.abs(onnx(pixels) - torch_(pixels)).max() < 1e-3
@@ -157,7 +157,7 @@ def test_plain_timm_builds_the_model_and_loads_its_weights(trained: tuple[Path, 
     mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():
         probabilities = model((torch.from_numpy(pixels) / 255 - mean) / std).softmax(1).numpy()
-    assert np.abs(probabilities - load.load(folder, device="cpu")(pixels)).max() < 1e-3
+    assert np.abs(probabilities - load(folder, device="cpu")(pixels)).max() < 1e-3
 
 
 def test_the_card_and_the_curves_are_there(trained: tuple[Path, dict[str, Any]]) -> None:
@@ -204,7 +204,7 @@ def test_a_run_is_measured_by_its_own_folder_even_where_an_embedded_model_has_it
     monkeypatch.chdir(tmp_path)
     run.train(write(epochs=1), data=tiny_data, out=Path("tiny"), device="cpu")
     (loaded,) = unmeasured
-    assert load.model_folder.find(loaded).folder == tmp_path / "tiny"
+    assert model_folder.find(loaded).folder == tmp_path / "tiny"
 
 
 def test_editing_the_recipe_while_it_runs_changes_nothing(

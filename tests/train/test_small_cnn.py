@@ -20,14 +20,14 @@ from vtzoo.finetune import run as tuning
 from vtzoo.finetune.defaults import Wishes
 from vtzoo.finetune.session import prepare
 from vtzoo.models.cnn import SmallCNN
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.train import loop, run
 from vtzoo.zoo.recipe import Recipe
 
 
 def test_torch_the_graph_and_plain_timm_agree_on_what_was_trained(small_cnn: Path, tiny_data: Path) -> None:
     test = named_reader.read(named.find("cifar10"), "test", tiny_data)
-    onnx, torch_ = (load.load(small_cnn, backend=backend, device="cpu") for backend in ("onnx", "torch"))
+    onnx, torch_ = (load(small_cnn, backend=backend, device="cpu") for backend in ("onnx", "torch"))
     pixels = test.pixels(Preprocess.square(16))
     assert np.abs(onnx(pixels) - torch_(pixels)).max() < 1e-4
     assert np.abs(onnx.embed(pixels) - torch_.embed(pixels)).max() < 1e-3

@@ -37,8 +37,8 @@ def write(recipe_text: Callable[..., str], tmp_path: Path) -> Write:
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No export and no evaluation, which take seconds."""
     certificate = SimpleNamespace(images=1, max_logit_difference=0.0, top1_agreement=1.0)
-    monkeypatch.setattr(run.export, "package", lambda *_, **__: certificate)
-    monkeypatch.setattr(run.load, "load", lambda folder: None)
+    monkeypatch.setattr(run, "write_packaged_graph", lambda *_, **__: certificate)
+    monkeypatch.setattr(run, "load", lambda folder: None)
     monkeypatch.setattr(run, "measure", lambda *_, **__: {"top1": 0.5, "top5": 1.0, "images": 20, "manifest": "m"})
 
 

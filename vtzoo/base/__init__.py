@@ -1,1 +1,1 @@
-"""What every other package may use: files, memory limits, progress, strict tables, processes."""
+"""Files, the machine, progress bars, strict tables and subprocesses, for every other package."""

@@ -1,36 +1,58 @@
-"""Files that appear whole or not at all, and what they are known by."""
+"""Atomic writes, file hashes, and the cache folder."""
 
 import hashlib
 import os
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all: beside its place, then moved there. What stops it is an OSError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A partial file beside `path` for the block to write. It becomes `path` when the block ends without an error.
+
+    A killed process leaves the old file or the new one, and perhaps the partial file: see `remove_partials`. `durable`
+    waits until the disk holds the content; without it, a power cut can damage the new file.
+    """
+    partial = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
+        if durable:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
-        with suppress(OSError):  # it is gone where it became `path`
+        with suppress(OSError):  # after `replace` there is none
             partial.unlink()
 
 
+def write(path: Path, content: bytes) -> None:
+    """Write a whole file atomically; an OSError leaves the old file in place."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def remove_partials(path: Path, *, older_than: float = 0) -> None:
+    """Remove the partial files of `path` that killed writers left, last written `older_than` seconds ago or earlier."""
+    for partial in path.parent.glob(f".{escape(path.name)}.*partial"):
+        with suppress(OSError):  # another process removed it first
+            if time.time() - partial.lstat().st_mtime >= older_than:
+                partial.unlink()
+
+
 def cache_folder() -> Path:
-    """Where decoded images are kept: $VTZOO_CACHE, or vtzoo/ in the user's folder of caches."""
-    return Path(os.environ.get("VTZOO_CACHE") or caches() / "vtzoo")
+    """The folder of decoded images: $VTZOO_CACHE, or vtzoo/ in the user's cache folder."""
+    return Path(os.environ.get("VTZOO_CACHE") or user_cache_folder() / "vtzoo")
 
 
-def caches() -> Path:
-    """The user's folder of caches, of all programs."""
+def user_cache_folder() -> Path:
+    """The user's cache folder, shared by all programs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def sha256(path: Path) -> str:
-    """A file's hash, in hexadecimal."""
+    """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

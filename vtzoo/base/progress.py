@@ -1,4 +1,4 @@
-"""Progress bars on stderr, of rich; where stderr is no terminal there is neither a bar nor rich."""
+"""Progress bars on stderr, drawn by rich. Without a terminal there is no bar, and rich is not imported."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
-MANY = 32  # images; fewer are done before anybody looks
+MANY = 32  # images; up to that many need no bar
 
 
 def counted(
@@ -19,10 +19,10 @@ def counted(
     *,
     done: int = 0,
 ) -> Iterator[Item]:
-    """The same items; where there are many, a bar counts the images in them, their `size`.
+    """The same items, while a bar counts their images: `size(item)` for each item.
 
-    `total` is how many images there are, or what says it where a bar is to be drawn, None where nobody knows before
-    the end. `done` of them are done before the first item.
+    `total` is the number of images, or a function that counts them if a bar is drawn; the function returns None for an
+    unknown number. `done` images were finished before the first item.
     """
     known = (total() if callable(total) else total) if watched() else 0
     if known is not None and known <= MANY:
@@ -36,8 +36,9 @@ def counted(
 
 @contextmanager
 def counting(title: str, total: int | None = None, *, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A bar that counts images and images/s, out of `total` where that is known; call what it gives with every further
-    number. `done` images are no work of this bar's.
+    """A bar with the number of images, out of `total` if known, and images/s. Call the result with each new number.
+
+    `done` images were finished before, and do not count in images/s.
     """
     if not watched():
         yield lambda images: None
@@ -64,9 +65,9 @@ def counting(title: str, total: int | None = None, *, done: int = 0) -> Iterator
 
 @contextmanager
 def training(title: str) -> Iterator[Callable[[Any], None]]:
-    """A bar with a run's steps, loss, accuracy, images/s and the time left; call it with a `training.loop.Progress`.
+    """A bar with a run's steps, loss, accuracy, images/s and time left. Call it with a `train.loop.Progress`.
 
-    Before the first step, call it with every further number of images that are decoded.
+    Before the first step, call it with the number of images decoded since the last call.
     """
     if not watched():
         yield lambda now: None
@@ -96,6 +97,6 @@ def training(title: str) -> Iterator[Callable[[Any], None]]:
 
 
 def watched() -> bool:
-    """Whether anybody sees what is drawn on stderr: it is a terminal. Of torchrun's processes one alone draws."""
-    # Asked here and not of rich, which takes FORCE_COLOR for a terminal.
+    """Whether stderr is a terminal, and this is the first of torchrun's processes."""
+    # rich would take FORCE_COLOR for a terminal.
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""A dataclass out of a TOML table that holds exactly its keys: what is unknown, missing or mistyped is named."""
+"""Builds a dataclass from a TOML table; an unknown, missing or mistyped key is an error that names it."""
 
 from dataclasses import fields
 from types import NoneType, UnionType
@@ -8,10 +8,9 @@ from vtzoo.errors import VtzooError, unknown
 
 
 def build(kind: Any, table: dict[str, Any], where: str, hint: str | None = None) -> Any:
-    """The dataclass `kind` with a TOML table's values; `where` names the table in errors, which are VtzooErrors.
+    """The dataclass `kind` with the values of a TOML table; a bad key is a VtzooError that names the table `where`.
 
-    A field whose type is "or None" may be absent from the table, and is then None; `hint` says what to do where
-    another one is.
+    A field of type "... | None" may be missing, and is then None. `hint` is the hint of the error for any other.
     """
     wanted = {field.name: field.type for field in fields(kind)}
     for key in table:
@@ -31,7 +30,7 @@ def build(kind: Any, table: dict[str, Any], where: str, hint: str | None = None)
 
 
 def _typed(annotation: Any, value: Any, where: str, hint: str | None) -> Any:
-    """The value as its annotation wants it; whole numbers serve as floats, booleans never as numbers."""
+    """The value, checked against its annotation. A whole number is also a float; a boolean is no number."""
     if hasattr(annotation, "__dataclass_fields__"):
         if isinstance(value, dict):
             return build(annotation, value, where, hint)

@@ -1,4 +1,4 @@
-"""A function in a Python process of its own: its memory is its own, and what ends it ends nothing else."""
+"""Runs a function in a new Python process: its memory is separate, and its crash is an error message here."""
 
 import importlib
 import json
@@ -15,93 +15,93 @@ from typing import IO, Any
 
 from vtzoo.errors import VtzooError
 
-Tell = Callable[[Any], None]  # what a function tells the process that started it: anything that JSON holds
+Send = Callable[[Any], None]  # sends a message, any JSON value, to the parent process
 
-# The process finds modules exactly where this one does, whatever lies in the folder that it is started in.
+# The new process searches modules where this one does, and never in its working folder.
 START = "import json, sys; given = json.loads(sys.argv[1]); sys.path[:] = given.pop(); "
-START += "from vtzoo.base.subprocess_runner import answer; answer(*given)"
+START += "from vtzoo.base.subprocess_runner import call; call(*given)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a process told, and why it did not end well."""
+    """The messages of a process, and the error that ended it."""
 
-    told: list[Any]
-    moments: list[float]  # seconds from its start to each of them
-    error: str | None = None  # one line
+    messages: list[Any]
+    seconds: list[float]  # from the start of the process to each message
+    error: str | None = None  # one line; None after success
 
 
-def run(function: Callable[[Any, Tell], None], argument: Any = None, *, timeout: float = 600) -> Outcome:
-    """Call `function(argument, tell)`, one of a module's own, in a fresh process; `argument` is JSON's.
+def run(function: Callable[[Any, Send], None], argument: Any = None, *, timeout: float = 600) -> Outcome:
+    """Call `function(argument, send)` in a new process. The function is a module's own; `argument` is a JSON value.
 
-    Nothing it may do raises here: an exception, a crash and `timeout` seconds are the outcome's error.
+    An exception, a crash, and more than `timeout` seconds become the outcome's error: nothing raises here.
     """
     given = json.dumps([function.__module__, function.__name__, argument, sys.path])
     started = time.perf_counter()
-    with tempfile.TemporaryFile() as complaints:
+    with tempfile.TemporaryFile() as stderr:
         command = [sys.executable, "-P", "-c", START, given]
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, text=True, encoding="utf-8"
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, encoding="utf-8"
         )
-        late = threading.Timer(timeout, process.kill)
-        late.start()
+        timer = threading.Timer(timeout, process.kill)
+        timer.start()
         try:
-            told, moments, failed = _listen(process, started)
+            messages, seconds, failure = _receive(process, started)
             process.wait()
         finally:
-            late.cancel()
-            process.kill()  # it is gone already, but where this one is interrupted
+            timer.cancel()
+            process.kill()  # it still runs only where this process is interrupted
             process.wait()
-        over = time.perf_counter() - started >= timeout
-        error = f"it did not end within {timeout:g} s" if over else failed or _complaint(process, complaints)
-    return Outcome(told=told, moments=moments, error=error)
+        late = time.perf_counter() - started >= timeout
+        error = f"it did not end within {timeout:g} s" if late else failure or _exit_error(process, stderr)
+    return Outcome(messages=messages, seconds=seconds, error=error)
 
 
-def _listen(process: Any, started: float) -> tuple[list[Any], list[float], str | None]:
-    """All that the process tells until its end, when, and the exception that ends it."""
-    told, moments, failed = [], [], None
+def _receive(process: Any, started: float) -> tuple[list[Any], list[float], str | None]:
+    """The messages of the process until it ends, their seconds, and the exception that ended it."""
+    messages, seconds, failure = [], [], None
     with process.stdout:
         for line in process.stdout:
             try:
                 kind, content = json.loads(line)
-            except ValueError:  # a line that a crash cut short
+            except ValueError:  # a crash cut the line short
                 continue
-            if kind == "failed":
-                failed = content
+            if kind == "failure":
+                failure = content
                 continue
-            told.append(content)
-            moments.append(time.perf_counter() - started)
-    return told, moments, failed
+            messages.append(content)
+            seconds.append(time.perf_counter() - started)
+    return messages, seconds, failure
 
 
-def _complaint(process: Any, complaints: IO[bytes]) -> str | None:
-    """Why a process ended that could not say so itself; None where it ended well."""
+def _exit_error(process: Any, stderr: IO[bytes]) -> str | None:
+    """Why a process that sent no failure ended: its signal, the last line on stderr, or its exit code."""
     if process.returncode == 0:
         return None
     if process.returncode < 0:
         return f"the process was ended by signal {-process.returncode}: {signal.strsignal(-process.returncode)}"
-    complaints.seek(0)
-    lines = complaints.read().decode(errors="replace").strip().splitlines()
+    stderr.seek(0)
+    lines = stderr.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"the process ended with exit code {process.returncode}"
 
 
-def answer(module: str, function: str, argument: Any) -> None:
-    """Run in the fresh process: call the function, whose telling goes to stdout and all else to stderr."""
+def call(module: str, function: str, argument: Any) -> None:
+    """Call the function in the new process; messages go to stdout, everything else to stderr."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # libraries print where they like
+    os.dup2(2, 1)  # libraries may print to stdout
 
     def send(kind: str, content: Any) -> None:
         channel.write(json.dumps([kind, content]) + "\n")
         channel.flush()
 
     try:
-        getattr(importlib.import_module(module), function)(argument, lambda content: send("told", content))
+        getattr(importlib.import_module(module), function)(argument, lambda content: send("message", content))
     except BaseException as error:
-        send("failed", reason(error))
+        send("failure", one_line(error))
         sys.exit(1)
 
 
-def reason(error: BaseException) -> str:
-    """An exception in one line."""
+def one_line(error: BaseException) -> str:
+    """An exception's type and the first line of its message; of a VtzooError, the message alone."""
     lines = str(error).strip().splitlines() or ["no reason is given"]
     return lines[0] if isinstance(error, VtzooError) else f"{type(error).__name__}: {lines[0]}"

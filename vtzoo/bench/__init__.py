@@ -1,1 +1,1 @@
-"""The speed of a model on this machine."""
+"""Benchmarks of a model on each runtime and precision."""

@@ -1,4 +1,4 @@
-"""A model on every runtime and precision at hand: speed, cold start, memory, file size, and whether it still agrees."""
+"""Measures a model on each available runtime and precision: speed, cold start, memory, file size and agreement."""
 
 import os
 import platform
@@ -13,149 +13,119 @@ from typing import Any
 import numpy as np
 
 from vtzoo.base import machine, subprocess_runner
+from vtzoo.base.subprocess_runner import Outcome
 from vtzoo.bench import plan, worker
-from vtzoo.bench.plan import PRECISIONS, RUNTIMES, Absent, Kind
-from vtzoo.errors import VtzooError
-from vtzoo.predict.load import DEVICES
-
-__all__ = ["PRECISIONS", "RUNTIMES", "Report", "Row", "Settings", "measure"]
+from vtzoo.bench.plan import Settings, Unavailable, Variant
 
 PACKAGES = ("vtzoo", "onnxruntime", "onnxruntime-gpu", "torch", "timm", "openvino", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is measured, and for how long."""
-
-    model: str
-    runtimes: tuple[str, ...] = RUNTIMES
-    precisions: tuple[str, ...] = PRECISIONS
-    device: str = "auto"  # one of vtzoo.predict's DEVICES
-    batch: int = 32  # images, for the throughput
-    seconds: float = 3.0  # a row, for the latency; and as long for the throughput
-    rounds: int = 3  # that this time is divided into: a row's process is started once in each
-
-    def __post_init__(self) -> None:
-        known = {"runtime": (self.runtimes, RUNTIMES), "precision": (self.precisions, PRECISIONS)}
-        for kind, (names, there) in (known | {"device": ((self.device,), DEVICES)}).items():
-            for name in names:
-                if name not in there:
-                    raise VtzooError(f"unknown {kind} {name!r}", f"known: {', '.join(there)}")
-        for name, value in (("batch", self.batch), ("number of rounds", self.rounds)):
-            if value < 1:
-                raise VtzooError(f"the {name} must be at least 1, not {value}")
-        if not 0 < self.seconds < float("inf"):
-            raise VtzooError(f"the seconds to measure for must be a number above 0, not {self.seconds}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Row:
-    """The medians of a runtime at a precision over all rounds, or why there are none."""
+    """The medians of a variant over all rounds, or the error that prevented them."""
 
     runtime: str
     precision: str
-    device: str | None = None  # that it really ran on
-    latency_ms: float | None = None  # one image, which is prepared
+    device: str | None = None  # the device that it really ran on
+    latency_ms: float | None = None  # one prepared image
     latency_p95_ms: float | None = None  # the 95th percentile
-    images_per_second: float | None = None  # in batches, of prepared images
-    cold_start_s: float | None = None  # a fresh process, from its start to the answer to one image
+    images_per_second: float | None = None  # prepared images, in batches
+    cold_start_s: float | None = None  # from the start of a new process to the logits of one image
     memory_mb: float | None = None  # the peak of that process until then
-    file_mb: float | None = None  # what the model is read from
-    agreement: float | None = None  # fraction of the images with the reference's first class
+    file_mb: float | None = None  # of the files that the process reads
+    agreement: float | None = None  # fraction of the images with the reference's top-1 class
     error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A table that can be quoted: what was measured, on what, by what."""
+    """The rows, with the model, hardware, versions and settings that they hold for."""
 
     model: dict[str, Any]
     hardware: dict[str, Any]
     versions: dict[str, str]
     settings: dict[str, Any]
-    reference: str | None  # what the agreement is with
-    images: int  # that the agreement is measured on
+    reference: str | None  # the variant that the agreement compares with
+    images: int  # number of images that the agreement compares
     rows: list[Row]
-    absent: list[Absent] = field(default_factory=list)
+    absent: list[Unavailable] = field(default_factory=list)
 
 
-def measure(settings: Settings, progress: Callable[[str], None] = lambda doing: None) -> Report:
-    """The table of a model. Each measurement is made in a process of its own, and a crash there is a row.
+def measure(settings: Settings, progress: Callable[[str], None] = lambda step: None) -> Report:
+    """The report on a model. A new process makes each measurement; a crash in it becomes the row's error.
 
-    Rows take turns, so that what else the machine does for a moment falls on all of them. `progress` is told what is
-    being done.
+    Variants take turns, so that a short load on the machine slows all of them. `progress` gets each step's name.
     """
-    subject = plan.subject(settings.model)
+    model = plan.find_model(settings.model)
     with tempfile.TemporaryDirectory(prefix="vtzoo-bench-") as folder:
-        kinds, absent = plan.kinds(subject, settings, Path(folder))
-        images = plan.write_images(subject, Path(folder))
-        reference = plan.reference(subject, settings, Path(folder))
-        files = {kind: plan.provide(subject, kind, progress) for kind in dict.fromkeys((*kinds, reference))}
-        expected = _expected(reference, files[reference], images, settings, progress)
-        taken = _rounds({kind: files[kind] for kind in kinds}, images, settings, progress)
-        rows = [_row(kind, outcomes, expected, settings.batch) for kind, outcomes in taken.items()]
+        variants, unavailable = plan.find_variants(model, settings, Path(folder))
+        images = plan.write_images(model, Path(folder))
+        reference = plan.choose_reference(model, settings, Path(folder))
+        errors = {variant: plan.export(model, variant, progress) for variant in dict.fromkeys((*variants, reference))}
+        expected = _classify(reference, errors[reference], images, settings, progress)
+        outcomes = _measure_rounds({variant: errors[variant] for variant in variants}, images, settings, progress)
+        rows = [_row(variant, rounds, expected, settings.batch) for variant, rounds in outcomes.items()]
         count = len(np.load(images, mmap_mode="r"))
+    stated = {key: value for key, value in asdict(settings).items() if key != "model"}
     return Report(
-        model=subject.facts, hardware=_hardware(), versions=_versions(), settings=_said(settings), images=count,
-        reference=f"{reference.runtime} {reference.precision}" if expected else None, rows=rows, absent=absent,
+        model=model.facts, hardware=_hardware(), versions=_versions(), settings=stated, images=count,
+        reference=f"{reference.runtime} {reference.precision}" if expected else None, rows=rows, absent=unavailable,
     )  # fmt: skip
 
 
-def _expected(
-    kind: Kind, problem: str | None, images: Path, settings: Settings, progress: Callable[[str], None]
+def _classify(
+    reference: Variant, error: str | None, images: Path, settings: Settings, progress: Callable[[str], None]
 ) -> list[int] | None:
-    """The reference's class of each image; None where even the reference cannot run."""
-    if problem:
+    """The reference's class of each image; None if the reference does not run."""
+    if error:
         return None
-    progress(f"asking {kind.runtime} {kind.precision} for its classes")
-    told = subprocess_runner.run(worker.classify, _task(kind, images, settings)).told
-    return told[0] if told else None
+    progress(f"classifying the images with {reference.runtime} {reference.precision}")
+    messages = subprocess_runner.run(worker.classify, _task(reference, images, settings)).messages
+    return messages[0] if messages else None
 
 
-def _rounds(
-    problems: dict[Kind, str | None], images: Path, settings: Settings, progress: Callable[[str], None]
-) -> dict[Kind, list[subprocess_runner.Outcome]]:
-    """What each kind's process told in each round; a kind that failed once takes no part in the next."""
-    taken = {
-        kind: [subprocess_runner.Outcome(told=[], moments=[], error=why)] if why else []
-        for kind, why in problems.items()
+def _measure_rounds(
+    errors: dict[Variant, str | None], images: Path, settings: Settings, progress: Callable[[str], None]
+) -> dict[Variant, list[Outcome]]:
+    """Each variant's outcome of each round; a variant that fails takes no part in later rounds."""
+    outcomes = {
+        variant: [Outcome(messages=[], seconds=[], error=error)] if error else [] for variant, error in errors.items()
     }
-    for turn in range(settings.rounds):
-        for kind, outcomes in taken.items():
-            if not any(outcome.error for outcome in outcomes):
-                progress(f"round {turn + 1} of {settings.rounds}: {kind.runtime} {kind.precision}")
-                outcomes.append(subprocess_runner.run(worker.measure, _task(kind, images, settings)))
-    return taken
+    for number in range(settings.rounds):
+        for variant, rounds in outcomes.items():
+            if not any(outcome.error for outcome in rounds):
+                progress(f"round {number + 1} of {settings.rounds}: {variant.runtime} {variant.precision}")
+                rounds.append(subprocess_runner.run(worker.measure, _task(variant, images, settings)))
+    return outcomes
 
 
-def _task(kind: Kind, images: Path, settings: Settings) -> dict[str, Any]:
-    """What a worker is told to do."""
+def _task(variant: Variant, images: Path, settings: Settings) -> dict[str, Any]:
+    """The argument of a worker's function."""
     seconds = settings.seconds / settings.rounds
     return {
-        "runtime": kind.runtime, "precision": kind.precision, "model": kind.source, "device": settings.device,
+        "runtime": variant.runtime, "precision": variant.precision, "model": variant.source, "device": settings.device,
         "images": str(images), "batch": settings.batch, "seconds": seconds,
     }  # fmt: skip
 
 
-def _row(kind: Kind, outcomes: list[subprocess_runner.Outcome], expected: list[int] | None, batch: int) -> Row:
-    """The row out of what a kind's processes told."""
-    failed = next((outcome.error for outcome in outcomes if outcome.error), None)
-    if failed:
-        return Row(runtime=kind.runtime, precision=kind.precision, error=failed)
-    first, last = zip(*(outcome.told for outcome in outcomes), strict=True)
-    latencies = [1e3 * seconds for told in last for seconds in told["one"]]
-    classes = last[0]["classes"]
+def _row(variant: Variant, rounds: list[Outcome], expected: list[int] | None, batch: int) -> Row:
+    """The row of a variant, from the messages of its processes."""
+    error = next((outcome.error for outcome in rounds if outcome.error), None)
+    if error:
+        return Row(runtime=variant.runtime, precision=variant.precision, error=error)
+    starts, timings = zip(*(outcome.messages for outcome in rounds), strict=True)
+    latencies = [1e3 * seconds for timing in timings for seconds in timing["one"]]
     return Row(
-        runtime=kind.runtime,
-        precision=kind.precision,
-        device=first[0]["device"],
+        runtime=variant.runtime,
+        precision=variant.precision,
+        device=starts[0]["device"],
         latency_ms=statistics.median(latencies),
         latency_p95_ms=float(np.percentile(latencies, 95)),
-        images_per_second=batch / statistics.median(seconds for told in last for seconds in told["batch"]),
-        cold_start_s=statistics.median(outcome.moments[0] for outcome in outcomes),
-        memory_mb=statistics.median(told["memory"] for told in first) / 1e6,
-        file_mb=sum(Path(file).stat().st_size for file in kind.files) / 1e6,
-        agreement=float(np.mean(np.equal(classes, expected))) if expected else None,
+        images_per_second=batch / statistics.median(seconds for timing in timings for seconds in timing["batch"]),
+        cold_start_s=statistics.median(outcome.seconds[0] for outcome in rounds),
+        memory_mb=statistics.median(start["memory"] for start in starts) / 1e6,
+        file_mb=sum(Path(file).stat().st_size for file in variant.files) / 1e6,
+        agreement=float(np.mean(np.equal(timings[0]["classes"], expected))) if expected else None,
     )
 
 
@@ -163,7 +133,7 @@ def _hardware() -> dict[str, Any]:
     sizes = machine.memory()
     return {
         "processor": machine.processor(),
-        "cores": machine.cores(),  # that this process may use
+        "cores": machine.cores(),  # usable by this process
         "machine_cores": os.cpu_count(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "memory_gb": round(sizes[0] / 1e9, 1) if sizes else None,
@@ -172,7 +142,7 @@ def _hardware() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """The versions of all that takes part, as far as it is installed."""
+    """The versions of Python and of the installed PACKAGES."""
     found = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -180,8 +150,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _said(settings: Settings) -> dict[str, Any]:
-    """The settings, but for the model, which the report tells more of."""
-    return {key: value for key, value in asdict(settings).items() if key != "model"}

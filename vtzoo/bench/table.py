@@ -1,4 +1,4 @@
-"""A report as text: what was measured on what, a Markdown table, and what is not at hand."""
+"""A benchmark report as text: the setting, a Markdown table, and the variants that cannot be measured."""
 
 from collections.abc import Iterator
 
@@ -11,22 +11,22 @@ HEADER = (
 
 
 def render(report: Report) -> str:
-    """The report, to be read and to be quoted."""
+    """The report as text."""
     return "\n".join([*_head(report), "", *_table(report), "", *_notes(report)])
 
 
 def _head(report: Report) -> Iterator[str]:
     model, hardware, settings = report.model, report.hardware, report.settings
     yield f"{model['name']}, {model['image_size']} px, {model['classes']:,} classes"
-    cores, there = hardware["cores"], hardware["machine_cores"]
-    told = [hardware["processor"], f"{cores} cores" if cores == there else f"{cores} of {there} cores"]
+    cores, installed = hardware["cores"], hardware["machine_cores"]
+    parts = [hardware["processor"], f"{cores} cores" if cores == installed else f"{cores} of {installed} cores"]
     if hardware["OMP_NUM_THREADS"]:
-        told.append(f"OMP_NUM_THREADS={hardware['OMP_NUM_THREADS']}")
-    yield ", ".join([*told, *hardware["gpus"]])
+        parts.append(f"OMP_NUM_THREADS={hardware['OMP_NUM_THREADS']}")
+    yield ", ".join([*parts, *hardware["gpus"]])
     yield ", ".join(f"{name} {version}" for name, version in report.versions.items())
     yield (
-        f"medians; {settings['seconds']:g} s a measurement, rounds: {settings['rounds']}; latency of one image, "
-        f"images/s in batches of {settings['batch']}, of prepared images"
+        f"medians; {settings['seconds']:g} s per measurement, rounds: {settings['rounds']}; "
+        f"prepared images: latency of one, images/s in batches of {settings['batch']}"
     )
 
 
@@ -38,7 +38,7 @@ def _table(report: Report) -> Iterator[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    """A row's cells; one that failed says why, in the first of those that it has nothing for."""
+    """The cells of a row; a failed row has its error in the third."""
     name = [row.runtime, row.precision]
     if row.error is not None:
         return [*name, f"failed: {row.error}", *([""] * (len(HEADER) - 3))]
@@ -52,11 +52,11 @@ def _cells(row: Row) -> list[str]:
 
 def _notes(report: Report) -> Iterator[str]:
     yield (
-        "cold start: a fresh process, from its start to the answer to one prepared image; memory: its peak until then; "
-        f"agreement: same first class as {report.reference} on {report.images} images"
+        "cold start: from the start of a new process to the logits of one prepared image; memory: its peak until then; "
+        f"agreement: fraction of {report.images} images with the same top-1 class as {report.reference}"
         if report.reference
-        else "agreement: nothing to agree with could be run"
+        else "agreement: not measured, because the reference failed"
     )
     for absent in report.absent:
         name = f"{absent.runtime} {absent.precision or ''}".strip()
-        yield f"not at hand: {name}: {absent.reason}" + (f": {absent.advice}" if absent.advice else "")
+        yield f"not measured: {name}: {absent.reason}" + (f": {absent.advice}" if absent.advice else "")

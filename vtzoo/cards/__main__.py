@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from vtzoo.base import files
 from vtzoo.cards.stale import published, stale, stale_index, stale_weights
 from vtzoo.cards.table import stale_table
 from vtzoo.errors import VtzooError
@@ -21,7 +22,7 @@ def main() -> int:
         for path, text in changed.items():
             print(path)
             if not checking:
-                Path(path).write_text(text, encoding="utf-8")
+                files.write(Path(path), text.encode())
         sentences = [*stale_weights().values(), *stale_index(folder)]
     except VtzooError as error:
         changed, sentences = {}, [". ".join(filter(None, (error.message, error.hint)))]

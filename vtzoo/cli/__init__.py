@@ -1,4 +1,4 @@
-"""The command `vtzoo`: each command parses, calls one function and prints. Results go to stdout, all else to stderr."""
+"""The command `vtzoo`. Each command parses, calls one function and prints: results to stdout, the rest to stderr."""
 
 from vtzoo.cli.application import app as app
 from vtzoo.cli.application import main as main

@@ -7,6 +7,7 @@ import typer
 from vtzoo.cli.bench import bench
 from vtzoo.cli.card import card
 from vtzoo.cli.doctor import doctor
+from vtzoo.cli.error_messages import ErrorMessages
 from vtzoo.cli.evaluate import evaluate
 from vtzoo.cli.explain import explain
 from vtzoo.cli.export import export
@@ -16,20 +17,19 @@ from vtzoo.cli.predict import predict
 from vtzoo.cli.publish import publish
 from vtzoo.cli.pull import pull
 from vtzoo.cli.recipe import app as recipe_app
-from vtzoo.cli.sentences import Sentences
 from vtzoo.cli.show import show
-from vtzoo.cli.sweep import WithSeeds, sweep
+from vtzoo.cli.sweep import WithSeeds, sweep_recipes
 from vtzoo.cli.train import train
 from vtzoo.cli.verify import verify
 
-HELP = """Visual transformers for small datasets: classify images with the zoo's models, measure them, train your own.
+HELP = """Visual transformers for small datasets: classify images, measure models, and train your own.
 
 \b
 Examples:
-  vtzoo predict photo.jpg                  name what is in a photograph
-  vtzoo predict photos/ --json > out.json  a folder, for a program to read
-  vtzoo list                               the models, with their accuracy
-  vtzoo train swin_t-drloc-cifar100        train one of them again
+  vtzoo predict photo.jpg                  classify a photograph
+  vtzoo predict photos/ --json > out.json  classify a folder, as JSON
+  vtzoo list                               list the models with their accuracy
+  vtzoo train swin_t-drloc-cifar100        train one of these models
 """
 EPILOG = """\b
 Results go to stdout, everything else to stderr. Exit codes: 0 for success,
@@ -38,7 +38,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 for success,
 
 
 app = typer.Typer(
-    cls=Sentences,
+    cls=ErrorMessages,
     help=HELP,
     epilog=EPILOG,
     no_args_is_help=True,
@@ -65,21 +65,23 @@ def _root(
 ) -> None: ...
 
 
-app.command(short_help="Name what is in images, with probabilities.")(predict)
+app.command(short_help="Classify images, with probabilities.")(predict)
 app.command("list", short_help="List the models with their accuracy, or the recipes.")(list_models)
-app.command(short_help="Show what is known of a model: training, accuracy, classes.")(show)
+app.command(short_help="Show the training, accuracy and classes of a model.")(show)
 app.command(short_help="Print a model's card.")(card)
-app.command(short_help="Measure a model on its test images.")(evaluate)
+app.command(short_help="Measure a model's accuracy on test images.")(evaluate)
 app.command(short_help="Draw where a model looked in a photograph.")(explain)
 app.command(short_help="Train a recipe into a model folder.")(train)
-app.command(cls=WithSeeds, short_help="Train recipes with several seeds each, and compare them.")(sweep)
+app.command("sweep", cls=WithSeeds, short_help="Train recipes with several seeds each, and compare them.")(
+    sweep_recipes
+)
 app.command(short_help="Teach a model the classes of your own images.")(finetune)
 app.add_typer(recipe_app, name="recipe", short_help="Show a recipe, or copy one to edit.")
-app.command(short_help="Write a model as one verified ONNX file.")(export)
-app.command(short_help="Measure a model on each runtime and precision here.")(bench)
-app.command(short_help="Say what is installed, what of it works, what to do.")(doctor)
-app.command(short_help="Download a model from the Hub, verified.")(pull)
-app.command(short_help="Check the files of the models here, and their accuracy.")(verify)
+app.command(short_help="Export a model as one verified ONNX file.")(export)
+app.command(short_help="Measure a model's speed on each runtime and precision.")(bench)
+app.command(short_help="Check the installation, with advice.")(doctor)
+app.command(short_help="Download a model from the Hub, and verify it.")(pull)
+app.command(short_help="Check the files of local models, or their accuracy.")(verify)
 app.command(short_help="Publish a model on the Hugging Face Hub.")(publish)
 
 

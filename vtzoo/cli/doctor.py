@@ -6,45 +6,30 @@ import typer
 
 from vtzoo.cli.options import DEFAULT_MODEL, JsonOption, print_json
 
-MARKS = {"ok": "ok", "absent": "-", "warning": "!", "error": "ERROR"}
-
 
 def doctor(
     everything: Annotated[
-        bool, typer.Option("--all", help="Import every package, torch too, and look whether torch can use CUDA.")
+        bool, typer.Option("--all", help="Import every package, torch too, and check whether torch can use CUDA.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is installed, what of it really works, where caches are, and what to do about the rest.
+    """Check the installation: packages, ONNX Runtime, the machine, the caches and the embedded model.
 
-    It tries what it can: it runs a session on each of ONNX Runtime's providers, and classifies a picture with the
-    embedded model. Exit code 1 where that last one fails on the CPU; all else that is not well (!) is worth a line,
-    and what is optional and not here is marked -.
+    The doctor runs a session on each provider of ONNX Runtime, and classifies an image with the embedded model. Each
+    problem comes with advice. "!" marks a warning; "-" marks an optional package that is not installed. The exit code
+    is 1 if the embedded model cannot predict on the CPU.
 
-    --json prints one object: {"works", "findings": [{"group", "name", "says", "state", "advice"}]}; a state is ok,
-    absent, warning or error. No token is shown.
+    --json prints one object: {"works", "findings": [{"group", "name", "says", "state", "advice"}]}. A state is ok,
+    absent, warning or error. The doctor never prints a token.
     """
-    from vtzoo.doctor.examine import examine
+    from vtzoo.doctor.diagnosis import diagnose
+    from vtzoo.doctor.finding import render
 
-    findings = examine(DEFAULT_MODEL, everything=everything)
-    works = not any(finding.state == "error" for finding in findings)
+    findings = diagnose(DEFAULT_MODEL, everything=everything)
+    works = all(finding.state != "error" for finding in findings)
     if as_json:
         print_json({"works": works, "findings": [vars(finding) for finding in findings]})
     else:
-        for line in _lines(findings):
-            typer.echo(line)
+        typer.echo(render(findings))
     if not works:
         raise typer.Exit(1)
-
-
-def _lines(findings: list) -> list[str]:
-    """A line a finding, under its group; advice that is the same for the next one too is given once."""
-    lines, width = [], max(len(finding.name) for finding in findings)
-    for index, finding in enumerate(findings):
-        if index == 0 or findings[index - 1].group != finding.group:
-            lines.append(finding.group)
-        lines.append(f"  {MARKS[finding.state]:<6}{finding.name:<{width}}  {finding.says}")
-        following = findings[index + 1] if index + 1 < len(findings) else None
-        if finding.advice and (following is None or following.advice != finding.advice):
-            lines.append(f"        -> {finding.advice}")
-    return lines

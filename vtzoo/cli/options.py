@@ -1,4 +1,4 @@
-"""What several commands share: their options, and how they print JSON."""
+"""Options and JSON printing shared by several commands."""
 
 import json
 from pathlib import Path
@@ -19,20 +19,21 @@ RevisionOption = Annotated[
 ]
 BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],
-    typer.Option(help="What runs the model. auto: ONNX Runtime, without torch, for a model that has a graph."),
+    typer.Option(help="Runtime of the model. auto: ONNX Runtime, without torch, for a model with a graph."),
 ]
 DeviceOption = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes CUDA where it works; cuda fails where it does not.")
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="auto: CUDA if it works, else the CPU. cuda: an error unless CUDA works."),
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Read the dataset from Parquet or image folders here, not from the Hub."),
+    typer.Option(metavar="FOLDER", help="Read the dataset from Parquet files or image folders here, not from the Hub."),
 ]
 ImageColumnOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The column of images, where it goes by no usual name.")
+    str | None, typer.Option(metavar="NAME", help="Column of the images, if it has no usual name.")
 ]
 LabelColumnOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The column of labels, where it goes by no usual name.")
+    str | None, typer.Option(metavar="NAME", help="Column of the labels, if it has no usual name.")
 ]
 RecipeArgument = Annotated[
     str,
@@ -45,29 +46,29 @@ AccumulateOption = Annotated[
 ]
 CompileOption = Annotated[
     bool,
-    typer.Option("--compile", help="Compile the model's blocks: a start of some seconds, then faster steps on a GPU."),
+    typer.Option(
+        "--compile", help="Compile the model's blocks: some seconds at the start, then faster steps on a GPU."
+    ),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Decode with N processes in each epoch, not once into memory.")
+    int | None, typer.Option(metavar="N", min=1, help="Decode in each epoch with N processes, not once into memory.")
 ]
-SkipBadOption = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out the training images that cannot be read, and count them.")
-]
+SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable training images, and count them.")]
 TeacherOption = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="The trained model that the recipe's [teacher] names.")
 ]
-# What a recipe says is no option: these are parsed to say so.
+# Settings of the recipe, which these commands refuse with a hint.
 EpochsOption = Annotated[str | None, typer.Option("--epochs", hidden=True)]
 BatchSizeOption = Annotated[str | None, typer.Option("--batch-size", hidden=True)]
 LearningRateOption = Annotated[str | None, typer.Option("--learning-rate", "--lr", hidden=True)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def print_json(content: Any) -> None:
-    """Print it as ASCII, hence valid in every terminal's encoding."""
+    """Print a value as JSON in ASCII, which is valid in every terminal's encoding."""
     typer.echo(json.dumps(content, indent=2))
 
 
 def byte_count(count: int) -> str:
-    """A number of bytes for people: 1,234 bytes, 12.3 MB."""
+    """A number of bytes as text: 1,234 bytes, 12.3 MB."""
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"

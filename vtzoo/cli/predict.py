@@ -15,12 +15,12 @@ def predict(
         list[str],
         typer.Argument(
             metavar="IMAGE", show_default=False,
-            help="Image files, folders, glob patterns, Parquet files, or - for a list of them on stdin.",
+            help="Image files, folders, glob patterns, Parquet files, or - for a list of paths on stdin.",
         ),
     ],
     model: ModelOption = DEFAULT_MODEL,
     revision: RevisionOption = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, help="Classes to show an image.")] = 5,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, help="Classes to show per image.")] = 5,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     batch_size: Annotated[
@@ -28,57 +28,51 @@ def predict(
     ] = 32,
     as_format: Annotated[
         Literal["table", "json", "jsonl", "csv", "parquet"] | None,
-        typer.Option("--format", help="How to write the answers; by default as --out is called, else as a table."),
+        typer.Option("--format", help="Format of the predictions; by default the suffix of --out, else a table."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the answers here as they come, not to stdout.")
+        Path | None, typer.Option(metavar="FILE", help="Write the predictions here as they come, not to stdout.")
     ] = None,
     embeddings: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write pooled features to an .npy or a .parquet file, instead or as well."),
+        typer.Option(metavar="FILE", help="Write pooled features to a .npy or .parquet file; alone, no predictions."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run of the same command.")
+        bool, typer.Option("--resume", help="Continue the interrupted run of the same command.")
     ] = False,
     null: Annotated[bool, typer.Option("--null", "-0", help="Paths on stdin end with NUL: find -print0.")] = False,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Name what is in images: the most probable classes of each, best first.
+    """Classify images: the most probable classes of each, best first.
 
-    Answers come in the order of the arguments. A folder stands for the images in it and below it, sorted, hidden ones
-    left out; where it has none, for the Parquet files there, whose images are called FILE#ROW. An image that cannot be
-    read is reported by name, all others are answered, and the exit code is 1. The model may also be an .onnx file that
-    `vtzoo export` wrote.
+    Predictions come in the order of the arguments. A folder gives all images in it and below it, sorted, without hidden
+    files. A folder without images gives the rows of its Parquet files, named FILE#ROW. An unreadable image is reported
+    by name; all others are classified, and the exit code is 1. MODEL may also be an .onnx file from `vtzoo export`.
 
-    --json prints one list with an object an image: {"image", "predictions": [{"label", "probability"}], "error"}, and
-    --format jsonl a line each. csv has the columns image, error, label_1, probability_1, label_2 and so on. parquet
-    needs --out NAME.parquet, and writes numbered files, NAME-00000.parquet and so on.
+    --json prints one list with an object for each image: {"image", "predictions": [{"label", "probability"}], "error"}.
+    --format jsonl prints each object on its own line. csv has the columns image, error, label_1, probability_1, label_2
+    and so on. parquet needs --out NAME.parquet, and writes numbered files NAME-00000.parquet and so on.
 
-    --embeddings alone writes no answers. An .npy file is float32 (images, width) in their order, with a row of NaN for
-    one that cannot be read; Parquet has null there.
+    A .npy file of --embeddings is a float32 array (images, width) in the order of the images, with a row of NaN for an
+    unreadable image; Parquet has null there.
 
-    After a kill or a full disk, the same command with --resume goes on: no line is repeated, and none is lost.
+    After a kill or a full disk, the same command with --resume continues: no line is repeated, and none is lost.
     """
-    from vtzoo.base.progress import counted
-    from vtzoo.predict.run import Job, Run
-    from vtzoo.predict.sources import count
+    from vtzoo.predict.run import PredictRequest, PredictRun
 
     if as_json and as_format not in (None, "json"):
         raise typer.BadParameter(f"--json and --format {as_format} ask for two formats")
-    job = Job(
+    request = PredictRequest(
         images=tuple(images), model=model, revision=revision, backend=backend, device=device, top_k=top_k,
         batch_size=batch_size, format="json" if as_json else as_format, out=out, embeddings=embeddings, null=null,
     )  # fmt: skip
-    run = Run(job, resume=resume)
-    done = run.recording.place.images
-    batches = run.batches(getattr(sys.stdin, "buffer", None), partial(typer.echo, nl=False))
-    if not (sys.stdout.isatty() and job.prints):  # there the answers themselves show how far it is
-        batches = counted(batches, "predicting", lambda: count(images), lambda batch: len(batch.answers), done=done)
-    for batch in batches:
-        for answer in batch.failed:
-            typer.echo(f"Error: {answer.image}: {answer.error}", err=True)
-    place = run.recording.place
-    if not job.prints:
-        typer.echo(f"{run.recording.names}: {place.images:,} images, {place.failed:,} could not be read", err=True)
-    if place.failed:
+    run = PredictRun(request, resume=resume)
+    for batch in run.batches(getattr(sys.stdin, "buffer", None), partial(typer.echo, nl=False)):
+        for image in batch.failed:
+            typer.echo(f"Error: {image.image}: {image.error}", err=True)
+    position = run.outputs.position
+    if not request.prints:
+        counts = f"{position.images:,} images, {position.failed:,} could not be read"
+        typer.echo(f"{run.outputs.names}: {counts}", err=True)
+    if position.failed:
         raise typer.Exit(1)

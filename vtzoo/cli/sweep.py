@@ -28,7 +28,7 @@ SEEDS, NUMBER = "--seeds", re.compile(r"-?\d+(\.\d+)?")
 
 
 class WithSeeds(TyperCommand):
-    """A command whose option --seeds takes all the numbers that follow it, where Typer's options take one."""
+    """A command whose option --seeds takes all numbers that follow it; Typer's own options take one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments."""
@@ -38,7 +38,7 @@ class WithSeeds(TyperCommand):
 def one_by_one(words: list[str]) -> list[str]:
     """`--seeds 0 1 2` as `--seeds 0 --seeds 1 --seeds 2`."""
     result: list[str] = []
-    listing = False  # whether there are numbers alone between the last --seeds and the word
+    listing = False  # whether only numbers stand between the last --seeds and this word
     for word in words:
         number = NUMBER.fullmatch(word) is not None
         if listing and number and result[-1] != SEEDS:
@@ -48,7 +48,7 @@ def one_by_one(words: list[str]) -> list[str]:
     return result
 
 
-def sweep(
+def sweep_recipes(
     recipes: Annotated[
         list[str],
         typer.Argument(
@@ -58,13 +58,13 @@ def sweep(
     seeds: Annotated[
         list[int],
         typer.Option(
-            SEEDS, metavar="N...", min=0, help="Each recipe is trained with each of them.", show_default=False
+            SEEDS, metavar="N...", min=0, help="Train each recipe with each of these seeds.", show_default=False
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where each run has its model folder.", show_default=False)
+        Path, typer.Option(metavar="FOLDER", help="Folder for the model folder of each run.", show_default=False)
     ],
-    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs at a time, which share the CPU's cores out.")] = 1,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs at a time; they share the CPU's cores.")] = 1,
     data: DataOption = None,
     device: DeviceOption = "auto",
     accumulate: AccumulateOption = 1,
@@ -85,12 +85,13 @@ def sweep(
         --seeds 0 1 2 --out runs/swin                 does localization help?
       vtzoo sweep low.toml high.toml --seeds 0 1 2 --jobs 2 --out runs/rates
 
-    A run is a `vtzoo train` in a process of its own, with a model folder FOLDER/RECIPE-seedN, where train.log has what
-    the process says. Ctrl-C stops all runs, each with a checkpoint. The same command goes on, also after a kill: it
-    skips finished runs and resumes the others. More recipes or seeds may be given then.
+    Each run is a `vtzoo train` in a new process, with the model folder FOLDER/RECIPE-seedN and its output in train.log.
+    Ctrl-C stops all runs, each with a checkpoint. The same command continues, also after a kill: it skips finished runs
+    and resumes the others. It may have more recipes or seeds then.
 
-    The table has the top-1 of each run, and each recipe's mean and standard deviation (n - 1). A recipe whose baseline
-    is there too, the same but for the name and the [drloc] table, has a second line: what it gains with the same seed.
+    The table has the top-1 accuracy of each run, and each recipe's mean and standard deviation (n - 1). A recipe has a
+    second line if its baseline, which differs only in the name and the [drloc] table, is in the sweep: its gain over
+    the baseline with the same seed.
 
     \b
     --json prints one object:
@@ -100,22 +101,21 @@ def sweep(
       ROW: {"recipe", "baseline", "by_seed": {N: top-1, or the difference},
             "mean", "deviation"}
 
-    A run that fails stops no other. The exit code is then 1, and the last lines say which failed and why.
+    A failed run stops no other run. The last lines then say which runs failed and why, and the exit code is 1.
 
     Needs the extra `train`: pip install "vtzoo[train]".
-    """  # noqa: D301  (click's own sign for lines that stay as they are)
-    from vtzoo.sweep import Options, render
-    from vtzoo.sweep import sweep as run
+    """  # noqa: D301  (click leaves the lines after a \b as they are)
+    from vtzoo import sweep
 
     refuse("sweep", recipes[0], {"--epochs": epochs, "--batch-size": batch_size, "--learning-rate": learning_rate})
-    options = Options(
+    options = sweep.TrainOptions(
         data=data, device=device, accumulate=accumulate, compiled=compiled, workers=workers, skip_bad=skip_bad,
         teacher=teacher,
     )  # fmt: skip
-    report = run(recipes, seeds, out=out, options=options, jobs=jobs)
+    report = sweep.sweep(recipes, seeds, out=out, options=options, jobs=jobs)
     if as_json:
         print_json(asdict(report))
     else:
-        typer.echo(render(report))
+        typer.echo(sweep.render(report))
     if report.failed:
         raise typer.Exit(1)

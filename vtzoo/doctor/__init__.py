@@ -1,1 +1,1 @@
-"""Checks of the machine, the packages and the caches."""
+"""Checks of the installation: packages, runtimes, the machine, the caches and the embedded model."""

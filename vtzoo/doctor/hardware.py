@@ -1,4 +1,4 @@
-"""What the machine has for the models to run on."""
+"""Checks of the processor, the cores, the memory and the GPUs."""
 
 import os
 
@@ -6,18 +6,18 @@ from vtzoo.base import machine
 from vtzoo.doctor.finding import Finding
 
 GROUP = "machine"
-FEW = 1e9  # bytes of memory; a prediction takes 0.4 of them
+SCARCE = 1e9  # bytes; less memory is a warning: a prediction takes 0.4e9
 
 
-def examine() -> list[Finding]:
-    """Findings on the processor, the cores that may be used, memory and NVIDIA's GPUs."""
+def check_hardware() -> list[Finding]:
+    """Findings on the processor, the usable cores, memory and NVIDIA's GPUs."""
     return [Finding(group=GROUP, name="processor", says=machine.processor()), _cores(), _memory(), _gpus()]
 
 
 def _gpus() -> Finding:
     if names := machine.gpus():
         return Finding(group=GROUP, name="GPU", says=", ".join(names))
-    says = "none that nvidia-smi tells of" if machine.has_driver() else f"no NVIDIA driver ({machine.DRIVER})"
+    says = "nvidia-smi lists none" if machine.has_driver() else f"no NVIDIA driver ({machine.DRIVER})"
     return Finding(group=GROUP, name="GPU", says=says, state="absent")
 
 
@@ -34,12 +34,12 @@ def _cores() -> Finding:
 def _memory() -> Finding:
     sizes, limit = machine.memory(), machine.memory_limit()
     if sizes is None:
-        return Finding(group=GROUP, name="memory", says="not told by this system")
+        return Finding(group=GROUP, name="memory", says="this system does not say")
     total, free = sizes
     says = f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB available"
     if limit is not None and limit < total:
         says += f"; the container may use {limit / 1e9:.1f} GB"
-    if min(free, limit or free) < FEW:
-        advice = "close other programs, or give the container more: a prediction takes about 0.4 GB"
+    if min(free, limit or free) < SCARCE:
+        advice = "close other programs, or give the container more memory: a prediction takes about 0.4 GB"
         return Finding(group=GROUP, name="memory", says=says, state="warning", advice=advice)
     return Finding(group=GROUP, name="memory", says=says)

@@ -1,4 +1,4 @@
-"""Whether the main job works: the embedded model names what is in a picture, on the CPU."""
+"""Checks that the embedded model classifies an image on the CPU."""
 
 import time
 from typing import Any
@@ -7,49 +7,49 @@ from vtzoo.base import subprocess_runner
 from vtzoo.doctor.finding import Finding
 
 GROUP = "model"
-AGAIN = "install vtzoo again: pip install --force-reinstall vtzoo"
+REINSTALL = "install vtzoo again: pip install --force-reinstall vtzoo"
 
 
-def examine(name: str) -> list[Finding]:
-    """Findings on the files of the model and on its answer to a picture, both got in a fresh process."""
+def check_model(name: str) -> list[Finding]:
+    """Findings on the model's files and on its prediction, both from a new process."""
     outcome = subprocess_runner.run(try_model, name)
-    findings = [_judge(name, told) for told in outcome.told]
+    findings = [_finding(name, message) for message in outcome.messages]
     if outcome.error:
-        advice = "see what else is not well, or: " + AGAIN
+        advice = "see the other findings, or " + REINSTALL
         step = "prediction" if findings else "files"
         findings += [Finding(group=GROUP, name=step, says=outcome.error, state="error", advice=advice)]
     return findings
 
 
-def _judge(name: str, told: dict[str, Any]) -> Finding:
-    """The finding on one thing that was told."""
-    if "label" in told:
-        says = f"{name} answers a picture, with {told['label']!r}, {told['seconds']:.2f} s after it began to load"
+def _finding(name: str, message: dict[str, Any]) -> Finding:
+    """The finding that one message of `try_model` gives."""
+    if "label" in message:
+        says = f"{name} predicts {message['label']!r} for an image, {message['seconds']:.2f} s after it began to load"
         return Finding(group=GROUP, name="prediction", says=says)
-    if told["damaged"]:
-        says = f"damaged: {', '.join(told['damaged'])}"
-        return Finding(group=GROUP, name="files", says=says, state="error", advice=AGAIN)
-    return Finding(group=GROUP, name="files", says=f"{told['files']} of {name} are as they should be")
+    if message["damaged"]:
+        says = f"damaged: {', '.join(message['damaged'])}"
+        return Finding(group=GROUP, name="files", says=says, state="error", advice=REINSTALL)
+    return Finding(group=GROUP, name="files", says=f"the {message['files']} files of {name} are intact")
 
 
-def try_model(name: str, tell: subprocess_runner.Tell) -> None:
-    """Tell whether the model's files are sound, then what it answers to a JPEG. Runs in a fresh process."""
+def try_model(name: str, send: subprocess_runner.Send) -> None:
+    """Send which files of the model are damaged, then its prediction for a JPEG. Runs in a new process."""
     from vtzoo.hub import fetch
 
     (verdict,) = fetch.verify(name)
-    tell({"files": verdict.files, "damaged": list(verdict.damaged)})
+    send({"files": verdict.files, "damaged": list(verdict.damaged)})
     started = time.perf_counter()
     from vtzoo.predict.load import load
 
     classifier = load(name, backend="onnx", device="cpu")
-    (probabilities,) = classifier(_picture())
-    if not abs(probabilities.sum() - 1) < 1e-3:  # true of NaN, too
+    (probabilities,) = classifier(_jpeg())
+    if not abs(probabilities.sum() - 1) < 1e-3:  # NaN fails too
         raise ValueError(f"its probabilities add up to {probabilities.sum()}")
-    tell({"label": classifier.labels[probabilities.argmax()], "seconds": time.perf_counter() - started})
+    send({"label": classifier.labels[probabilities.argmax()], "seconds": time.perf_counter() - started})
 
 
-def _picture() -> bytes:
-    """A JPEG of coloured stripes: decoding belongs to what may be broken."""
+def _jpeg() -> bytes:
+    """A JPEG of coloured stripes, because decoding may be broken too."""
     from io import BytesIO
 
     from PIL import Image

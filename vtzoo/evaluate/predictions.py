@@ -10,7 +10,7 @@ import numpy as np
 from vtzoo.data.labelled_images import DecodingPass, LabelledImages
 from vtzoo.data.transform import prepare
 from vtzoo.errors import VtzooError
-from vtzoo.predict.load import Classifier
+from vtzoo.predict.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

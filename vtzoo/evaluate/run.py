@@ -12,7 +12,8 @@ from vtzoo.evaluate import multi_label, single_label
 from vtzoo.evaluate.images import EvaluationImages, Request, images_for, require_same_classes
 from vtzoo.evaluate.predictions import predict_images
 from vtzoo.hub import fetch
-from vtzoo.predict.load import Classifier, load
+from vtzoo.predict.classifier import Classifier
+from vtzoo.predict.load import load
 from vtzoo.zoo import model_folder
 
 

@@ -1,1 +1,1 @@
-"""Attention maps, class maps and the localization panel."""
+"""Explains a prediction: attention maps, class maps and the localization panel."""

@@ -1,4 +1,4 @@
-"""An explanation as a picture: where the model looked, in the photograph's own geometry, and what drloc makes of it."""
+"""Draws an explanation: class maps over the photograph, and the errors of the localization head."""
 
 import os
 from io import BytesIO
@@ -11,37 +11,37 @@ from PIL import Image
 from vtzoo.base import files
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate.fonts import font_file, shortened
-from vtzoo.explain.explanation import ROLLOUT, Explanation, Heat
-from vtzoo.explain.geometry import Box, spread
+from vtzoo.explain.explanation import ROLLOUT, ClassMap, Explanation
+from vtzoo.explain.geometry import Box, expand_cells
 from vtzoo.explain.localization import Localization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIDE = 640  # pixels, the longer one of the photograph as it is drawn
-COLUMNS = 4  # panels in a row, at the most
-PANEL, GAP, ABOVE, BELOW = 3.6, 0.2, 0.4, 0.65  # inches: a panel's width, beside it, and for the words around it
-LONGEST = 28  # characters of a class's name that have room above a panel
-DARK = 0.18  # of its brightness is left of what the model did not see
-HEAT, ERROR = "inferno", "viridis"  # both rise evenly in lightness, also to the colour-blind and in print
-AXES = (("rows", "#0072b2", -0.13), ("columns", "#d55e00", 0.13))  # of a distance: colour, and place beside its tick
+SIDE = 640  # pixels, of the longer side of the drawn photograph
+COLUMNS = 4  # panels in a row, at most
+PANEL, GAP, ABOVE, BELOW = 3.6, 0.2, 0.4, 0.65  # inches: a panel's width, the gap beside it, and the room for text
+LONGEST = 28  # characters of a class name that fit above a panel
+DARK = 0.18  # brightness of the part that the model did not see
+HEAT, ERROR = "inferno", "viridis"  # both rise evenly in lightness, also for the colour-blind and in print
+AXES = (("rows", "#0072b2", -0.13), ("columns", "#d55e00", 0.13))  # name, colour, and offset beside the tick
 
 
-def check_place(out: Path, image: str | os.PathLike[str]) -> None:
-    """A VtzooError where the picture cannot be written, or would replace the photograph; before any work is done."""
+def check_output(out: Path, image: str | os.PathLike[str]) -> None:
+    """A VtzooError if the picture cannot be written, or would replace the photograph."""
     if out.suffix.lower() != ".png":
-        raise VtzooError(f"the picture is a PNG, and {str(out)!r} does not end in .png", f"--out {out.stem}.png")
+        raise VtzooError(f"the picture is a PNG, but {str(out)!r} does not end in .png", f"--out {out.stem}.png")
     if not out.parent.is_dir():
-        raise VtzooError(f"cannot write {out}: there is no folder {out.parent}", "make it, or choose another --out")
+        raise VtzooError(f"cannot write {out}: there is no folder {out.parent}", "create it, or choose another --out")
     if not os.access(out.parent, os.W_OK) or out.is_dir():
         raise VtzooError(f"cannot write {out}", "choose another --out")
     if out.exists() and os.path.exists(image) and out.samefile(image):  # noqa: PTH110
         raise VtzooError(f"{out} is the photograph itself", "choose another --out")
 
 
-def draw(explanation: Explanation, out: Path) -> None:
-    """Write the picture, whole or not at all: a panel for the photograph and for each class, and two for drloc."""
+def write_picture(explanation: Explanation, out: Path) -> None:
+    """Write the picture: a panel for the photograph and each class, and two for drloc. An OSError is a VtzooError."""
     content = render(explanation)
     try:
         files.write(out, content)
@@ -51,15 +51,15 @@ def draw(explanation: Explanation, out: Path) -> None:
 
 def render(explanation: Explanation) -> bytes:
     """The picture as a PNG."""
-    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+    from matplotlib.figure import Figure  # not pyplot: no windows and no global state
 
     photo, box = _small(explanation.photo, explanation.box)
     localization = explanation.localization
-    panels = 1 + len(explanation.heats) + (2 if localization else 0)
+    panels = 1 + len(explanation.maps) + (2 if localization else 0)
     figure, places = _lay_out(Figure(), panels, photo.shape[0] / photo.shape[1])
     _draw_photo(places[0], photo, box)
-    for axes, heat in zip(places[1:], explanation.heats, strict=False):
-        _draw_heat(axes, photo, box, heat, explanation.method)
+    for axes, class_map in zip(places[1:], explanation.maps, strict=False):
+        _draw_map(axes, photo, box, class_map, explanation.method)
     if localization:
         _draw_errors(places[-2], photo, box, localization)
         _draw_distances(places[-1], localization)
@@ -67,7 +67,7 @@ def render(explanation: Explanation) -> bytes:
 
 
 def _lay_out(figure: "Figure", panels: int, shape: float) -> tuple["Figure", list["Axes"]]:
-    """A figure of that many panels, row by row; `shape` is a photograph's height, in widths of it."""
+    """The figure with that many panels, row by row; `shape` is the photograph's height over its width."""
     rows = -(-panels // COLUMNS)
     columns = -(-panels // rows)
     width, height = PANEL, PANEL * min(max(shape, 0.6), 1.4)
@@ -89,7 +89,7 @@ def _png(figure: "Figure") -> bytes:
 
 
 def _small(photo: Image.Image, box: Box) -> tuple[np.ndarray, Box]:
-    """The photograph as float32 (height, width, 3) from 0 to 1, no side longer than SIDE, and the box in it."""
+    """The photograph with a longer side of SIDE, float32 (height, width, 3) from 0 to 1, and the box in it."""
     factor = SIDE / max(photo.size)
     width, height = (max(round(side * factor), 1) for side in photo.size)
     small = photo.resize((width, height), Image.Resampling.BICUBIC)
@@ -97,37 +97,38 @@ def _small(photo: Image.Image, box: Box) -> tuple[np.ndarray, Box]:
 
 
 def _draw_photo(axes: "Axes", photo: np.ndarray, box: Box) -> None:
-    visible = spread(np.ones((1, 1)), box, *photo.shape[1::-1], smooth=False)
+    visible = expand_cells(np.ones((1, 1)), box, *photo.shape[1::-1], smooth=False)
     axes.imshow(np.where(np.isnan(visible)[..., None], DARK * photo, photo), interpolation="nearest")
     axes.set_title("what the model saw" if np.isnan(visible).any() else "the photograph", fontsize=11)
 
 
-def _draw_heat(axes: "Axes", photo: np.ndarray, box: Box, heat: Heat, method: str) -> None:
-    """The map, over the photograph in grey: the hotter, the less of the grey shows through."""
-    low, high = (float(heat.cells.min()), float(heat.cells.max())) if method == ROLLOUT else (0.0, 1.0)
-    values = (spread(heat.cells, box, *photo.shape[1::-1], smooth=True) - low) / max(high - low, 1e-9)
+def _draw_map(axes: "Axes", photo: np.ndarray, box: Box, class_map: ClassMap, method: str) -> None:
+    """Draw the map over the photograph in grey; less of the photograph shows through a higher value."""
+    cells = class_map.cells
+    low, high = (float(cells.min()), float(cells.max())) if method == ROLLOUT else (0.0, 1.0)
+    values = (expand_cells(cells, box, *photo.shape[1::-1], smooth=True) - low) / max(high - low, 1e-9)
     shown = _lay_over(axes, photo, values, HEAT, 0.25 + 0.5 * values)
-    told = f"{shortened(heat.label, LONGEST)}, {heat.probability:.1%}"
-    axes.set_title(told, font=font_file(), fontsize=12, parse_math=False)
-    rows, columns = heat.cells.shape
-    ends = ["does not count", "counts most"] if heat.cells.any() else ["no cell speaks for it", ""]
+    title = f"{shortened(class_map.label, LONGEST)}, {class_map.probability:.1%}"
+    axes.set_title(title, font=font_file(), fontsize=12, parse_math=False)
+    rows, columns = cells.shape
+    ends = ["no evidence", "most evidence"] if cells.any() else ["no evidence in any cell", ""]
     if method == ROLLOUT:
         ends = [f"{low:.2f} times an equal share", f"{high:.2f} times"]
     _draw_bar(axes, shown, f"{method}, {rows} x {columns} cells", ends)
 
 
 def _draw_errors(axes: "Axes", photo: np.ndarray, box: Box, found: Localization) -> None:
-    """The mean error of the pairs that each cell has a part in."""
+    """Draw each cell's mean error over its pairs."""
     errors = found.by_cell()
     high = max(float(errors.max()), found.constant_error)
-    values = spread(errors, box, *photo.shape[1::-1], smooth=False) / high
+    values = expand_cells(errors, box, *photo.shape[1::-1], smooth=False) / high
     shown = _lay_over(axes, photo, values, ERROR, np.full_like(values, 0.6))
-    axes.set_title("drloc: where it is wrong", fontsize=11)
+    axes.set_title("drloc: its errors", fontsize=11)
     _draw_bar(axes, shown, "mean error of a cell's pairs, cells", ["0", f"{high:.2f}"])
 
 
 def _draw_bar(axes: "Axes", shown: Any, name: str, ends: list[str]) -> None:
-    """What the colours mean, right below a panel: both ends in words, and the name of the whole."""
+    """Draw a colour bar below a panel, with a label and a text at each end."""
     bar = axes.figure.colorbar(shown, cax=axes.inset_axes((0, -0.06, 1, 0.035)), orientation="horizontal")
     bar.set_label(name, fontsize=9, labelpad=1)
     bar.set_ticks([0, 1], labels=ends, fontsize=9)
@@ -137,7 +138,7 @@ def _draw_bar(axes: "Axes", shown: Any, name: str, ends: list[str]) -> None:
 
 
 def _lay_over(axes: "Axes", photo: np.ndarray, values: np.ndarray, colours: str, opacity: np.ndarray) -> Any:
-    """Values from 0 to 1 in colours over the photograph in grey, dark where they are NaN; and what a bar can show."""
+    """Draw values from 0 to 1 in colours over the photograph in grey, dark for NaN; return the colours for a bar."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
 
@@ -149,9 +150,9 @@ def _lay_over(axes: "Axes", photo: np.ndarray, values: np.ndarray, colours: str,
 
 
 def _draw_distances(axes: "Axes", found: Localization) -> None:
-    """Predicted against true distances: a dot a pair and axis, and their means; right is on the diagonal."""
+    """Draw predicted against true distances: a dot for each pair and axis, their means, and the diagonal."""
     left, bottom, width, height = axes.get_position().bounds
-    axes.set_position((left + 0.13 * width, bottom, 0.87 * width, height))  # its ticks have words
+    axes.set_position((left + 0.13 * width, bottom, 0.87 * width, height))  # room for its labels
     axes.set_frame_on(True)
     low, high = min(float(found.true.min()), 0), float(found.true.max())
     axes.plot([low, high], [low, high], color="0.5", linestyle="--", linewidth=1, zorder=1)

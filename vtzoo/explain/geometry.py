@@ -1,4 +1,4 @@
-"""What of a photograph a model sees, in the photograph's own pixels."""
+"""The part of a photograph that a model sees, in the photograph's own pixels."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from vtzoo.data.transform import Preprocess, offset, resized
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A rectangle in pixels of the photograph, from its upper left corner; with a border around it, it is larger."""
+    """A rectangle in pixels from the photograph's upper left corner. A border makes it larger than the photograph."""
 
     left: float
     top: float
@@ -18,7 +18,7 @@ class Box:
     bottom: float
 
     def pixels(self, width: int, height: int) -> list[int]:
-        """Left, top, right and bottom of what lies within a photograph of that size."""
+        """Left, top, right and bottom of its part within a photograph of that size."""
         sides = ((self.left, width), (self.top, height), (self.right, width), (self.bottom, height))
         return [round(min(max(value, 0), side)) for value, side in sides]
 
@@ -28,18 +28,18 @@ class Box:
         return Box(left=left, top=top, right=right, bottom=bottom)
 
 
-def seen(width: int, height: int, preprocess: Preprocess) -> Box:
-    """The part of a photograph, of that size in pixels, that `vtzoo.data.transform.prepare` leaves."""
+def visible_box(width: int, height: int, preprocess: Preprocess) -> Box:
+    """The part that `vtzoo.data.transform.prepare` keeps of a photograph of that size in pixels."""
     (wide, high), (_, rows, columns) = resized(width, height, preprocess), preprocess.shape
     left, top = -offset(columns, wide), -offset(rows, high)
     across, down = width / wide, height / high
     return Box(left=left * across, top=top * down, right=(left + columns) * across, bottom=(top + rows) * down)
 
 
-def spread(cells: np.ndarray, box: Box, width: int, height: int, *, smooth: bool) -> np.ndarray:
-    """The values of a grid over the box, float32 (height, width) of a photograph; NaN where the model saw nothing.
+def expand_cells(cells: np.ndarray, box: Box, width: int, height: int, *, smooth: bool) -> np.ndarray:
+    """The values of a grid, enlarged to the box in a photograph, float32 (height, width); NaN outside the box.
 
-    `smooth` goes from the centre of a cell to the next in between; else a cell has one value.
+    `smooth` interpolates between the centres of cells; otherwise each cell has one value.
     """
     sides = round(box.left), round(box.top), round(box.right), round(box.bottom)
     left, top, right, bottom = sides
@@ -47,7 +47,7 @@ def spread(cells: np.ndarray, box: Box, width: int, height: int, *, smooth: bool
     size = max(right - left, 1), max(bottom - top, 1)
     grown = np.asarray(Image.fromarray(cells.astype(np.float32)).resize(size, method))
     grown = grown.clip(cells.min(), cells.max())  # bicubic overshoots
-    spread = np.full((height, width), np.nan, np.float32)
+    expanded = np.full((height, width), np.nan, np.float32)
     visible = grown[max(-top, 0) : height - top, max(-left, 0) : width - left]
-    spread[max(top, 0) : max(top, 0) + visible.shape[0], max(left, 0) : max(left, 0) + visible.shape[1]] = visible
-    return spread
+    expanded[max(top, 0) : max(top, 0) + visible.shape[0], max(left, 0) : max(left, 0) + visible.shape[1]] = visible
+    return expanded

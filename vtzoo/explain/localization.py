@@ -1,4 +1,4 @@
-"""What a model's localization head answers about the pairs of an image's tokens, beside the truth."""
+"""The distances that a localization head predicts between the tokens of an image, beside the true ones."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Attention rollout: how much of each token there is in what a plain vision transformer pools.
+"""Attention rollout: the share of each token in the pooled token of a plain vision transformer.
 
 Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020 (arXiv 2005.00928).
 """
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from vtzoo.drloc import SMALLEST_SIDE
 from vtzoo.models.t2t import BlockAttention, T2TViT
 
-PLAIN = (VisionTransformer, T2TViT)  # exactly these: what is derived from them may attend in other ways
-ATTENTIONS = (Attention, BlockAttention)  # exactly these, too
+PLAIN = (VisionTransformer, T2TViT)  # exactly these: subclasses may attend in other ways
+ATTENTIONS = (Attention, BlockAttention)  # exactly these too
 POOLS = ("token", "avg")
 
 
 @torch.no_grad()
-def attentions(model: nn.Module, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b heads n n"]] | None:
-    """The attention weights of every block, first to last; None where the model is no plain vision transformer.
+def attention_weights(model: nn.Module, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b heads n n"]] | None:
+    """The attention weights of every block, first to last; None unless the model is a plain vision transformer.
 
-    timm's fused attention never has the weights: it is switched off for this one pass.
+    timm's fused attention computes no weights, so it is switched off during this pass.
     """
     plain: Any = model
     if type(model) not in PLAIN or plain.global_pool not in POOLS or min(_grid(model, images)) < SMALLEST_SIDE:
@@ -38,7 +38,7 @@ def attentions(model: nn.Module, images: Float[Tensor, "b c h w"]) -> list[Float
 def _record(model: nn.Module, layers: list[Any], images: Tensor) -> list[Tensor]:
     kept: list[Tensor] = []
     fused = [layer.fused_attn for layer in layers]
-    # Dropout does nothing here, and what goes through it are the weights.
+    # The weights pass through a dropout, which does nothing in evaluation mode.
     hooks = [layer.attn_drop.register_forward_hook(lambda _, __, weights: kept.append(weights)) for layer in layers]
     try:
         for layer in layers:
@@ -52,21 +52,21 @@ def _record(model: nn.Module, layers: list[Any], images: Tensor) -> list[Tensor]
 
 
 def roll_out(model: nn.Module, weights: list[Tensor], images: Float[Tensor, "1 c h w"]) -> np.ndarray:
-    """What each cell of the grid has in the pooled token, float32 (rows, columns), as a multiple of an equal share.
+    """The share of each cell in the pooled token, float32 (rows, columns), as a multiple of an equal share.
 
-    Where the model pools all cells, it is the mean over them.
+    For a model that pools all cells, it is the mean over them.
     """
     plain: Any = model
-    mixed, prefix = mixture(weights)[0], plain.num_prefix_tokens
+    mixed, prefix = rollout_matrix(weights)[0], plain.num_prefix_tokens
     pooled = mixed[0] if plain.global_pool == "token" else mixed[prefix:].mean(dim=0)
     cells = pooled[prefix:]
     return (cells / cells.mean()).reshape(_grid(model, images)).cpu().numpy()
 
 
-def mixture(weights: list[Float[Tensor, "b heads n n"]]) -> Float[Tensor, "b n n"]:
-    """The product of all blocks: row i says how much of each input token there is in output token i; rows sum to 1.
+def rollout_matrix(weights: list[Float[Tensor, "b heads n n"]]) -> Float[Tensor, "b n n"]:
+    """The product of all blocks: row i has the share of each input token in output token i; rows sum to 1.
 
-    A block is the mean of its heads and, for the residual connection, half the identity.
+    A block is half the mean of its heads, and half the identity for the residual connection.
     """
     identity = torch.eye(weights[0].shape[-1], device=weights[0].device)
     product = identity.expand(len(weights[0]), -1, -1)

@@ -1,1 +1,1 @@
-"""A model becomes one self-contained, verified ONNX file."""
+"""Exports a model as a verified ONNX file."""

@@ -1,4 +1,4 @@
-"""Real images to verify and calibrate on: of the model's own data set where it is at hand, else of photographs."""
+"""Real images to verify and calibrate exports on: from the model's dataset if available, else from photographs."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.named import Dataset
 from vtzoo.data.transform import Preprocess, prepare, read_image
 from vtzoo.errors import VtzooError
-from vtzoo.predict.load import Classifier
+from vtzoo.predict.classifier import Classifier
 from vtzoo.zoo.model_folder import Entry
 
 PHOTOGRAPHS = Path(__file__).with_name("photographs")
@@ -23,23 +23,23 @@ CALIBRATION = 256  # images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pictures:
-    """Images as a model takes them, and what is known of them."""
+class VerificationImages:
+    """Prepared images, their source and, if known, their labels."""
 
     pixels: np.ndarray  # uint8 (n, 3, height, width)
-    source: str  # in words
-    labels: np.ndarray | None = None  # int64 (n,), in the model's classes
-    manifest: str | None = None  # as of a split of these images
+    source: str  # a phrase
+    labels: np.ndarray | None = None  # int64 (n,), indices of the model's classes
+    manifest: str | None = None  # of a split with these images
 
 
-def to_verify_on(entry: Entry, classifier: Classifier, count: int, data: Path | None) -> Pictures:
-    """So many images of the test split, evenly spaced in it; crops of photographs where it is not at hand."""
+def verification_images(entry: Entry, classifier: Classifier, count: int, data: Path | None) -> VerificationImages:
+    """`count` evenly spaced images of the test split; crops of photographs if the split is not available."""
     split = _split(entry, "test", data)
     if split is None:
-        return sample(classifier.preprocess, count)
+        return photograph_crops(classifier.preprocess, count)
     chosen = _spaced(split, count)
     same = classifier.labels == split.classes
-    return Pictures(
+    return VerificationImages(
         pixels=chosen.pixels(classifier.preprocess),
         source=f"the test split of {entry.result['dataset']}",
         labels=chosen.targets if same else None,
@@ -47,18 +47,21 @@ def to_verify_on(entry: Entry, classifier: Classifier, count: int, data: Path | 
     )
 
 
-def to_calibrate_on(entry: Entry, classifier: Classifier, data: Path | None) -> np.ndarray:
-    """Images of the training split, evenly spaced in it, or other crops of photographs; never those to verify on."""
+def calibration_images(entry: Entry, classifier: Classifier, data: Path | None) -> np.ndarray:
+    """Evenly spaced images of the training split, or crops of photographs; never images to verify on.
+
+    They are uint8 (n, 3, height, width).
+    """
     split = None
-    with suppress(VtzooError):  # somebody's folder may hold the test images alone
+    with suppress(VtzooError):  # `data` may hold only the test images
         split = _split(entry, "train", data)
     if split is None:
-        return sample(classifier.preprocess, CALIBRATION, seed=1).pixels
+        return photograph_crops(classifier.preprocess, CALIBRATION, seed=1).pixels
     return _spaced(split, CALIBRATION).pixels(classifier.preprocess)
 
 
-def sample(preprocess: Preprocess, count: int, seed: int = 0) -> Pictures:
-    """So many square crops of the bundled photographs, the same ones for a seed, as a model takes them."""
+def photograph_crops(preprocess: Preprocess, count: int, seed: int = 0) -> VerificationImages:
+    """`count` random square crops of the bundled photographs, prepared; a seed always gives the same crops."""
     generator = np.random.default_rng(seed)
     crops = []
     for number in range(count):
@@ -66,12 +69,12 @@ def sample(preprocess: Preprocess, count: int, seed: int = 0) -> Pictures:
         side = round(min(photograph.size) * generator.uniform(0.3, 1))
         left, top = (int(generator.integers(0, whole - side + 1)) for whole in photograph.size)
         crops.append(prepare(photograph.crop((left, top, left + side, top + side)), preprocess))
-    return Pictures(pixels=np.stack(crops), source=BUNDLED)
+    return VerificationImages(pixels=np.stack(crops), source=BUNDLED)
 
 
 def sample_images(size: int, count: int = 32) -> np.ndarray:
     """Crops of the bundled photographs, uint8 (count, 3, size, size), the same every time."""
-    return sample(Preprocess.square(size), count).pixels
+    return photograph_crops(Preprocess.square(size), count).pixels
 
 
 @cache
@@ -85,10 +88,10 @@ def _split(entry: Entry, name: str, data: Path | None) -> LabelledImages | None:
     if data is not None:
         if stated is None:
             raise VtzooError(
-                f"{entry.name} names no data set, so its classes cannot be told in {data}", "leave out --data"
+                f"{entry.name} names no dataset, so {data} cannot be matched to its classes", "leave out --data"
             )
         return named_reader.read(named.find(stated), name, data)
-    with suppress(VtzooError):  # a data set of somebody's own, or one that is cached in part
+    with suppress(VtzooError):  # the user's own dataset, or a partly cached one
         dataset = named.find(str(stated))
         return named_reader.read(dataset, name) if _cached(dataset, name) else None
     return None

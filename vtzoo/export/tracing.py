@@ -1,4 +1,4 @@
-"""A torch model as an ONNX graph, by torch's own exporter, and the operator sets that it may be in."""
+"""Traces a torch model into an ONNX graph with torch's exporter, and checks the operator set."""
 
 import contextlib
 import copy
@@ -19,11 +19,11 @@ from vtzoo.predict.onnx import CPU, open_session
 from vtzoo.zoo.packaged_graph import strip
 
 INPUT, OUTPUTS = "images", ("logits", "features")
-OPSETS = range(18, 24)  # what torch 2.9 and later write: https://docs.pytorch.org/docs/stable/onnx_export.html
+OPSETS = range(18, 24)  # that torch 2.9 and later write: https://docs.pytorch.org/docs/stable/onnx_export.html
 
 
 class Predictor(nn.Module):
-    """A timm-style model that normalizes its images itself."""
+    """A timm-style model with the normalization of its images."""
 
     model: Any
     pixel_mean: Tensor
@@ -32,7 +32,7 @@ class Predictor(nn.Module):
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.model = model
-        # Not `mean`: the exporter names an average so, and a graph with that name twice is invalid.
+        # Not `mean`: the exporter names averages `mean`, and a graph with a name twice is invalid.
         self.register_buffer("pixel_mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -43,7 +43,7 @@ class Predictor(nn.Module):
 
 
 def predictor_of(model: nn.Module, config: dict[str, Any]) -> Predictor:
-    """A float32 copy on the CPU, in evaluation mode, so that the caller's model stays as it is."""
+    """A Predictor of a float32 copy of the model, on the CPU, in evaluation mode."""
     described = complete(config)
     return Predictor(copy.deepcopy(model).cpu().float(), described["mean"], described["std"]).eval()
 
@@ -51,7 +51,7 @@ def predictor_of(model: nn.Module, config: dict[str, Any]) -> Predictor:
 def trace(
     predictor: Predictor, architecture: str, preprocess: Preprocess, *, optimize: bool, opset: int | None
 ) -> onnx.ModelProto:
-    """The model's graph with a dynamic batch; what cannot be traced, or not in that operator set, is a VtzooError."""
+    """The model's graph with a dynamic batch. A VtzooError if it cannot be traced, or not in that operator set."""
     example = torch.zeros(2, *preprocess.shape, dtype=torch.uint8)
     try:
         with quiet(), torch.no_grad():
@@ -60,12 +60,12 @@ def trace(
                 input_names=[INPUT], output_names=OUTPUTS, opset_version=opset, optimize=optimize,
                 external_data=False, verbose=False,
             )  # fmt: skip
-    except Exception as error:  # the exporter promises no type: OnnxExporterError, or whatever the model raised
+    except Exception as error:  # OnnxExporterError, or any error that the model raises
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise VtzooError(f"{architecture} cannot be exported to ONNX: {reason}") from error
-    graph = strip(program.model_proto)  # pyright: ignore[reportOptionalMemberAccess]  (the old exporter's answer)
+    graph = strip(program.model_proto)  # pyright: ignore[reportOptionalMemberAccess]  (the old exporter's return value)
     written = {imported.domain: imported.version for imported in graph.opset_import}[""]
-    if opset not in (None, written):  # the exporter only logs that it could not convert
+    if opset not in (None, written):  # the exporter only logs a failed conversion
         raise VtzooError(
             f"{architecture} cannot be exported in operator set {opset}: the exporter wrote {written}",
             f"choose another, or leave out --opset for {written}",
@@ -97,7 +97,7 @@ def _runs(opset: int) -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's progress, warnings and log lines, none of them for the user, off stdout and stderr."""
+    """Suppress the exporter's progress, warnings and log lines."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -14,12 +14,13 @@ from vtzoo import models
 from vtzoo.base import files
 from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.evaluate.run import measure
-from vtzoo.export.run import Pictures, require_graph
+from vtzoo.export.images import VerificationImages
+from vtzoo.export.onnx_files import require_traceable
 from vtzoo.finetune import linear_probe
 from vtzoo.finetune.defaults import complete
 from vtzoo.finetune.images import PreparedImages, prepare_images
 from vtzoo.finetune.session import Job
-from vtzoo.predict.load import Classifier
+from vtzoo.predict.classifier import Classifier
 from vtzoo.train import checkpoint
 from vtzoo.train.criterion import one_hot
 from vtzoo.train.early_stopping import EarlyStopping
@@ -52,7 +53,7 @@ def finetune(
     interrupted; on the CPU, bit for bit. `skip_bad` leaves unreadable images out; `progress` is called as in `train`.
     """
     if job.source.name not in models.MODELS:  # those have a graph
-        require_graph(job.joint.model, job.config())
+        require_traceable(job.joint.model, job.config())
     claim(out, resume)
 
     def prepared(images: LabelledImages, split: str, *, pixels: bool = True) -> PreparedImages:
@@ -78,7 +79,7 @@ def finetune(
         shown, split = (measure(classifier, test), "test") if test else (own, "validation")
         return shown | {"split": split} | {f"held_{key}": value for key, value in own.items()}
 
-    pictures = Pictures(pixels=val.pixels[:PICTURES].numpy(), source="its validation images")
+    pictures = VerificationImages(pixels=val.pixels[:PICTURES].numpy(), source="its validation images")
     return finish(
         job.joint.model, fitted.localizer, fitted.recipe, job.config(), out=out, facts=facts,
         steps_per_epoch=fitted.steps_per_epoch, pictures=pictures, measure=measured,

@@ -251,10 +251,9 @@ def _copy(entry: model_folder.Entry, folder: Path) -> model_folder.Entry:
         for path in FILES:
             (folder / path).unlink(missing_ok=True)
     for target, path in ((folder / path, path) for path in present):
-        partial_file = target.with_name(f".{target.name}.partial")
-        partial_file.unlink(missing_ok=True)  # it may be a link
-        shutil.copyfile(entry.folder / path, partial_file)
-        partial_file.replace(target)
+        files.remove_partials(target)
+        with files.replacing(target) as copied:
+            shutil.copyfile(entry.folder / path, copied)
     return model_folder.Entry(entry.name, folder)
 
 

@@ -1,1 +1,1 @@
-"""A model folder or an ONNX file becomes a classifier; images become predictions."""
+"""Loads classifiers from model folders and ONNX files, and predicts the classes of images."""

@@ -1,4 +1,4 @@
-"""Many images: decoded and classified on all cores, a batch a thread, and answered in the order they came in."""
+"""Predictions for many images, in order: all cores decode, and each thread classifies a batch."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,83 +12,82 @@ import numpy as np
 from vtzoo.base.machine import cores
 from vtzoo.data.transform import Preprocess, prepare, read_image
 from vtzoo.errors import VtzooError
-from vtzoo.predict.classifier import Classifier
-from vtzoo.predict.load import Prediction
+from vtzoo.predict.classifier import Classifier, Prediction, top_predictions
 from vtzoo.predict.sources import Source
 
 BATCH = 32  # images
-# Two runs of the model at once fill each other's gaps: where one waits for its slowest thread, or Python prepares
-# the next images. A third would add nothing but memory.
+# Two runs of the model at once fill each other's gaps: one runs while the other waits for its slowest thread, or while
+# Python prepares the next images. A third run would only take more memory.
 RUNS = 2
-LIKELY = 0.5  # the probability from which on an image is said to have a class, where it may have several
+LIKELY = 0.5  # probability from which on a multi-label model predicts a class
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the model says about one image, or why it cannot."""
+class ImagePredictions:
+    """The predictions for one image, or the reason that it cannot be read."""
 
-    image: str  # as its Source calls it
-    predictions: list[Prediction] = field(default_factory=list)  # best first; none where there is an error
+    image: str  # the name of its Source
+    predictions: list[Prediction] = field(default_factory=list)  # best first; empty after an error
     error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """Images that were answered together, in order."""
+    """Images that the model classified together, in order."""
 
-    answers: list[Answer]
-    features: np.ndarray  # float32 (m, width), pooled, of those m images alone that could be read
+    images: list[ImagePredictions]
+    features: np.ndarray  # pooled, float32 (m, width), of the m readable images
 
     @property
-    def failed(self) -> list[Answer]:
-        """The answers to images that could not be read."""
-        return [answer for answer in self.answers if answer.error is not None]
+    def failed(self) -> list[ImagePredictions]:
+        """The unreadable images."""
+        return [image for image in self.images if image.error is not None]
 
 
 def predict(
     classifier: Classifier, sources: Iterable[Source], top_k: int = 5, batch_size: int = BATCH
 ) -> Iterator[Batch]:
-    """An Answer for each image, in order and a batch at a time; one that cannot be read is answered by its error.
+    """The predictions for each image, in order, a batch at a time; an unreadable image has its error instead.
 
-    At most three batches a core, and one more, are in the making or wait to be taken, so that memory does not grow
-    with the number of images. The same images in the same batches give the same answers to the last bit.
+    At most three batches a core, and one more, are in memory at once, however many images there are. The same images
+    in the same batches give bitwise equal predictions.
     """
     for name, number in (("batch size", batch_size), ("number of classes to show", top_k)):
         if number < 1:
             raise VtzooError(f"the {name} must be at least 1, not {number}")
     images, turns = iter(sources), Semaphore(RUNS)
-    waiting = deque[Future[Batch]]()
+    pending = deque[Future[Batch]]()
     pool = ThreadPoolExecutor(cores())
     try:
         while group := list(islice(images, batch_size)):
-            waiting.append(pool.submit(_answer, classifier, group, top_k, turns))
-            while waiting and (len(waiting) > 3 * cores() or waiting[0].done()):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:  # also where nobody wants the rest
+            pending.append(pool.submit(_predict_batch, classifier, group, top_k, turns))
+            while pending and (len(pending) > 3 * cores() or pending[0].done()):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # also if the caller stops early
         pool.shutdown(cancel_futures=True)
 
 
-def _answer(classifier: Classifier, group: list[Source], top_k: int, turns: Semaphore) -> Batch:
-    decoded = [_prepare(source, classifier.preprocess) for source in group]
-    good = [pixels for pixels in decoded if not isinstance(pixels, str)]
+def _predict_batch(classifier: Classifier, group: list[Source], top_k: int, turns: Semaphore) -> Batch:
+    prepared = [_prepare(source, classifier.preprocess) for source in group]
+    readable = [pixels for pixels in prepared if not isinstance(pixels, str)]
     features, found = np.zeros((0, 0), np.float32), iter(())
-    if good:
+    if readable:
         with turns:
-            logits, features = classifier.run(np.stack(good))
-        found = iter(_best(classifier, logits, top_k))
-    answers = [
-        Answer(image=source.name, error=pixels)
+            logits, features = classifier.run(np.stack(readable))
+        found = iter(_predictions(classifier, logits, top_k))
+    images = [
+        ImagePredictions(image=source.name, error=pixels)
         if isinstance(pixels, str)
-        else Answer(image=source.name, predictions=next(found))
-        for source, pixels in zip(group, decoded, strict=True)
+        else ImagePredictions(image=source.name, predictions=next(found))
+        for source, pixels in zip(group, prepared, strict=True)
     ]
-    return Batch(answers=answers, features=features)
+    return Batch(images=images, features=features)
 
 
 def _prepare(source: Source, preprocess: Preprocess) -> np.ndarray | str:
-    """The image's pixels as the model takes them, or what is wrong with it."""
+    """The prepared pixels of an image, or its error."""
     if isinstance(source.content, VtzooError):
         return source.content.message
     try:
@@ -97,22 +96,9 @@ def _prepare(source: Source, preprocess: Preprocess) -> np.ndarray | str:
         return error.message
 
 
-def _best(classifier: Classifier, logits: np.ndarray, k: int) -> list[list[Prediction]]:
-    """What is said of each image: the k most probable classes, or where it may have several, which of them it has.
-
-    These are the classes that are more probable than not, and the most probable one in any case.
-    """
-    found = _top(classifier.probabilities(logits), classifier.labels, k)
+def _predictions(classifier: Classifier, logits: np.ndarray, k: int) -> list[list[Prediction]]:
+    """The k most probable classes of each image; of a multi-label model, the best one and the others above LIKELY."""
+    found = top_predictions(classifier.probabilities(logits), classifier.labels, k)
     if not classifier.multi_label:
         return found
-    return [[one, *(other for other in more if other.probability >= LIKELY)] for one, *more in found]
-
-
-def _top(probabilities: np.ndarray, labels: tuple[str, ...], k: int) -> list[list[Prediction]]:
-    """The k most probable classes of each image, (n, classes), best first; all of them where there are fewer."""
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    values = np.take_along_axis(probabilities, order, axis=1).tolist()
-    return [
-        [Prediction(label=labels[index], probability=value) for index, value in zip(indices, row, strict=True)]
-        for indices, row in zip(order.tolist(), values, strict=True)
-    ]
+    return [[best, *(other for other in rest if other.probability >= LIKELY)] for best, *rest in found]

@@ -1,98 +1,98 @@
-"""Answers as text, a piece at a time: for people, as JSON, a line of JSON an image, or CSV."""
+"""Predictions as text, piece by piece: a table, JSON, JSON Lines or CSV."""
 
 import csv
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-from vtzoo.predict.bulk import Answer
+from vtzoo.predict.bulk import ImagePredictions
 
-FORMATS = ("table", "json", "jsonl", "csv", "parquet")  # the last one is no text: see outputs.py
-
-
-class Table:
-    """A block an image: its name, then a line a class. An image that cannot be read has none: it goes to stderr."""
-
-    begin, end = "", ""
-
-    def text(self, answers: Iterable[Answer]) -> str:
-        """The blocks of these answers."""
-        return "".join(self._block(answer) for answer in answers if answer.error is None)
-
-    def _block(self, answer: Answer) -> str:
-        lines = (f"  {one.probability:6.1%}  {_shown(one.label)}\n" for one in answer.predictions)
-        return f"{answer.image}\n{''.join(lines)}"
+FORMATS = ("table", "json", "jsonl", "csv", "parquet")  # outputs.py writes parquet, the only one that is not text
 
 
-def _shown(label: str) -> str:
-    """A class's name for a terminal: somebody else's model may have control characters in it."""
+class TextFormat(ABC):
+    """A format of predictions as text."""
+
+    begin = ""  # before the first image
+    end = ""  # after the last image
+
+    @abstractmethod
+    def text(self, images: Iterable[ImagePredictions]) -> str:
+        """The text of the next images."""
+
+
+class Table(TextFormat):
+    """A block for each image: its name, then a line for each class. Unreadable images are left out."""
+
+    def text(self, images: Iterable[ImagePredictions]) -> str:
+        """The blocks of these images."""
+        return "".join(self._block(image) for image in images if image.error is None)
+
+    def _block(self, image: ImagePredictions) -> str:
+        lines = (f"  {one.probability:6.1%}  {_printable(one.label)}\n" for one in image.predictions)
+        return f"{image.image}\n{''.join(lines)}"
+
+
+def _printable(label: str) -> str:
+    """A class name that is safe for a terminal: a downloaded model may have control characters in its names."""
     return label if label.isprintable() else ascii(label)[1:-1]
 
 
-class Lines:
-    """JSON Lines: an object an image, in ASCII, hence valid in every encoding."""
+class JsonLines(TextFormat):
+    """A line with a JSON object for each image, in ASCII, which is valid in every encoding."""
 
-    begin, end = "", ""
-
-    def text(self, answers: Iterable[Answer]) -> str:
-        """The lines of these answers."""
-        return "".join(json.dumps(as_dict(answer)) + "\n" for answer in answers)
+    def text(self, images: Iterable[ImagePredictions]) -> str:
+        """The lines of these images."""
+        return "".join(json.dumps(as_dict(image)) + "\n" for image in images)
 
 
-class List:
-    """One JSON list, as json.dumps with an indent of 2 writes it, without ever holding it."""
+class JsonList(TextFormat):
+    """One JSON list, as json.dumps with an indent of 2 writes it; `begun` if it has elements already."""
 
     begin = "["
 
     def __init__(self, *, begun: bool) -> None:
-        self._some = begun
+        self._begun = begun
+        self.end = "\n]\n" if begun else "]\n"
 
-    @property
-    def end(self) -> str:
-        """What closes the list."""
-        return "\n]\n" if self._some else "]\n"
-
-    def text(self, answers: Iterable[Answer]) -> str:
-        """The elements of these answers, each with what parts it from the one before."""
+    def text(self, images: Iterable[ImagePredictions]) -> str:
+        """The elements of these images, each after its separator."""
         pieces = []
-        for answer in answers:
-            element = json.dumps(as_dict(answer), indent=2).replace("\n", "\n  ")
-            pieces.append(f"{',' if self._some else ''}\n  {element}")
-            self._some = True
+        for image in images:
+            element = json.dumps(as_dict(image), indent=2).replace("\n", "\n  ")
+            pieces.append(f"{',' if self._begun else ''}\n  {element}")
+            self._begun, self.end = True, "\n]\n"
         return "".join(pieces)
 
 
-class Csv:
-    """A table with the columns image, error, label_1, probability_1, label_2...; RFC 4180, with a line feed a row."""
-
-    end = ""
+class Csv(TextFormat):
+    """RFC 4180 with LF line endings: the columns image, error, label_1, probability_1, label_2 and so on."""
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
         names = (name for rank in range(1, classes + 1) for name in (f"label_{rank}", f"probability_{rank}"))
         self.begin = _csv([("image", "error", *names)])
 
-    def text(self, answers: Iterable[Answer]) -> str:
-        """The rows of these answers; an image that cannot be read has its error, and no classes."""
-        return _csv(self._row(answer) for answer in answers)
+    def text(self, images: Iterable[ImagePredictions]) -> str:
+        """The rows of these images; an unreadable image has its error and no classes."""
+        return _csv(self._row(image) for image in images)
 
-    def _row(self, answer: Answer) -> list[Any]:
-        cells = [cell for one in answer.predictions for cell in (one.label, one.probability)]
-        return [answer.image, answer.error, *(cells or [None] * (2 * self._classes))]
-
-
-Text = Table | Lines | List | Csv
+    def _row(self, image: ImagePredictions) -> list[Any]:
+        cells = [cell for one in image.predictions for cell in (one.label, one.probability)]
+        return [image.image, image.error, *(cells or [None] * (2 * self._classes))]
 
 
-def writer(form: str, classes: int, *, begun: bool = False) -> Text:
-    """What writes one of the text formats with `classes` classes an image; `begun` where some answers are written."""
-    return {"table": Table, "json": lambda: List(begun=begun), "jsonl": Lines, "csv": lambda: Csv(classes)}[form]()
+def text_format(name: str, classes: int, *, begun: bool = False) -> TextFormat:
+    """The text format of that name, with `classes` classes an image; `begun` if the text has images already."""
+    formats = {"table": Table, "json": lambda: JsonList(begun=begun), "jsonl": JsonLines, "csv": lambda: Csv(classes)}
+    return formats[name]()
 
 
-def as_dict(answer: Answer) -> dict[str, Any]:
-    """The JSON object of an answer."""
-    return {"image": answer.image, "predictions": [vars(one) for one in answer.predictions], "error": answer.error}
+def as_dict(image: ImagePredictions) -> dict[str, Any]:
+    """The JSON object of an image's predictions."""
+    return {"image": image.image, "predictions": [vars(one) for one in image.predictions], "error": image.error}
 
 
 def _csv(rows: Iterable[Iterable[Any]]) -> str:

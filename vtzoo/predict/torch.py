@@ -1,4 +1,4 @@
-"""Classification on torch: the same weights, images and numbers as on ONNX Runtime."""
+"""Classification on torch, with the same weights and preprocessing as on ONNX Runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from vtzoo.predict.classifier import Classifier
 from vtzoo.zoo import safetensors_reader
 from vtzoo.zoo.model_folder import Entry, distinct
 
-PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}  # what files of weights are named that torch.load reads
+PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}  # suffixes of weights that only torch.load reads
 
 
 class TorchClassifier(Classifier):
-    """A classifier out of a timm-style model, in float32."""
+    """A classifier on a timm-style model, in float32."""
 
     def __init__(
         self,
@@ -34,21 +34,21 @@ class TorchClassifier(Classifier):
     ) -> None:
         self.labels, self.preprocess = labels, preprocess
         self.device = pick_device(device)
-        self.model: Any = model.float().eval().to(self.device)  # Any: timm's methods are no part of nn.Module
+        self.model: Any = model.float().eval().to(self.device)  # Any: nn.Module lacks timm's methods
         self.mean, self.std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (mean, std))
 
     @classmethod
     def from_folder(cls, entry: Entry, device: str) -> "TorchClassifier":
-        """The classifier of a model folder: one of the zoo's, or an image classifier of timm's on the Hub.
+        """The classifier of a model folder of the zoo's, or of an image classifier of timm's on the Hub.
 
-        The weights are checked against what the folder says of them.
+        The weights are checked against the hash in the folder.
         """
         labels = entry.labels if entry.named else imagenet_labels(len(entry.labels)) or entry.labels
         preprocess, described = entry.preprocess, complete(entry.config)
         return cls(read_model(entry), labels, preprocess, described["mean"], described["std"], device)
 
     def normalized(self, pixels: np.ndarray) -> torch.Tensor:
-        """Prepared images, uint8 (n, 3, height, width), as the model takes them, on its device."""
+        """Prepared images, uint8 (n, 3, height, width), normalized to float32 on the model's device."""
         return torch.tensor(pixels, device=self.device).float().div(255).sub(self.mean).div(self.std)
 
     @torch.inference_mode()
@@ -58,15 +58,15 @@ class TorchClassifier(Classifier):
         try:
             tokens = self.model.forward_features(images)
             logits, features = self.model.forward_head(tokens), self.model.forward_head(tokens, pre_logits=True)
-        except Exception as error:  # no memory; or whatever an architecture raises at images of a size it cannot take
+        except Exception as error:  # out of memory, or an architecture's own error for an image size
             raise VtzooError(f"torch could not run the model: {error}") from error
         return logits.float().cpu().numpy(), features.float().cpu().numpy()
 
 
 def read_model(entry: Entry, config: dict[str, Any] | None = None) -> nn.Module:
-    """The model of a folder, which need not classify, with its weights: checked, and out of no pickle.
+    """The model of a folder, which need not classify, with its checked weights; no pickle is read.
 
-    `config` takes the place of the folder's config.json, as for images of another size.
+    `config` replaces the folder's config.json, for example for another image size.
     """
     _refuse_pickles(entry.folder)
     weights = safetensors_reader.read(entry.folder / "model.safetensors", entry.sha256("model.safetensors"))
@@ -74,7 +74,7 @@ def read_model(entry: Entry, config: dict[str, Any] | None = None) -> nn.Module:
 
 
 def imagenet_labels(classes: int) -> tuple[str, ...] | None:
-    """What timm calls the classes of an ImageNet, which it knows by their number; None where it is none of them."""
+    """Class names by timm of the ImageNet variant with that many classes; None if there is no such variant."""
     subset = infer_imagenet_subset({"num_classes": classes})
     if subset is None:
         return None
@@ -83,33 +83,33 @@ def imagenet_labels(classes: int) -> tuple[str, ...] | None:
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """A VtzooError where the weights are there in no form that is safe to read."""
+    """A VtzooError if the folder has its weights only as pickles."""
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
     if pickles and not (folder / "model.safetensors").exists():
         raise VtzooError(
-            f"{folder} has its weights in {pickles[0]} alone, a pickle: it could run any program, and is not read",
-            "ask its authors for model.safetensors, or convert it where you trust them",
+            f"{folder} has its weights only in {pickles[0]}: a pickle can run any program, so vtzoo does not read it",
+            "ask its authors for model.safetensors, or convert the file if you trust them",
         )
 
 
 def _load(entry: Entry, weights: safetensors_reader.Weights, config: dict[str, Any]) -> nn.Module:
-    """The model of a folder with its weights; those that do not fit as they are go through timm's own filter."""
+    """The model of a folder with its weights; weights that do not fit are converted by timm's own filter."""
     try:
         model = create(config)
-    except Exception as error:  # architectures raise whatever they like at arguments that make no model
+    except Exception as error:  # each architecture has its own errors for wrong arguments
         raise VtzooError(f"{entry.folder / 'config.json'} does not describe a model: {error}") from error
     try:
-        fill(model, weights)
+        load_weights(model, weights)
     except VtzooError as misfit:
         try:
             return create(config, tensors(weights))
-        except Exception:  # so do filters, at weights that are none of theirs
+        except Exception:  # so has each filter, for weights of another model
             raise misfit from None
     return model
 
 
-def fill(model: nn.Module, weights: safetensors_reader.Weights) -> None:
-    """Put the checked weights into the model, all of them and nothing else; a misfit is a VtzooError that names it."""
+def load_weights(model: nn.Module, weights: safetensors_reader.Weights) -> None:
+    """Copy the checked weights into the model. A missing, unknown or misshapen tensor is a VtzooError that names it."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stored = {name: tensor.shape for name, tensor in weights.tensors.items()}
     for name in sorted(expected.keys() | stored.keys()):
@@ -123,4 +123,4 @@ def _misfit(name: str, expected: dict[str, tuple[int, ...]], stored: dict[str, t
         return f"{name} is missing"
     if name not in expected:
         return f"the model has no {name}"
-    return f"{name} has shape {stored[name]}, and the model's has {expected[name]}"
+    return f"{name} has shape {stored[name]}, not {expected[name]}"

@@ -1,4 +1,4 @@
-"""A folder that one sweep at a time may work in."""
+"""Locks a folder, so that one sweep at a time works in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ NAME = ".lock"
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[int]:
-    """Make the folder and hold it; another sweep there is a VtzooError.
+def locked(folder: Path) -> Iterator[int]:
+    """Create and lock the folder, and yield the lock's file descriptor. Another sweep's lock is a VtzooError.
 
-    The system lets go of it when the last process that has the yielded file descriptor has ended, however it ended.
+    The system releases the lock when every process with the file descriptor has ended, even after a kill.
     """
     try:
         import fcntl
@@ -22,11 +22,11 @@ def held(folder: Path) -> Iterator[int]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise VtzooError(f"cannot make the folder {folder}: {error.strerror}", "choose another --out") from error
+        raise VtzooError(f"cannot create the folder {folder}: {error.strerror}", "choose another --out") from error
     with (folder / NAME).open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             hint = "wait until it has ended, or choose another --out"
-            raise VtzooError(f"another sweep is at work in {folder}", hint) from None
+            raise VtzooError(f"another sweep is in progress in {folder}", hint) from None
         yield file.fileno()

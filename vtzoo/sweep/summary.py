@@ -1,18 +1,18 @@
-"""What a sweep found: each recipe's mean and deviation over its seeds, and what each gains over its twin."""
+"""Summarizes a sweep: each recipe's mean and deviation over its seeds, and its gain over its twin."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vtzoo.sweep.local import LOG
 from vtzoo.sweep.plan import Run
+from vtzoo.sweep.train_process import LOG
 from vtzoo.zoo.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended."""
+    """The result of a run, or its error."""
 
     recipe: str
     seed: int
@@ -26,18 +26,18 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One number a seed, of the runs that finished, and their mean."""
+    """A number for each seed whose run finished, with their mean and deviation."""
 
     recipe: str
-    baseline: str | None = None  # its twin, where the numbers are what the recipe gains over that with the same seed
-    by_seed: dict[int, float]  # top-1, or a difference of two, as fractions
+    baseline: str | None = None  # its twin, if the numbers are gains over the twin with the same seed
+    by_seed: dict[int, float]  # top-1 accuracies or gains, as fractions
     mean: float | None  # None without a number
-    deviation: float | None  # standard, of a sample (n - 1); None of fewer than two numbers
+    deviation: float | None  # standard deviation of a sample (n - 1); None for fewer than two numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A sweep in numbers."""
+    """The results of a sweep."""
 
     out: str
     seeds: list[int]
@@ -52,7 +52,7 @@ class Report:
 
 
 def summarize(runs: Iterable[Run], problems: Mapping[Run, str], *, out: Path) -> Report:
-    """The report on runs that have ended; those that failed are in `problems`, which says why."""
+    """The report on ended runs; `problems` has the failed ones, and why they failed."""
     runs = list(runs)
     outcomes = [_outcome(run, problems.get(run)) for run in runs]
     top1: dict[str, dict[int, float]] = {run.stem: {} for run in runs}
@@ -68,7 +68,7 @@ def summarize(runs: Iterable[Run], problems: Mapping[Run, str], *, out: Path) ->
 
 
 def twins(recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, str]]:
-    """Each recipe with [drloc] and the baseline that differs from it in that table, and in the name, alone."""
+    """Each recipe with [drloc], and the baseline that differs from it only in that table and in the name."""
     for name, recipe in recipes.items():
         for other, baseline in recipes.items():
             if recipe.drloc and replace(recipe, drloc=None, name=baseline.name) == baseline:
@@ -83,7 +83,7 @@ def _outcome(run: Run, problem: str | None) -> Outcome:
 
 
 def _gains(top1: dict[int, float], baseline: dict[int, float]) -> dict[int, float]:
-    """The differences of the seeds that both have."""
+    """The differences for the seeds that both have."""
     return {seed: found - baseline[seed] for seed, found in top1.items() if seed in baseline}
 
 
@@ -97,7 +97,7 @@ def _row(recipe: str, by_seed: dict[int, float], baseline: str | None = None) ->
 
 
 def render(report: Report) -> str:
-    """The report as a Markdown table, in percent, and a line for each run that failed."""
+    """The report as a Markdown table, in percent, and a line for each failed run."""
     header = ["top-1, %", *(f"seed {seed}" for seed in report.seeds), "mean", "deviation"]
     rows = [header, *(_cells(row, report) for row in (*report.recipes, *report.twins))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -106,7 +106,7 @@ def render(report: Report) -> str:
 
 
 def _cells(row: Row, report: Report) -> list[str]:
-    """A row's cells: what it is called, each seed's number, the mean and the deviation."""
+    """A row's cells: its name, each seed's number, the mean and the deviation."""
     name, sign = (f"{row.recipe} over {row.baseline}", "+") if row.baseline else (row.recipe, "")
     by_seed = [_percent(row.by_seed.get(seed), sign, absent="" if row.baseline else "failed") for seed in report.seeds]
     return [name, *by_seed, _percent(row.mean, sign), _percent(row.deviation)]

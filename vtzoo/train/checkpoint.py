@@ -4,8 +4,6 @@ The file appears whole or not at all. No pickle is read or written.
 """
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from vtzoo.base import files
 from vtzoo.errors import VtzooError
 from vtzoo.train.early_stopping import EarlyStopping
 from vtzoo.train.optim import WeightAverage, divergence_hint
@@ -40,16 +39,12 @@ def save(
     for index, (parameter, names) in enumerate(_moments(optimizer)):
         state = optimizer.state.get(parameter, {})  # empty before the first step, and without a gradient
         tensors |= {_moment(index, name): state[name] for name in names if name in state}
-    partial = path.with_suffix(".partial")
+    counts = _counts(optimizer, scaler, early_stopping)
+    files.remove_partials(path)
     try:
-        counts = _counts(optimizer, scaler, early_stopping)
-        save_file(tensors, partial, metadata={"step": str(step), "run": run} | counts)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with files.replacing(path) as partial:
+            save_file(tensors, partial, metadata={"step": str(step), "run": run} | counts)
     except (SafetensorError, OSError) as error:
-        with suppress(OSError):
-            partial.unlink()
         raise VtzooError(f"cannot write {path}: {error}", "make room, then go on with --resume") from error
 
 

@@ -19,12 +19,13 @@ from vtzoo.data.named import Dataset
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate.run import measure
-from vtzoo.export import run as export
+from vtzoo.export.images import VerificationImages
+from vtzoo.export.onnx_files import write_packaged_graph
 from vtzoo.models import whitening
 from vtzoo.models.localizer import write_localizer
 from vtzoo.models.weights import write_weights
-from vtzoo.predict import load
-from vtzoo.predict.load import Classifier
+from vtzoo.predict.classifier import Classifier
+from vtzoo.predict.load import load
 from vtzoo.train import checkpoint
 from vtzoo.train.curves import draw_curves
 from vtzoo.train.distributed import process_group
@@ -64,7 +65,9 @@ def train(
     with process_group(where) as world:
         claim(out, resume or world.restarts > 0 or not world.leads)
         guide = open_teacher(recipe, teacher, where)
-        network = build(recipe, dataset.classes, seed, where)  # what cannot be trained is refused before the data is read
+        network = build(
+            recipe, dataset.classes, seed, where
+        )  # what cannot be trained is refused before the data is read
         training, held = (named_reader.read(dataset, split, data) for split in ("train", "test"))  # before the hours
         with world.first():  # decodes the images into the cache, where the others find them
             check_test_images(held, recipe.model.image_size, name=dataset.name)
@@ -100,7 +103,7 @@ def train(
         run.model.load_state_dict(run.tensors)
         first = held.select(np.arange(min(PICTURES, len(held))))
         pixels, origin = first.pixels(Preprocess.square(recipe.model.image_size)), f"the test split of {recipe.dataset}"
-        pictures = export.Pictures(pixels=pixels, source=origin, labels=first.targets)
+        pictures = VerificationImages(pixels=pixels, source=origin, labels=first.targets)
         return finish(
             run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.classes), out=out,
             facts=facts, steps_per_epoch=batches.steps_per_epoch, pictures=pictures,
@@ -118,7 +121,7 @@ def whiten(recipe: Recipe, model: Any, batches: Batches) -> None:
 
 def finish(
     model: nn.Module, localizer: nn.Module | None, recipe: Recipe, config: dict[str, Any], *, out: Path,
-    facts: dict[str, Any], steps_per_epoch: int, pictures: export.Pictures,
+    facts: dict[str, Any], steps_per_epoch: int, pictures: VerificationImages,
     measure: Callable[[Classifier], dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """Write the model folder of a fitted model, measure it as anybody loads it, and card it; its result.json.
@@ -132,14 +135,14 @@ def finish(
         write_localizer(localizer, out)
     write_json(out / "config.json", config)
     draw_curves(out / "metrics.jsonl", out / "curves.png", steps_per_epoch, recipe.drloc)
-    certificate = export.package(model, config, out, images=pictures)
+    certificate = write_packaged_graph(model, config, out, images=pictures)
     published = [name for name in WEIGHTS if (out / name).exists()]
     result = {
         "name": recipe.name, "dataset": recipe.dataset, **facts,
         "certificate": vars(certificate), "weights": {name: files.sha256(out / name) for name in published},
     }  # fmt: skip
     write_json(out / "result.json", result)
-    result |= measure(load.load(out.resolve()))  # never an embedded model of the same name
+    result |= measure(load(out.resolve()))  # never an embedded model of the same name
     write_json(out / "result.json", result)
     files.write(out / "README.md", cards.render(config, recipe, result).encode())
     return result

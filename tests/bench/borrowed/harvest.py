@@ -122,8 +122,8 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
     from vtzoo.base import files
     from vtzoo.data import named, named_reader
     from vtzoo.data.transform import Preprocess
-    from vtzoo.export import run as export
-    from vtzoo.predict.torch import fill
+    from vtzoo.export.images import VerificationImages
+    from vtzoo.predict.torch import load_weights
     from vtzoo.train import run
     from vtzoo.zoo import safetensors_reader
 
@@ -132,10 +132,10 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
             raise VtzooError(f"{out / name} is not what was trained: it has another sha256", "harvest again")
     recipe, config = load_recipe(out / "recipe.toml"), json.loads((out / "config.json").read_text())
     model = models.create(config)
-    fill(model, safetensors_reader.read(out / "model.safetensors"))
+    load_weights(model, safetensors_reader.read(out / "model.safetensors"))
     held = named_reader.read(named.find(recipe.dataset), "test", data)
     first = held.select(np.arange(min(run.PICTURES, len(held))))
-    pictures = export.Pictures(
+    pictures = VerificationImages(
         pixels=first.pixels(Preprocess.square(recipe.model.image_size)),
         source=f"the test split of {recipe.dataset}",
         labels=first.targets,

@@ -12,7 +12,7 @@ from vtzoo import models
 from vtzoo.base import files
 from vtzoo.data import named, named_reader
 from vtzoo.errors import VtzooError
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.train import loop, run
 from vtzoo.train.teacher import open_teacher
 from vtzoo.zoo.recipe import Recipe, load_recipe
@@ -29,7 +29,7 @@ def keep(
     if localizer:
         run.write_weights(localizer.state_dict(), out / "localizer.safetensors")
     run.write_json(out / "config.json", config)
-    measured = measure(load.load(out.resolve(), backend="torch", device=device))
+    measured = measure(load(out.resolve(), backend="torch", device=device))
     weights = {name: files.sha256(out / name) for name in KEPT if (out / name).exists()}
     result = {"name": recipe.name, "dataset": recipe.dataset, **facts, "weights": weights, **measured}
     run.write_json(out / "result.json", result)

@@ -7,15 +7,12 @@ any time; the next run rebuilds it.
 
 import json
 import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 import numpy as np
 import PIL
@@ -24,6 +21,7 @@ from jaxtyping import Int, UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vtzoo.base import files
 from vtzoo.data.labelled_images import DecodingPass, LabelledImages
 from vtzoo.train.pipeline import memory_budget
 from vtzoo.train.pipeline.storage import Storage
@@ -117,18 +115,10 @@ def build(path: Path, key: str, images: DecodingPass[np.ndarray]) -> None:
     Of two processes that build the same cache, the later replaces the file by an equal file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for other in path.parent.glob(f".{path.name}.*.partial"):  # left by a killed process
-        with suppress(OSError):
-            if time.time() - other.stat().st_mtime > ABANDONED:
-                other.unlink()
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file, key, images)
-        partial.replace(path)  # without fsync: reading checks the hash, so damage from a power cut is found
-    finally:
-        with suppress(OSError):  # gone once it became `path`
-            partial.unlink()
+    files.remove_partials(path, older_than=ABANDONED)
+    # Not durable: `read` detects a file that a power cut damages.
+    with files.replacing(path, durable=False) as partial, partial.open("wb") as file:
+        write(file, key, images)
 
 
 def write(file: BinaryIO, key: str, images: DecodingPass[np.ndarray]) -> None:

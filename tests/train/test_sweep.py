@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vtzoo.sweep import Options, local, sweep
-from vtzoo.sweep.standing import standing
+from vtzoo.sweep import TrainOptions, sweep, train_process
+from vtzoo.sweep.run_progress import read_progress
 
 # `vtzoo train`, with cifar10 as small as the fixtures have it, and without what comes after the last step.
 TRAIN = """
@@ -31,16 +31,16 @@ def test_a_sweep_trains_and_another_one_skips_what_is_trained(
     recipe_text: Callable[..., str], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(local, "TRAIN", (sys.executable, "-W", "error", "-c", TRAIN))
+    monkeypatch.setattr(train_process, "TRAIN", (sys.executable, "-W", "error", "-c", TRAIN))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "tiny.toml").write_text(recipe_text(epochs=2))
-    options = Options(data=tiny_data, device="cpu")
+    options = TrainOptions(data=tiny_data, device="cpu")
     first, second = (sweep([str(tmp_path / "tiny.toml")], [3], out=tmp_path, options=options) for _ in range(2))
     (run,) = first.runs
     assert run.error is None
     assert second == first
     assert capsys.readouterr().err.splitlines()[-1].endswith("; finished before")
-    now = standing(Path(run.folder))
+    now = read_progress(Path(run.folder))
     assert now
     assert now.step == run.steps == 6
     said = (Path(run.folder) / "train.log").read_text()

@@ -1,4 +1,4 @@
-"""Errors in sentences: what the command line says, and its exit code, when something goes wrong."""
+"""Turns exceptions into error messages and exit codes."""
 
 import io
 import os
@@ -15,25 +15,25 @@ from vtzoo.errors import VtzooError
 TRAIN_EXTRA = ("datasets", "jaxtyping", "matplotlib", "onnx", "onnxscript", "sklearn", "timm", "torch")  # their modules
 
 
-class Sentences(TyperGroup):
-    """Turns what goes wrong into a sentence on stderr and an exit code; parsing errors (2) are Typer's own."""
+class ErrorMessages(TyperGroup):
+    """Turns exceptions into a sentence on stderr and an exit code. Typer itself reports parsing errors (2)."""
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
-        """Parse the arguments; this is also what prints help."""
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be valid in the terminal's encoding
+        """Parse the arguments, or print help."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may be invalid in the terminal's encoding
             sys.stdout.reconfigure(errors="backslashreplace")
-        with _sentences():
+        with _error_messages():
             return super().make_context(*arguments, **settings)
 
     def invoke(self, ctx: Any) -> Any:  # the context's class moved between versions of Typer
         """Run the command."""
-        with _sentences():
+        with _error_messages():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
-    """Exit with 1 after a failure, with 130 after Ctrl-C, and silently with 0 when the reader of a pipe has gone."""
+def _error_messages() -> Iterator[None]:
+    """Exit with 1 after a failure, 130 after Ctrl-C, and silently with 0 after the reader of a pipe has closed it."""
     try:
         yield
     except VtzooError as error:
@@ -44,7 +44,7 @@ def _sentences() -> Iterator[None]:
     except BrokenPipeError:
         _discard_stdout()
         raise typer.Exit(0) from None
-    except OSError as error:  # a disk that is full, a folder that may not be written
+    except OSError as error:  # such as a full disk, or a folder that is not writable
         _discard_stdout()
         raise _failure(": ".join(str(part) for part in (error.filename, error.strerror or error) if part)) from error
     except ModuleNotFoundError as error:
@@ -63,6 +63,6 @@ def _failure(message: str, hint: str | None = None) -> typer.Exit:
 
 
 def _discard_stdout() -> None:
-    """Send what is left in the buffer nowhere, or Python would fail once more on it, at its exit."""
+    """Discard the buffered output, which Python would otherwise fail to write at exit."""
     if sys.stdout is sys.__stdout__ and sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,16 +2,16 @@
 
 import onnx
 
-# Sums over many numbers, and exponentials, whose float16 loses digits or overflows: they stay in float32, as under
-# torch's autocast (https://docs.pytorch.org/docs/stable/amp.html). So do the pixels until they are normalized.
+# Sums over many numbers and exponentials stay in float32, because float16 loses digits or overflows, as under torch's
+# autocast (https://docs.pytorch.org/docs/stable/amp.html). The pixels stay in float32 until they are normalized.
 EXACT = ("LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "GlobalAveragePool", "Exp", "Pow")
 PIXELS = ("Cast", "Sub", "Div")
 
 
-def reduce(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph in float16, its inputs and outputs as they were.
+def to_fp16(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph in float16, with unchanged inputs and outputs.
 
-    It runs everywhere: ONNX Runtime computes in float32 between casts where a processor has no float16 kernel.
+    It runs everywhere: without a float16 kernel, ONNX Runtime casts to float32 and back.
     """
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -23,7 +23,7 @@ def reduce(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _unshared(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with a float constant of its own for each use: a converter casts a shared one twice under one name."""
+    """The graph with a separate float constant for each use: the converter casts a shared one twice under one name."""
     floats = [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
     constants, used = {tensor.name: tensor for tensor in floats}, set()
     for node in graph.graph.node:

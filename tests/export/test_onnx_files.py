@@ -16,9 +16,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vtzoo.errors import VtzooError
-from vtzoo.export.run import Certificate, export, export_model, package, sample_images
+from vtzoo.export.certificate import Certificate
+from vtzoo.export.images import VerificationImages, sample_images
+from vtzoo.export.onnx_files import export_model, write_onnx, write_packaged_graph
 from vtzoo.models import create
-from vtzoo.predict import load
+from vtzoo.predict.load import load
 from vtzoo.zoo import onnx_reader, safetensors_reader
 
 WEIGHTS = ("onnx/model.onnx", "model.safetensors")
@@ -67,6 +69,10 @@ def expected(model: nn.Module, images: np.ndarray) -> tuple[np.ndarray, np.ndarr
     inputs = torch.from_numpy(((images / 255 - mean) / std).astype(np.float32))
     with torch.no_grad():
         return model(inputs).numpy(), model.forward_head(model.forward_features(inputs), pre_logits=True).numpy()
+
+
+def given(pixels: np.ndarray) -> VerificationImages:
+    return VerificationImages(pixels=pixels, source="the test")
 
 
 def open_file(path: Path) -> onnxruntime.InferenceSession:
@@ -125,7 +131,7 @@ def swin(swin_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
     """A tiny Swin and its packaged folder."""
     folder = tmp_path_factory.mktemp("runs") / "swin"
     model = save(build(swin_config), swin_config, folder)
-    package(model, swin_config, folder)
+    write_packaged_graph(model, swin_config, folder)
     return model, folder
 
 
@@ -134,14 +140,14 @@ def vit(vit_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
     """A tiny ViT and its folder, packaged with another ViT of the same shape."""
     folder = tmp_path_factory.mktemp("runs") / "vit"
     model = save(build(vit_config), vit_config, folder)
-    package(create(vit_config), vit_config, folder)
+    write_packaged_graph(create(vit_config), vit_config, folder)
     return model, folder
 
 
 @pytest.fixture(scope="module")
 def vit_file(vit_config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "vit.onnx"
-    export(build(vit_config), vit_config, out, source="here")
+    write_onnx(build(vit_config), vit_config, out, source="here")
     return out
 
 
@@ -186,7 +192,7 @@ def test_the_certificate_is_measured_on_the_given_images(tmp_path: Path) -> None
     images = np.random.default_rng(3).integers(0, 256, (17, 3, 32, 32), dtype=np.uint8)
     images.setflags(write=False)  # as those of a memory-mapped set are
     model = Small().eval()
-    certificate = export(model, describe("small", 3), tmp_path / "a.onnx", source="here", images=images)
+    certificate = write_onnx(model, describe("small", 3), tmp_path / "a.onnx", source="here", images=given(images))
     logits = np.asarray(open_file(tmp_path / "a.onnx").run(["logits"], {"images": images})[0])
     assert certificate.images == 17
     difference = np.abs(logits - expected(model, images)[0]).max()
@@ -196,7 +202,7 @@ def test_the_certificate_is_measured_on_the_given_images(tmp_path: Path) -> None
 def test_an_export_leaves_the_callers_model_as_it_was(tmp_path: Path) -> None:
     model = Small().train().half()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    export(model, describe("small", 3), tmp_path / "a.onnx", source="here")
+    write_onnx(model, describe("small", 3), tmp_path / "a.onnx", source="here")
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -207,7 +213,7 @@ def test_an_export_says_nothing_and_changes_no_filter_or_log_level(
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     filters, levels = list(warnings.filters), [logging.getLogger(name).level for name in names]
     # An operator set that is not the exporter's own makes it say more.
-    export(Small(), describe("small", 3), tmp_path / "a.onnx", source="here", opset=18)
+    write_onnx(Small(), describe("small", 3), tmp_path / "a.onnx", source="here", opset=18)
     assert onnx.load(tmp_path / "a.onnx").opset_import[0].version == 18
     assert capfd.readouterr() == ("", "")
     assert warnings.filters == filters
@@ -245,7 +251,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     folder = tmp_path_factory.mktemp("runs") / "small"
     model = save(Small().eval(), describe("small", 3), folder, torch.float32)
     save_file(model.state_dict(), folder / "model.safetensors")
-    package(model, describe("small", 3), folder)
+    write_packaged_graph(model, describe("small", 3), folder)
     return model, folder
 
 
@@ -257,7 +263,7 @@ def test_float32_weights_with_integer_buffers_are_packaged_too(small: tuple[nn.M
 def test_a_packaged_graph_is_the_same_file_every_time(small: tuple[nn.Module, Path]) -> None:
     model, folder = small
     before = (folder / "onnx" / "model.onnx").read_bytes()
-    package(model, describe("small", 3), folder)
+    write_packaged_graph(model, describe("small", 3), folder)
     assert (folder / "onnx" / "model.onnx").read_bytes() == before
 
 
@@ -269,7 +275,7 @@ def test_a_package_is_made_of_the_files_weights_not_the_models(vit: tuple[nn.Mod
 def test_swin_t_is_packaged_in_its_weights_and_one_megabyte(tmp_path: Path) -> None:
     config = describe("swin_tiny_patch4_window7_224", 100, img_size=32, patch_size=2, window_size=4)
     model = save(build(config), config, tmp_path / "run")
-    package(model, config, tmp_path / "run", images=sample_images(32, 2))
+    write_packaged_graph(model, config, tmp_path / "run", images=given(sample_images(32, 2)))
     small, large = ((tmp_path / "run" / name).stat().st_size for name in ("onnx/model.onnx", "model.safetensors"))
     assert small < 200_000
     assert small + large < 2 * sum(p.numel() for p in model.parameters()) + 1_000_000
@@ -293,7 +299,7 @@ def test_the_zoo_predicts_with_a_packaged_graph(swin: tuple[nn.Module, Path]) ->
     )
     images = sample_images(32, 3)
     probabilities = torch.from_numpy(expected(model, images)[0]).softmax(1).numpy()
-    np.testing.assert_allclose(load.load(folder, device="cpu")(images), probabilities, atol=1e-5)
+    np.testing.assert_allclose(load(folder, device="cpu")(images), probabilities, atol=1e-5)
 
 
 class Disagreeing(nn.Module):
@@ -323,7 +329,7 @@ class Undecided(nn.Module):
 @pytest.mark.parametrize("value", [1e-3, float("inf")])
 def test_a_graph_that_disagrees_with_torch_is_not_written(value: float, tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match="logits of the exported mine differ from torch's by"):
-        export(Disagreeing(value), describe("mine", 3), tmp_path / "a.onnx", source="here")
+        write_onnx(Disagreeing(value), describe("mine", 3), tmp_path / "a.onnx", source="here")
     assert not list(tmp_path.iterdir())
 
 
@@ -336,17 +342,17 @@ def test_one_bad_image_in_any_batch_is_enough_to_refuse(tmp_path: Path) -> None:
     images = np.zeros((40, 3, 32, 32), np.uint8)
     images[20] = 255
     with pytest.raises(VtzooError, match="differ from torch's by nan"):
-        export(Picky(float("nan")), describe("mine", 3), tmp_path / "a.onnx", source="here", images=images)
+        write_onnx(Picky(float("nan")), describe("mine", 3), tmp_path / "a.onnx", source="here", images=given(images))
 
 
 def test_a_difference_within_the_tolerance_is_certified(tmp_path: Path) -> None:
-    certificate = export(Disagreeing(5e-5), describe("mine", 3), tmp_path / "a.onnx", source="here")
+    certificate = write_onnx(Disagreeing(5e-5), describe("mine", 3), tmp_path / "a.onnx", source="here")
     assert certificate.max_logit_difference == pytest.approx(5e-5, rel=1e-3)
 
 
 def test_a_model_that_has_no_graph_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match="mine cannot be exported to ONNX"):
-        export(Undecided(), describe("mine", 3), tmp_path / "a.onnx", source="here")
+        write_onnx(Undecided(), describe("mine", 3), tmp_path / "a.onnx", source="here")
     assert not list(tmp_path.iterdir())
 
 
@@ -359,7 +365,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pat
     }
     for out, reason in places.items():
         with pytest.raises(VtzooError, match=reason):
-            export(nn.Identity(), describe("mine", 3), out, source="here")
+            write_onnx(nn.Identity(), describe("mine", 3), out, source="here")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -371,9 +377,9 @@ def test_a_write_that_fails_midway_keeps_the_old_file_and_leaves_nothing_else(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vtzoo.export.run.os.fsync", full)
+    monkeypatch.setattr("vtzoo.base.files.os.fsync", full)
     with pytest.raises(VtzooError, match=r"cannot write .*a\.onnx: No space left on device"):
-        export(Small(), describe("small", 3), tmp_path / "a.onnx", source="here")
+        write_onnx(Small(), describe("small", 3), tmp_path / "a.onnx", source="here")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.onnx", b"old")]
 
 
@@ -382,14 +388,14 @@ def test_weights_that_do_not_fit_the_model_are_refused(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in swin[1].rglob("*")}
     with pytest.raises(VtzooError, match=r"model\.safetensors does not fit"):
-        package(build(vit_config), vit_config, swin[1])
+        write_packaged_graph(build(vit_config), vit_config, swin[1])
     assert {path: path.stat().st_mtime_ns for path in swin[1].rglob("*")} == before
 
 
 def test_damaged_or_missing_weights_are_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match=r"cannot read .*model\.safetensors: No such file"):
-        package(Small(), describe("small", 3), tmp_path)
+        write_packaged_graph(Small(), describe("small", 3), tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 4)
     with pytest.raises(VtzooError, match="truncated"):
-        package(Small(), describe("small", 3), tmp_path)
+        write_packaged_graph(Small(), describe("small", 3), tmp_path)
     assert not (tmp_path / "onnx").exists()

@@ -14,7 +14,7 @@ import json, os, resource, signal, sys
 from pathlib import Path
 import torch
 from torch import nn
-from vtzoo.export.run import export
+from vtzoo.export.onnx_files import write_onnx
 
 class Small(nn.Module):
     def __init__(self):
@@ -42,7 +42,7 @@ FULL = """
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    export(Small(), config, Path(out), source="here")
+    write_onnx(Small(), config, Path(out), source="here")
 except Exception as error:
     print(f"{type(error).__name__}: {error}")
 """
@@ -56,7 +56,7 @@ def interrupt(descriptor):
     signal.pause()
 os.fsync = interrupt
 try:
-    export(Small(), config, Path(out), source="here")
+    write_onnx(Small(), config, Path(out), source="here")
 except KeyboardInterrupt:
     print("interrupted")
 """
