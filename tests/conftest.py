@@ -35,9 +35,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = (
-    "vtzoo.drloc", "vtzoo.explain", "vtzoo.models", "vtzoo.training.augment", "vtzoo.training.crops",
-    "vtzoo.training.data", "vtzoo.training.joint", "vtzoo.training.muon", "vtzoo.training.pixels",
-    "vtzoo.training.teacher", "vtzoo.training.workers",
+    "vtzoo.drloc", "vtzoo.explain", "vtzoo.models", "vtzoo.train.augment.mix", "vtzoo.train.pipeline.crops",
+    "vtzoo.train.pipeline.batches", "vtzoo.train.model_with_drloc", "vtzoo.train.muon", "vtzoo.train.pipeline.pixels",
+    "vtzoo.train.teacher", "vtzoo.train.pipeline.workers",
 )  # fmt: skip
 install_import_hook(list(CHECKED), "beartype.beartype")
 
@@ -65,9 +65,9 @@ def python() -> Iterator[Python]:
 @pytest.fixture(scope="session")
 def traced_once() -> Iterator[None]:
     """A model that is packaged is traced once, whatever its weights; each graph is verified with its own ones."""
-    from vtzoo import export
+    from vtzoo.export import run
 
-    real, graphs = export.trace, {}
+    real, graphs = run.trace, {}
 
     def trace(predictor: Any, architecture: str, preprocess: Any, *, optimize: bool, opset: int | None) -> Any:
         if optimize:  # it may fold weights into the graph
@@ -79,7 +79,7 @@ def traced_once() -> Iterator[None]:
         return copy.deepcopy(graphs[facts])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "trace", trace)
+        patch.setattr(run, "trace", trace)
         yield
 
 

@@ -19,9 +19,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import vtzoo
-from vtzoo import progress, resources
+from vtzoo.base import progress
 from vtzoo.cli import app
 from vtzoo.errors import VtzooError
+from vtzoo.zoo import resources
 
 COMMANDS = ("predict", "list", "show", "evaluate", "train", "sweep", "recipe", "export")
 NAME = "colours-drloc-cifar10"
@@ -325,7 +326,7 @@ class Recorder:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder(RESULT)
-    monkeypatch.setattr("vtzoo.training.run.train", recorder)
+    monkeypatch.setattr("vtzoo.train.run.train", recorder)
     return recorder
 
 
@@ -409,7 +410,7 @@ def test_a_bar_counts_many_images_on_a_terminal_and_never_a_few(monkeypatch: pyt
 def test_a_training_bar_shows_step_loss_and_speed_without_colours_under_no_color(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from vtzoo.training.loop import Progress
+    from vtzoo.train.loop import Progress
 
     terminal = watch(monkeypatch)
     monkeypatch.setenv("NO_COLOR", "1")

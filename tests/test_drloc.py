@@ -4,7 +4,6 @@ from itertools import product
 import pytest
 import torch
 
-from vtzoo import recipe
 from vtzoo.drloc import (
     DISTRIBUTIONS,
     LOSSES,
@@ -18,6 +17,7 @@ from vtzoo.drloc import (
     weight_at,
 )
 from vtzoo.errors import VtzooError
+from vtzoo.zoo import recipe
 
 CPU = torch.device("cpu")
 EVERY = [*LOSSES]

@@ -13,16 +13,19 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 import vtzoo
-from vtzoo import cards, datasets, hub, recipe, resources, splits, zoo
+from vtzoo import cards
 from vtzoo.cli import DEFAULT_MODEL, app
+from vtzoo.data import named, named_reader
+from vtzoo.hub import fetch
+from vtzoo.zoo import model_folder, recipe, resources
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = resources.weights_folder()
 FOLDER = WEIGHTS / DEFAULT_MODEL
 PHOTOS = sorted(Path(__file__).with_name("photos").glob("*.jpg"))
-MODELS = [entry.name for entry in zoo.entries()]
-MEASURED = [*MODELS, *(entry.name for entry in zoo.records())]
-PAIRED = [name for name in MODELS if "-drloc-" in name and zoo.twin_of(name) in MEASURED]
+MODELS = [entry.name for entry in model_folder.entries()]
+MEASURED = [*MODELS, *(entry.name for entry in model_folder.records())]
+PAIRED = [name for name in MODELS if "-drloc-" in name and model_folder.twin_of(name) in MEASURED]
 each_model = pytest.mark.parametrize("name", MODELS)
 
 
@@ -63,12 +66,12 @@ def test_git_takes_no_file_of_weights_for_text() -> None:
 @each_model
 def test_the_folder_has_every_file_of_a_model_folder_and_no_other(name: str) -> None:
     files = {file.relative_to(WEIGHTS / name).as_posix() for file in (WEIGHTS / name).rglob("*") if file.is_file()}
-    assert files | {"localizer.safetensors"} == {*hub.FILES, "localizer.safetensors"}
+    assert files | {"localizer.safetensors"} == {*fetch.FILES, "localizer.safetensors"}
 
 
 @each_model
 def test_result_names_the_sha256_of_the_weight_files(name: str) -> None:
-    weights = zoo.find(name).result["weights"]
+    weights = model_folder.find(name).result["weights"]
     assert {"model.safetensors", "onnx/model.onnx"} <= weights.keys()
     for file, expected in weights.items():
         assert hashlib.sha256((WEIGHTS / name / file).read_bytes()).hexdigest() == expected, file
@@ -86,7 +89,7 @@ def test_it_was_trained_by_the_recipe_of_its_name(name: str) -> None:
 def test_the_twin_whose_numbers_the_card_shows_differs_in_the_objective_alone(name: str) -> None:
     twin = name.replace("-drloc-", "-baseline-")  # its record is enough, without its weights
     record = json.loads((WEIGHTS / twin / "result.json").read_text(encoding="utf-8"))
-    own = zoo.find(name).result
+    own = model_folder.find(name).result
     shared = ("dataset", "seed", "steps", "batch", "images", "manifest", "train_images", "train_manifest")
     assert {key: record[key] for key in shared} == {key: own[key] for key in shared}
     assert record.get("teacher") == own.get("teacher")
@@ -95,7 +98,7 @@ def test_the_twin_whose_numbers_the_card_shows_differs_in_the_objective_alone(na
 
 @each_model
 def test_its_classes_are_those_of_the_data_set(name: str) -> None:
-    assert zoo.find(name).labels == datasets.labels(zoo.find(name).result["dataset"])
+    assert model_folder.find(name).labels == named.labels(model_folder.find(name).result["dataset"])
 
 
 @each_model
@@ -111,13 +114,13 @@ def test_its_weights_are_the_classifiers_alone_in_half_precision(name: str) -> N
 
 @each_model
 def test_the_card_says_what_the_result_says(name: str) -> None:
-    result = zoo.find(name).result
+    result = model_folder.find(name).result
     card = (resources.cards_folder() / f"{name}.md").read_text(encoding="utf-8")
     beside = card.replace(f"../vtzoo/weights/{name}/", "")  # where its picture lies
     assert beside == (WEIGHTS / name / "README.md").read_text(encoding="utf-8")
     assert f"| {name} | {result['top1']:.2%} | {result['top5']:.2%} | {result['images']:,} |" in card
     assert f"value: {round(result['top1'], 4)}" in card
-    assert result["images"] == datasets.find(result["dataset"]).test
+    assert result["images"] == named.find(result["dataset"]).test
     assert not cards.stale(resources.cards_folder())
 
 
@@ -128,7 +131,7 @@ def test_onnx_and_torch_agree_on_photographs(name: str) -> None:
 
 
 def test_onnx_and_torch_agree_on_256_real_test_images(real_data: Callable[[str], Path]) -> None:
-    held = splits.read(datasets.find("cifar100"), "test", real_data("cifar100")).select(np.arange(256))
+    held = named_reader.read(named.find("cifar100"), "test", real_data("cifar100")).select(np.arange(256))
     agree(held.array(32))
 
 
@@ -171,7 +174,7 @@ def test_a_rocket_is_called_a_rocket() -> None:
 @pytest.mark.stress
 def test_evaluate_gives_the_number_of_the_card(real_data: Callable[[str], Path]) -> None:
     done = CliRunner().invoke(app, ["evaluate", "--data", str(real_data("cifar100")), "--json"])
-    measured, result = json.loads(done.stdout), zoo.find(DEFAULT_MODEL).result
+    measured, result = json.loads(done.stdout), model_folder.find(DEFAULT_MODEL).result
     assert {key: measured[key] for key in ("top1", "top5", "images", "manifest")} == {
         key: result[key] for key in ("top1", "top5", "images", "manifest")
     }

@@ -13,11 +13,12 @@ import pytest
 import torch
 from timm.data.auto_augment import rand_augment_transform
 
-from vtzoo import grid, models, resources
-from vtzoo.datasets import DATASETS
+from vtzoo import grid, models
+from vtzoo.data.named import DATASETS
 from vtzoo.drloc import check_grid, weight_at
-from vtzoo.recipe import Recipe, load_recipe, shipped
-from vtzoo.training.optim import learning_rate_at
+from vtzoo.train.optim import learning_rate_at
+from vtzoo.zoo import resources
+from vtzoo.zoo.recipe import Recipe, load_recipe, shipped
 
 FOLDER = resources.recipes_folder()
 PAPER = [name for name in shipped() if name.endswith("-paper")]

@@ -8,7 +8,7 @@ import pytest
 
 import vtzoo
 from vtzoo.errors import VtzooError
-from vtzoo.inference import load
+from vtzoo.predict.load import load
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from vtzoo import zoo
 from vtzoo.cli import DEFAULT_MODEL
+from vtzoo.zoo import model_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 ANOTHER = "another-drloc-cifar100"
-TWIN = zoo.twin_of(DEFAULT_MODEL)
+TWIN = model_folder.twin_of(DEFAULT_MODEL)
 RECORD = {"recipe.toml", "result.json"}  # what is kept of a twin
 
 
@@ -83,7 +83,9 @@ def test_the_wheel_ships_the_weights_of_the_default_model_alone_and_stays_under_
 
 
 def test_the_installed_wheel_is_what_runs(installed: Path) -> None:
-    statement = "import vtzoo; from vtzoo.resources import *; print(vtzoo.__file__, recipes_folder(), cards_folder())"
+    statement = (
+        "import vtzoo; from vtzoo.zoo.resources import *; print(vtzoo.__file__, recipes_folder(), cards_folder())"
+    )
     printed = run("-c", statement, cwd=installed.parent, env=os.environ | {"PYTHONPATH": str(installed)}).split()
     inside = installed.resolve() / "vtzoo"
     assert [Path(path) for path in printed] == [inside / "__init__.py", inside / "_recipes", inside / "_model_cards"]

@@ -6,8 +6,8 @@ Importing the package imports nothing heavy: each public name brings in what it 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import VtzooError as VtzooError
-    from .inference import load as load
+    from vtzoo.errors import VtzooError as VtzooError
+    from vtzoo.predict.load import load as load
 
     __version__: str
 
@@ -16,11 +16,11 @@ __all__ = ["VtzooError", "__version__", "load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from .inference import load
+        from vtzoo.predict.load import load
 
         return load
     if name == "VtzooError":
-        from .errors import VtzooError
+        from vtzoo.errors import VtzooError
 
         return VtzooError
     if name == "__version__":

@@ -1,6 +1,6 @@
 """`python -m vtzoo` is the command `vtzoo`."""
 
-from .cli import main
+from vtzoo.cli import main
 
 if __name__ == "__main__":
     main()

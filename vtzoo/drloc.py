@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from .errors import VtzooError, unknown
+from vtzoo.errors import VtzooError, unknown
 
 SMALLEST_SIDE = 4  # cells; on a 2x2 grid every distance is 0 or 1, and there is nothing to learn
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .recipe import folders
+from vtzoo.zoo.recipe import folders
 
 OBJECTIVES = ("drloc", "baseline")
 TABLES = ("model", "optimizer", "schedule", "augmentation", "teacher", "drloc")

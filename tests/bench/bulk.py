@@ -29,12 +29,13 @@ import numpy as np
 from figures import circumstances, options, tell, versions
 from PIL import Image
 
-from vtzoo import files, inference, zoo
+from vtzoo.base import files
 from vtzoo.cli import DEFAULT_MODEL
-from vtzoo.inference import onnx
-from vtzoo.inference.bulk import predict
-from vtzoo.inference.classifier import Classifier
-from vtzoo.inference.sources import find
+from vtzoo.predict import load, onnx
+from vtzoo.predict.bulk import predict
+from vtzoo.predict.classifier import Classifier
+from vtzoo.predict.sources import find
+from vtzoo.zoo import model_folder
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[2]
@@ -91,7 +92,7 @@ def write_model(folder: Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from vtzoo.export import package
+    from vtzoo.export.run import package
 
     torch.manual_seed(0)
     model = timm.create_model(SWIN, num_classes=100)
@@ -144,7 +145,7 @@ def ready(pixels: np.ndarray) -> Callable[[], int]:
     """ONNX Runtime alone, as it is by default, on ready arrays of the embedded model."""
     import onnxruntime
 
-    graph, weights = onnx._read_folder(zoo.find(DEFAULT_MODEL))
+    graph, weights = onnx._read_folder(model_folder.find(DEFAULT_MODEL))
     options = onnxruntime.SessionOptions()
     if weights is not None:
         options.add_external_initializers_from_files_in_memory([onnx.LOCATION], [weights], [len(weights)])
@@ -180,12 +181,12 @@ def photographs(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     """Images/s on photographs, and the ratios to timm's loop in fp32."""
     write_photos(folder / "photos", count)
     model = write_model(folder / "swin")
-    entries = {OURS: inference.load(model)}
+    entries = {OURS: load.load(model)}
     with suppress(TypeError):  # an export that knows no int8 yet
-        from vtzoo.export import export_model
+        from vtzoo.export.run import export_model
 
         export_model(str(model), folder / "int8.onnx", precision="int8")  # type: ignore[call-arg]
-        entries[INT8] = inference.load(folder / "int8.onnx")
+        entries[INT8] = load.load(folder / "int8.onnx")
     runs = {name: lambda one=one: classify(one, folder / "photos") for name, one in entries.items()}
     runs |= {TIMM: timms(folder / "photos", bf16=False), TIMM_BF16: timms(folder / "photos", bf16=True)}
     return {"images": count, **turns(runs, rounds, TIMM)}
@@ -194,7 +195,7 @@ def photographs(folder: Path, count: int, rounds: int) -> dict[str, Any]:
 def small_images(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     """Images/s on small images, and the ratios to the session alone."""
     parquet = write_small(folder / "small", count)
-    classifier = inference.load(DEFAULT_MODEL)
+    classifier = load.load(DEFAULT_MODEL)
     pixels = np.stack([np.asarray(image).transpose(2, 0, 1) for image in cut_outs(count, 32, 32)])
     runs = {
         FILES: lambda: classify(classifier, folder / "small"),
@@ -227,7 +228,7 @@ def print_peak(folder: str, out: str) -> None:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown tables of a measurement, as they stand in the README."""
+    """The Markdown tables of a measurement, as they stand in docs/benchmarks.md."""
     rounds = f"Medians of {measured['rounds']} rounds" if measured["rounds"] > 1 else "One round"
     lines = [f"{rounds}; {measured['machine']}; {versions(measured)}."]
     titles = {
@@ -248,7 +249,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the tables, or JSON; with --save keep the figures, and put the tables into the README."""
+    """Print the tables, or JSON; with --save keep the figures, and put the tables into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     parser.add_argument("--quick", action="store_true", help="few images, to try it")

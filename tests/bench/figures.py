@@ -1,4 +1,4 @@
-"""What a benchmark does with its figures: they are printed and, with --save, kept, and shown in the README."""
+"""The figures of a benchmark: printed and, with --save, kept as JSON and shown in docs/benchmarks.md."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+TABLES = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
 Figures = dict[str, Any]
 
@@ -18,7 +18,7 @@ def options(file: str, told: str) -> argparse.ArgumentParser:
     """The options --json and --save of the benchmark in a file, whose docstring's first line says what it asks."""
     parser = argparse.ArgumentParser(description=told.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--save", action="store_true", help=f"write {saved(file).name} and what the README shows of it")
+    parser.add_argument("--save", action="store_true", help=f"write {saved(file).name} and its table in {TABLES.name}")
     return parser
 
 
@@ -36,14 +36,14 @@ def versions(figures: Figures) -> str:
 
 
 def tell(file: str, figures: Figures, render: Callable[[Figures], str], arguments: argparse.Namespace) -> None:
-    """Print the figures, as Markdown or as JSON; keep them, and put their Markdown into the README, if so asked."""
+    """Print the figures, as Markdown or as JSON; with --save keep them, and put their Markdown into `TABLES`."""
     print(json.dumps(figures, indent=2) if arguments.json else render(figures), end="")
     if arguments.save:
         from vtzoo.cards import put  # only now: a child's peak of memory is never below what its parent held
 
         saved(file).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        text = put(README.read_text(encoding="utf-8"), Path(file).stem, render(figures))
-        README.write_text(text, encoding="utf-8")
+        text = put(TABLES.read_text(encoding="utf-8"), Path(file).stem, render(figures))
+        TABLES.write_text(text, encoding="utf-8")
 
 
 def saved(file: str) -> Path:

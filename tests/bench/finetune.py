@@ -33,12 +33,13 @@ RATE = 7e-4  # the peak of the zoo's own recipe for fresh weights on Flowers-102
 
 def flowers(folder: Path) -> Any:
     """The official split of Flowers-102, as people's own images are read."""
-    from vtzoo import datasets, splits
-    from vtzoo.collection import Collection, Labelled
+    from vtzoo.data import named, named_reader
+    from vtzoo.data.collection import Collection, Labelled
 
-    row = datasets.find("flowers102")
+    row = named.find("flowers102")
     parts = [
-        splits.read(replace(row, train_splits=(part,)), "train", folder) for part in ("train", "validation", "test")
+        named_reader.read(replace(row, train_splits=(part,)), "train", folder)
+        for part in ("train", "validation", "test")
     ]
     train, held, test = (Labelled(rows=part.rows, targets=part.labels) for part in parts)
     return Collection(
@@ -52,9 +53,9 @@ def measure(row: str, seed: int, data: Path, steps: int | None, threads: int) ->
     import torch
 
     torch.set_num_threads(threads)
-    from vtzoo.training import finetune
-    from vtzoo.training.job import prepare
-    from vtzoo.training.plan import Wishes
+    from vtzoo.finetune import run as finetune
+    from vtzoo.finetune.defaults import Wishes
+    from vtzoo.finetune.session import prepare
 
     begins, localizes = ROWS[row]
     job = prepare(MODEL, flowers(data), wishes=Wishes(drloc=localizes), seed=seed, device="cpu")
@@ -72,7 +73,7 @@ def fresh(job: Any, steps: int | None) -> Any:
     import torch
 
     from vtzoo import models
-    from vtzoo.training.joint import join
+    from vtzoo.train.model_with_drloc import join
 
     tuned, recipe = job.tuned, job.recipe
     epochs = max(2, (steps or recipe.steps) // (tuned.images // recipe.optimizer.batch_size))
@@ -97,10 +98,10 @@ def rate(data: Path, threads: int) -> float:
     import torch
 
     torch.set_num_threads(threads)
-    from vtzoo.training import loop
-    from vtzoo.training.data import open_batches
-    from vtzoo.training.job import prepare
-    from vtzoo.training.people import split_of
+    from vtzoo.finetune.images import split_of
+    from vtzoo.finetune.session import prepare
+    from vtzoo.train import loop
+    from vtzoo.train.pipeline.batches import open_batches
 
     job = fresh(prepare(MODEL, flowers(data), device="cpu"), 64)
     images = split_of(job.collection.train, job.collection.classes)
@@ -118,14 +119,14 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     os.environ["VTZOO_CACHE"] = tempfile.mkdtemp()  # no feature is there before
-    from vtzoo import zoo
-    from vtzoo.inference import load
-    from vtzoo.inference.torch import TorchClassifier
-    from vtzoo.training.criterion import ONE
-    from vtzoo.training.finetune import finetune
-    from vtzoo.training.job import prepare
-    from vtzoo.training.people import measure
-    from vtzoo.training.plan import Wishes
+    from vtzoo.finetune.defaults import Wishes
+    from vtzoo.finetune.images import measure
+    from vtzoo.finetune.run import finetune
+    from vtzoo.finetune.session import prepare
+    from vtzoo.predict.load import load
+    from vtzoo.predict.torch import TorchClassifier
+    from vtzoo.train.criterion import ONE
+    from vtzoo.zoo import model_folder
 
     collection, began = flowers(data), time.monotonic()
     job = prepare(MODEL, replace(collection, test=None), wishes=Wishes(head_only=True), device="cpu")
@@ -133,7 +134,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
         result = finetune(job, Path(folder) / "run")
         seconds = time.monotonic() - began
         top1 = measure(load(Path(folder) / "run", device="cpu"), collection.test, ONE)["top1"]
-    classifier = TorchClassifier.from_folder(zoo.find(MODEL), "cpu")
+    classifier = TorchClassifier.from_folder(model_folder.find(MODEL), "cpu")
 
     def embed(rows: Any, numbers: Any) -> Any:
         return classifier.embed([rows[number] for number in numbers])
@@ -205,7 +206,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in the README."""
+    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
     head = measured["head"]
     lines = [
         f"{measured['seeds']} seeds a row, {measured['train_images']:,} training images, "
@@ -228,7 +229,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of Flowers-102's Parquet files at 64 px")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from figures import circumstances, options, tell, versions
 
-from vtzoo import files, resources, zoo
-from vtzoo.publish import prepare
+from vtzoo.base import files
+from vtzoo.publish.commit import prepare
+from vtzoo.zoo import model_folder, resources
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1] / "hub"))
@@ -32,7 +33,7 @@ from server import Hub  # noqa: E402
 
 VTZOO, HF = [sys.executable, "-m", "vtzoo"], [str(Path(sys.executable).with_name("hf"))]
 ORGANIZATION, COUNT = "zoo", 3
-MODEL = zoo.find(resources.DEFAULT_MODEL)
+MODEL = model_folder.find(resources.DEFAULT_MODEL)
 UP = {"vtzoo publish A B C": "hf upload", "vtzoo publish, one by one": "hf upload"}
 DOWN = {"vtzoo pull A B C": "hf download", "vtzoo pull, one by one": "hf download"}
 
@@ -128,7 +129,7 @@ def bench(rounds: int) -> dict[str, Any]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in the README."""
+    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
     lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| three models of 111 MB each | seconds | of the Hub's own client's |", "| --- | --- | --- |"]
     seconds, ratios = measured["seconds"], measured["ratios"]
@@ -142,7 +143,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the medians as the README's table, or as JSON; with --save keep them, and put the table into the README."""
+    """Print the medians as a table, or as JSON; with --save keep them, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     arguments = parser.parse_args()

@@ -24,12 +24,12 @@ def kinds(data: Path, images: int, size: int) -> Iterator[tuple[str, np.ndarray]
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    from vtzoo import datasets, splits
-    from vtzoo.preprocess import Preprocess, prepare
+    from vtzoo.data import named, named_reader
+    from vtzoo.data.transform import Preprocess, prepare
 
     for name, title in (("cifar100", "CIFAR-100, test"), ("flowers102_64px", "Flowers-102, 64 px copy, test")):
         if (data / name).is_dir():
-            split = splits.read(datasets.find(name.partition("_")[0]), "test", data / name)
+            split = named_reader.read(named.find(name.partition("_")[0]), "test", data / name)
             yield title, split.select(np.arange(images)).array(size)
     yield "uniform noise", np.random.default_rng(0).integers(0, 256, (images, 3, size, size), dtype=np.uint8)
     digits = (load_digits().images[:images] * 15.9375).astype(np.uint8)  # 0 to 16
@@ -39,11 +39,12 @@ def kinds(data: Path, images: int, size: int) -> Iterator[tuple[str, np.ndarray]
 
 def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """The localization error, in cells, and the doubt of the embedded model about each image."""
-    from vtzoo import hub, inference
     from vtzoo.explain.localization import read_localizer
+    from vtzoo.hub import fetch
+    from vtzoo.predict import load
 
-    entry = hub.find(MODEL)
-    classifier: Any = inference.load(entry, backend="torch", device="cpu")
+    entry = fetch.find(MODEL)
+    classifier: Any = load.load(entry, backend="torch", device="cpu")
     localizer = read_localizer(entry, classifier.model, classifier.normalized(pixels[:1]))
     if localizer is None:
         raise SystemExit(f"{MODEL} has no localization head")
@@ -79,7 +80,7 @@ def bench(data: Path, images: int, size: int = 32) -> list[dict[str, Any]]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in the README."""
+    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
     lines = [f"{measured['model']}; {measured['machine']}; {versions(measured)}; intervals of 95%.", ""]
     lines += ["| images | n | mean error, cells | AUROC of the error | AUROC of 1 - largest probability |"]
     lines += ["| --- | --- | --- | --- | --- |"]
@@ -94,7 +95,7 @@ def _area(found: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds cifar100/ and flowers102_64px/")
     parser.add_argument("--images", type=int, default=500, help="of each kind")

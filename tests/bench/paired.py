@@ -67,17 +67,17 @@ def changed(recipe: Any, changes: dict[str, Any]) -> Any:
 
 def recipe_of(row: str, protocol: str) -> Any:
     """The recipe of a row."""
-    from vtzoo.recipe import load_recipe
+    from vtzoo.zoo.recipe import load_recipe
 
     return changed(changed(load_recipe(HERE.with_suffix(".toml")), PROTOCOLS[protocol]), {"drloc": ROWS[row]})
 
 
 def images(data: Path | None) -> tuple[Any, Any, Any]:
     """CIFAR-100, the images that every row learns, and those held out."""
-    from vtzoo import datasets, splits
+    from vtzoo.data import named, named_reader
 
-    dataset = datasets.find("cifar100")
-    rest, held = splits.read(dataset, "train", data).hold_out(0.2, seed=0)
+    dataset = named.find("cifar100")
+    rest, held = named_reader.read(dataset, "train", data).hold_out(0.2, seed=0)
     return dataset, rest.hold_out(0.125, seed=1)[1], held
 
 
@@ -86,8 +86,8 @@ def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -
     import torch
 
     torch.set_num_threads(1)  # two runs side by side, each on a core of its own, beat one run on both
-    from vtzoo.training import loop
-    from vtzoo.training.data import open_batches
+    from vtzoo.train import loop
+    from vtzoo.train.pipeline.batches import open_batches
 
     recipe, cpu = recipe_of(row, protocol), torch.device("cpu")
     dataset, small, held = images(data)
@@ -112,10 +112,10 @@ def teach(small: Any, dataset: Any, work: Path) -> Any:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from vtzoo.recipe import load_recipe, locate
-    from vtzoo.training import loop
-    from vtzoo.training.data import open_batches
-    from vtzoo.training.teacher import Teacher
+    from vtzoo.train import loop
+    from vtzoo.train.pipeline.batches import open_batches
+    from vtzoo.train.teacher import Teacher
+    from vtzoo.zoo.recipe import load_recipe, locate
 
     recipe, cpu = changed(load_recipe(locate(f"small_cnn-baseline-{dataset.name}")), TEACHER), torch.device("cpu")
     file = work / "teacher"
@@ -140,7 +140,7 @@ def accuracy(model: Any, pixels: Any, labels: Any, dataset: Any) -> float:
     """The fraction of images that the model answers right."""
     import torch
 
-    from vtzoo.training.augment import normalize
+    from vtzoo.train.augment.mix import normalize
 
     model.eval()
     batches = zip(torch.from_numpy(pixels).split(500), torch.from_numpy(labels).split(500), strict=True)
@@ -184,7 +184,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in the README."""
+    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
     lines = [
         f"{measured['seeds']} seeds a row, {measured['steps']:,} steps of {measured['batch']}, "
         f"{measured['train_images']:,} training images, {measured['held_images']:,} held out; "
@@ -204,7 +204,7 @@ def _points(found: dict[str, float], sign: str = "") -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")

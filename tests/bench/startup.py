@@ -54,7 +54,7 @@ def bench(rounds: int) -> dict[str, dict[str, float]]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in the README."""
+    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
     lines = [f"Median of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| process | seconds | peak memory, MB |", "| --- | --- | --- |"]
     for name, median in measured["medians"].items():
@@ -66,7 +66,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the medians as the README's table, or as JSON; with --save keep them, and put the table into the README."""
+    """Print the medians as a table, or as JSON; with --save keep them, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     arguments = parser.parse_args()

@@ -28,13 +28,14 @@ from timm.data import auto_augment
 from timm.data.loader import create_loader
 from timm.data.mixup import Mixup
 
-from vtzoo import datasets
-from vtzoo.recipe import Recipe, load_recipe, locate
-from vtzoo.training import augment, loop
-from vtzoo.training.crops import Crops
-from vtzoo.training.data import Batch, Batches
-from vtzoo.training.joint import Joint, look
-from vtzoo.training.pixels import Pixels
+from vtzoo.data import named
+from vtzoo.train import loop
+from vtzoo.train.augment import mix as augment
+from vtzoo.train.model_with_drloc import Joint, look
+from vtzoo.train.pipeline.batches import Batch, Batches
+from vtzoo.train.pipeline.crops import Crops
+from vtzoo.train.pipeline.pixels import Pixels
+from vtzoo.zoo.recipe import Recipe, load_recipe, locate
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[2]
@@ -92,7 +93,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 def ours(recipe: Recipe, pixels: np.ndarray, device: torch.device) -> Batches:
     """The pipeline here, over images that are decoded and on the device."""
-    dataset, how = datasets.find(recipe.dataset), recipe.augmentation
+    dataset, how = named.find(recipe.dataset), recipe.augmentation
     stored = Pixels.of(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), device)
     return Batches(
         stored, np.zeros(len(pixels), np.int64), crops=Crops.of(how, size=recipe.model.image_size, flip=True),
@@ -106,13 +107,13 @@ def timms(recipe: Recipe, pixels: np.ndarray, device: torch.device, *, decoded: 
 
     Its crop is a random box, resized, where the recipe may have a padded one: the cost of a few pixels.
     """
-    how, classes = recipe.augmentation, datasets.find(recipe.dataset).classes
+    how, classes = recipe.augmentation, named.find(recipe.dataset).classes
     loader = create_loader(
         Encoded(pixels, decoded=decoded), (3, recipe.model.image_size, recipe.model.image_size),
         recipe.optimizer.batch_size, is_training=True, use_prefetcher=device.type == "cuda", device=device,
         re_prob=how.erasing, re_mode="pixel", hflip=0.5, color_jitter=None, interpolation="bicubic",
         auto_augment="rand-m9-mstd0.5-inc1" if how.rand_augment else None, num_workers=os.cpu_count() or 1,
-        persistent_workers=True, mean=datasets.find(recipe.dataset).mean, std=datasets.find(recipe.dataset).std,
+        persistent_workers=True, mean=named.find(recipe.dataset).mean, std=named.find(recipe.dataset).std,
     )  # fmt: skip
     mix = Mixup(how.mixup, how.cutmix, prob=how.mix_probability, label_smoothing=how.label_smoothing,
                 num_classes=classes)  # fmt: skip
@@ -260,7 +261,7 @@ def print_peak(name: str, batch: str, with_head: str) -> None:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown tables of a measurement, as they stand in the README."""
+    """The Markdown tables of a measurement, as they stand in docs/benchmarks.md."""
     lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| images/s | " + " | ".join(measured["steps"]) + " |", "| --- " * (1 + len(measured["steps"])) + "|"]
     for name in (OURS, TIMM, LIMIT):
@@ -288,7 +289,7 @@ def _row(title: str, found: dict[str, Any], name: str) -> str:
 
 
 def main() -> None:
-    """Print the tables, or JSON; with --save keep the figures, and put the tables into the README."""
+    """Print the tables, or JSON; with --save keep the figures, and put the tables into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=7, help="rounds to take the median of")

@@ -16,7 +16,7 @@ import paired
 from figures import circumstances, options, tell, versions
 from runs import measured_once
 
-from vtzoo.recipe import Recipe, load_recipe, locate
+from vtzoo.zoo.recipe import Recipe, load_recipe, locate
 
 GROUPS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 HELD = 0.1  # of the training split
@@ -48,14 +48,14 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    from vtzoo import datasets, splits
-    from vtzoo.training import loop, run
-    from vtzoo.training.data import open_batches
-    from vtzoo.training.teacher import open_teacher
+    from vtzoo.data import named, named_reader
+    from vtzoo.train import loop, run
+    from vtzoo.train.pipeline.batches import open_batches
+    from vtzoo.train.teacher import open_teacher
 
     recipe, cpu = recipe_of(group, name), torch.device("cpu")
-    dataset = datasets.find(recipe.dataset)
-    rest, held = splits.read(dataset, "train", data).hold_out(HELD, seed=0)
+    dataset = named.find(recipe.dataset)
+    rest, held = named_reader.read(dataset, "train", data).hold_out(HELD, seed=0)
     drawn = np.random.default_rng(1).permutation(len(rest))[: GROUPS[group]["images"]]
     batches, images = open_batches(recipe, dataset, rest.select(np.sort(drawn)), seed=0, device=cpu)
     joint = loop.build(recipe, dataset.classes, 0, cpu)
@@ -82,7 +82,7 @@ def bench(groups: list[str], data: Path | None, work: Path, jobs: int) -> list[d
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown tables of a measurement, as they stand in the README."""
+    """The Markdown tables of a measurement, as they stand in docs/benchmarks.md."""
     lines = [f"One seed a row, each on one core of {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| recipe | changed | training images | steps | core-minutes | top-1 of those held out |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
@@ -96,7 +96,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into the README."""
+    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=[*GROUPS], help="tables", metavar="GROUP")

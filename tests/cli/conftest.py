@@ -24,5 +24,5 @@ def vt() -> Callable[..., Result]:
 def trained(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """The function that `vtzoo train` calls, replaced by one that gives a result at once."""
     train = Mock(return_value={"top1": 0.61234, "top5": 1.0, "images": 10_000})
-    monkeypatch.setattr("vtzoo.training.run.train", train)
+    monkeypatch.setattr("vtzoo.train.run.train", train)
     return train

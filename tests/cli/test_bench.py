@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from vtzoo.bench import Report, Row, Settings
+from vtzoo.bench.measure import Report, Row, Settings
 from vtzoo.bench.plan import Absent
 from vtzoo.cli import DEFAULT_MODEL
 
@@ -32,7 +32,7 @@ def measures(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Settings]]:
                 absent=[Absent(runtime="torch", precision=None, reason="not here")],
             )  # fmt: skip
 
-        monkeypatch.setattr("vtzoo.bench.measure", measure)
+        monkeypatch.setattr("vtzoo.bench.measure.measure", measure)
         return called
 
     return put

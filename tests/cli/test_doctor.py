@@ -25,7 +25,9 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Finding]], list]:
 
     def put(findings: list[Finding]) -> list:
         asked = []
-        monkeypatch.setattr("vtzoo.doctor.examine", lambda *args, **named: asked.append((args, named)) or findings)
+        monkeypatch.setattr(
+            "vtzoo.doctor.examine.examine", lambda *args, **named: asked.append((args, named)) or findings
+        )
         return asked
 
     return put

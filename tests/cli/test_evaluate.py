@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import Result
 
 from vtzoo.cli import DEFAULT_MODEL
-from vtzoo.evaluation import assess as assessing
-from vtzoo.evaluation.subject import Request
-from vtzoo.preprocess import Preprocess
+from vtzoo.data.transform import Preprocess
+from vtzoo.evaluate import run as assessing
+from vtzoo.evaluate.images import Request
 
 Command = Callable[..., Result]
 
@@ -122,7 +122,7 @@ def test_a_file_where_the_report_would_be_is_refused_before_anything_is_measured
 
 
 def test_of_many_classes_the_worst_are_shown(vt: Command, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vtzoo.evaluation.words.SHOWN", 1)
+    monkeypatch.setattr("vtzoo.evaluate.text_report.SHOWN", 1)
     lines = vt("evaluate", "-m", "mine", "--data", photos).stdout.splitlines()
     assert lines[-3] == "the 1 worst of 2 classes:"
     assert lines[-1].split()[0] == "day"

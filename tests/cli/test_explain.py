@@ -93,7 +93,7 @@ def test_a_place_where_no_picture_can_be_is_refused_before_any_work(
     (here / "folder.png").mkdir()
     Image.new("RGB", (8, 8)).save(here / "photo.png")
     work = Mock()
-    monkeypatch.setattr("vtzoo.explain.explain", work)
+    monkeypatch.setattr("vtzoo.explain.explanation.explain", work)
     assert refusal(vt, "photo.png", "--out", out) == message
     work.assert_not_called()
 

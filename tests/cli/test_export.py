@@ -17,10 +17,10 @@ GOOD = {"images": 32, "source": "the test split of it", "max_logit_difference": 
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """The function that `vtzoo export` calls, replaced by one that gives a certificate at once."""
-    from vtzoo.export import Certificate
+    from vtzoo.export.run import Certificate
 
     function = Mock(return_value=Certificate(**GOOD))
-    monkeypatch.setattr("vtzoo.export.export_model", function)
+    monkeypatch.setattr("vtzoo.export.run.export_model", function)
     return function
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
-from vtzoo.training.plan import Wishes
+from vtzoo.finetune.defaults import Wishes
 
 Command = Callable[..., Result]
 MEASURED = {"top1": 0.5, "top5": 1.0, "images": 6, "split": "validation"}
@@ -32,7 +32,7 @@ def photos(tmp_path: Path) -> Path:
 def tuned(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """The function that trains, replaced by one that gives a result at once."""
     function = Mock(return_value=MEASURED)
-    monkeypatch.setattr("vtzoo.training.finetune.finetune", function)
+    monkeypatch.setattr("vtzoo.finetune.run.finetune", function)
     return function
 
 
@@ -52,7 +52,7 @@ def test_options_are_passed_on_and_the_accuracy_is_printed(
     vt: Command, photos: Path, tuned: Mock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare = Mock()
-    monkeypatch.setattr("vtzoo.training.job.prepare", prepare)
+    monkeypatch.setattr("vtzoo.finetune.session.prepare", prepare)
     prepare.return_value.sentences.return_value = ["what will happen"]
     result = vt(
         "finetune", "--data", photos, "--model", "some", "--out", tmp_path / "run", "--no-drloc", "--no-flip",
@@ -92,7 +92,7 @@ def test_options_are_passed_on_and_the_accuracy_is_printed(
 def test_test_and_validation_images_are_told_apart(
     measured: dict[str, object], said: str, vt: Command, photos: Path, tuned: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vtzoo.training.job.prepare", MagicMock())
+    monkeypatch.setattr("vtzoo.finetune.session.prepare", MagicMock())
     tuned.return_value = measured
     assert vt("finetune", "--data", photos, "--out", "run").stdout.startswith(said)
     assert json.loads(vt("finetune", "--data", photos, "--out", "run", "--json").stdout) == measured

@@ -25,8 +25,8 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
-from vtzoo import progress
-from vtzoo.inference import outputs, recording
+from vtzoo.base import progress
+from vtzoo.predict import outputs, resume
 
 Command = Callable[..., Result]
 LABELS = ["red", "green", "blue"]
@@ -69,7 +69,7 @@ def predict(vt: Command, model: Path) -> Command:
 
 def start(model: Path, *arguments: Any, **settings: Any) -> subprocess.Popen[bytes]:
     """A process of its own that notes after every batch how far it is, on batches of four images."""
-    program = "from vtzoo.inference import recording; recording.SECONDS = 0; from vtzoo.cli import main; main()"
+    program = "from vtzoo.predict import resume; resume.SECONDS = 0; from vtzoo.cli import main; main()"
     command = [sys.executable, "-c", program, "predict", "-m", model, "--batch-size", 4, *arguments]
     return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, **settings)
 
@@ -142,7 +142,7 @@ def test_embeddings_beside_answers_on_stdout_and_in_files(predict: Command, phot
 
 
 def test_parquet_in_and_out(predict: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "PART", 64)
+    monkeypatch.setattr(resume, "PART", 64)
     stored = [{"bytes": (photos / f"{number:03}.png").read_bytes(), "path": None} for number in range(COUNT)]
     pq.write_table(pa.table({"image": stored}), tmp_path / "data.parquet", row_group_size=77)
     result = predict(tmp_path / "data.parquet", "--out", tmp_path / "a.parquet")
@@ -290,7 +290,7 @@ def interrupted(
     """Runs a command into a disk that fills up; gives what it said."""
 
     def run(*arguments: Any) -> Result:
-        monkeypatch.setattr(recording, "SECONDS", 0)
+        monkeypatch.setattr(resume, "SECONDS", 0)
         with monkeypatch.context() as patched:
             patched.setattr(outputs.Path, "open", lambda path, mode: Full(path, mode.replace("b", "")))
             return predict(photos, "--out", tmp_path / "a.jsonl", *arguments)

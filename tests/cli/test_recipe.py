@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 from typer.testing import Result
 
-from vtzoo import resources
+from vtzoo.zoo import resources
 
 Command = Callable[..., Result]
 

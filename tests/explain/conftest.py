@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vtzoo import models, zoo
-from vtzoo.resources import DEFAULT_MODEL
+from vtzoo import models
+from vtzoo.zoo import model_folder
+from vtzoo.zoo.resources import DEFAULT_MODEL
 
 
 class Squares(nn.Module):
@@ -42,7 +43,7 @@ def squares() -> nn.Module:
 @pytest.fixture
 def embedded(tmp_path: Path) -> Path:
     """A copy of the embedded model, which nothing is known of the hashes of: its files may be changed."""
-    folder = Path(shutil.copytree(zoo.find(DEFAULT_MODEL).folder, tmp_path / "embedded"))
+    folder = Path(shutil.copytree(model_folder.find(DEFAULT_MODEL).folder, tmp_path / "embedded"))
     (folder / "result.json").unlink()
     return folder
 

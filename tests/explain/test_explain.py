@@ -13,8 +13,8 @@ from PIL import Image
 
 import vtzoo
 from vtzoo.errors import VtzooError
-from vtzoo.explain import GRAD_CAM, ROLLOUT, Explanation, Heat, explain, told
 from vtzoo.explain.drawing import render
+from vtzoo.explain.explanation import GRAD_CAM, ROLLOUT, Explanation, Heat, explain, told
 from vtzoo.explain.geometry import Box
 
 VIT = {"img_size": 32, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}

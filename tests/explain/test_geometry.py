@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vtzoo.data.transform import Preprocess, prepare
 from vtzoo.explain.geometry import Box, seen, spread
-from vtzoo.preprocess import Preprocess, prepare
 
 
 @pytest.mark.parametrize(

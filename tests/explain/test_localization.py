@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vtzoo import inference, models, zoo
+from vtzoo import models
+from vtzoo.data.transform import prepare, read_image
 from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
 from vtzoo.explain.localization import Localization, Localizer, every_pair, localize, read_localizer
-from vtzoo.preprocess import prepare, read_image
-from vtzoo.recipe import parse_recipe
+from vtzoo.predict import load
+from vtzoo.zoo import model_folder
+from vtzoo.zoo.recipe import parse_recipe
 
 
 class Told(nn.Module):
@@ -105,8 +107,8 @@ def test_the_error_of_a_head_of_l1_is_the_loss_that_it_is_trained_with(embedded:
     edit(embedded, r"loss = .*\n", "")
     head = DenseRelativeLocalization(192)
     save_file(head.state_dict(), embedded / FILE)
-    entry = zoo.Entry("embedded", embedded)
-    classifier: Any = inference.load(entry, backend="torch", device="cpu")
+    entry = model_folder.Entry("embedded", embedded)
+    classifier: Any = load.load(entry, backend="torch", device="cpu")
     images = classifier.normalized(prepare(read_image(photos.chelsea), classifier.preprocess)[None])
     found = localize(entry, classifier.model, images)
     assert found is not None
@@ -124,7 +126,7 @@ IMAGES = torch.zeros(1, 3, 32, 32)
 
 
 def refusal(folder: Path) -> VtzooError:
-    entry = zoo.Entry("embedded", folder)
+    entry = model_folder.Entry("embedded", folder)
     with pytest.raises(VtzooError) as caught:
         read_localizer(entry, models.create(entry.config).eval(), IMAGES)
     assert caught.value.hint is not None
@@ -141,7 +143,7 @@ def edit(folder: Path, old: str, new: str) -> None:
 
 def test_a_folder_without_a_head_has_no_localization(embedded: Path) -> None:
     (embedded / FILE).unlink()
-    entry = zoo.Entry("embedded", embedded)
+    entry = model_folder.Entry("embedded", embedded)
     assert read_localizer(entry, models.create(entry.config), IMAGES) is None
 
 
@@ -187,7 +189,7 @@ def test_of_a_head_in_every_stage_the_last_one_speaks(embedded: Path) -> None:
     edit(embedded, "loss = .*", 'loss = "every_stage"')
     heads = nn.ModuleList([DenseRelativeLocalization(96), DenseRelativeLocalization(192)])
     save_file(heads.state_dict(), embedded / FILE)
-    entry = zoo.Entry("embedded", embedded)
+    entry = model_folder.Entry("embedded", embedded)
     found = read_localizer(entry, models.create(entry.config).eval(), IMAGES)
     assert found is not None
     assert found.stage == 1

@@ -12,10 +12,11 @@ from onnx import numpy_helper
 from torch import nn
 
 from vtzoo.errors import VtzooError
-from vtzoo.export import PRECISIONS, export, int8, sample_images
-from vtzoo.inference import load
-from vtzoo.inference.onnx import CPU, open_session
+from vtzoo.export import int8
+from vtzoo.export.run import PRECISIONS, export, sample_images
 from vtzoo.models import MODELS, create
+from vtzoo.predict.load import load
+from vtzoo.predict.onnx import CPU, open_session
 
 SMALL: dict[str, dict[str, Any]] = {
     "swin_t": {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [1, 1],

@@ -14,7 +14,7 @@ import json, os, resource, signal, sys
 from pathlib import Path
 import torch
 from torch import nn
-from vtzoo.export import export
+from vtzoo.export.run import export
 
 class Small(nn.Module):
     def __init__(self):

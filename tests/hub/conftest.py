@@ -73,6 +73,6 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def files(finished: Path) -> dict[str, bytes]:
     """What is published of the finished run, by path."""
-    from vtzoo.publish import prepare
+    from vtzoo.publish.commit import prepare
 
     return prepare(finished, "zoo").files

@@ -8,8 +8,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vtzoo import datasets, export, files, models, recipe, resources
-from vtzoo.training import run
+from vtzoo import models
+from vtzoo.base import files
+from vtzoo.data import named
+from vtzoo.export import run as export
+from vtzoo.train import run
+from vtzoo.zoo import recipe, resources
 
 NAME = "swin_t-drloc-cifar10"
 ARGUMENTS = {"embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "patch_size": 2, "window_size": 4}
@@ -19,13 +23,13 @@ SIZE = 16  # pixels
 def make_run(folder: Path, seed: int = 0) -> Path:
     """A run folder of random weights; its metrics are made up, its hashes are not."""
     path = resources.recipes_folder() / f"{NAME}.toml"
-    said, dataset = recipe.load_recipe(path), datasets.find("cifar10")
+    said, dataset = recipe.load_recipe(path), named.find("cifar10")
     said = replace(said, model=replace(said.model, image_size=SIZE, arguments=ARGUMENTS))
     torch.manual_seed(seed)
     model = models.build("swin_t", num_classes=10, image_size=SIZE, **ARGUMENTS).eval()
     (folder / "onnx").mkdir(parents=True)
     (folder / "recipe.toml").write_bytes(path.read_bytes())
-    config = run.describe(model, said, dataset, datasets.labels("cifar10") or ())
+    config = run.describe(model, said, dataset, named.labels("cifar10") or ())
     run.write_json(folder / "config.json", config)
     run.write_weights(model.state_dict(), folder / "model.safetensors")
     run.write_weights({"head.weight": torch.rand(2, 3)}, folder / "localizer.safetensors")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from vtzoo import publish
 from vtzoo.cli import DEFAULT_MODEL
+from vtzoo.publish import commit
 
 REPO = f"zoo/{DEFAULT_MODEL}"
 TESTS = Path(__file__).resolve().parents[1]
@@ -23,7 +23,7 @@ Run = Callable[..., CompletedProcess[str]]
 @pytest.fixture
 def card(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The card of the embedded model on the Hub, whose files are those that `vtzoo publish` sends."""
-    publication = publish.prepare(DEFAULT_MODEL, "zoo", tmp_path / "index.toml")
+    publication = commit.prepare(DEFAULT_MODEL, "zoo", tmp_path / "index.toml")
     hub.push(REPO, publication.files)
     shutil.copy(ROCKET, tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)

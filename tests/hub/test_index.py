@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from vtzoo.errors import VtzooError
-from vtzoo.hub import Content, Pin, index
+from vtzoo.hub import index
+from vtzoo.hub.fetch import Content, Pin
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PIN = Pin(

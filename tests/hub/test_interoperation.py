@@ -15,9 +15,10 @@ from server import Hub
 from timm.models import save_for_hf
 
 import vtzoo
-from vtzoo import models, publish
+from vtzoo import models
 from vtzoo.cli import DEFAULT_MODEL
-from vtzoo.preprocess import Preprocess, prepare
+from vtzoo.data.transform import Preprocess, prepare
+from vtzoo.publish import commit
 
 Run = Vt = Callable[..., CompletedProcess[str]]
 
@@ -74,7 +75,7 @@ def own_architecture(architecture: str, folder: Path) -> dict[str, bytes]:
 def test_transformers_pipeline_and_image_processor_answer_as_we_do(
     hub: Hub, vt: Vt, run: Run, photo: Path, tmp_path: Path
 ) -> None:
-    hub.push(f"zoo/{DEFAULT_MODEL}", publish.prepare(DEFAULT_MODEL, "zoo").files)
+    hub.push(f"zoo/{DEFAULT_MODEL}", commit.prepare(DEFAULT_MODEL, "zoo").files)
     ours = json.loads(vt("predict", photo, "--model", f"zoo/{DEFAULT_MODEL}", "--json").stdout)[0]["predictions"]
     done = run(f"import sys; sys.argv = ['-', 'zoo/{DEFAULT_MODEL}', {str(photo)!r}]\n{PIPELINE}")
     assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ from folders import NAME, make_run, pixels, sign
 from safetensors.numpy import save_file
 from server import KINDS, Hub
 
-from vtzoo.publish import prepare
+from vtzoo.publish.commit import prepare
 
 REPO = f"zoo/{NAME}"
 FEW, MANY = range(3), range(3, 53)

@@ -18,7 +18,9 @@ import torch
 from folders import NAME, pixels, sign
 from server import Hub
 
-from vtzoo import datasets, publish, resources
+from vtzoo.data import named
+from vtzoo.publish import commit as publish
+from vtzoo.zoo import resources
 
 REPO = f"zoo/{NAME}"
 BESIDE = (
@@ -28,9 +30,9 @@ BESIDE = (
 # Commands in one process, each with its exit code and what it said; a data set of 24 images counts as the whole.
 PROGRAM = """
 import contextlib, dataclasses, io, json, sys, traceback
-from vtzoo import datasets
+from vtzoo.data import named
 from vtzoo.cli import app
-datasets.DATASETS["cifar10"] = dataclasses.replace(datasets.find("cifar10"), train=24, test=20)
+named.DATASETS["cifar10"] = dataclasses.replace(named.find("cifar10"), train=24, test=20)
 def run(arguments):
     told, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(errors):
@@ -116,7 +118,7 @@ def run_all(run: Run, marker: Path) -> Callable[..., Ends]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of noise in the files of CIFAR-10: 24 to train on, 20 to measure."""
     folder = tmp_path_factory.mktemp("data")
-    features = its.Features({"img": its.Image(), "label": its.ClassLabel(names=list(datasets.labels("cifar10") or ()))})
+    features = its.Features({"img": its.Image(), "label": its.ClassLabel(names=list(named.labels("cifar10") or ()))})
     for split, count in (("train", 24), ("test", 20)):
         rows = {"img": [pixels(number).resize((32, 32)) for number in range(count)], "label": [0] * count}
         its.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}-00000-of-00001.parquet")

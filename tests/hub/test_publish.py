@@ -127,7 +127,8 @@ ALL = """
 import sys
 from pathlib import Path
 
-from vtzoo import cli, resources
+from vtzoo import cli
+from vtzoo.zoo import resources
 
 resources.weights_folder = lambda: Path(sys.argv[1])
 cli.app(["publish", "--all", *sys.argv[2:]])

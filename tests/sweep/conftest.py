@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vtzoo import resources
 from vtzoo.sweep import local, schedule
+from vtzoo.zoo import resources
 
 STUB = (sys.executable, "-I", "-S", str(Path(__file__).with_name("train.py")))
 

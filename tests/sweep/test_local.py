@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from vtzoo import machine
+from vtzoo.base import machine
 from vtzoo.cli import app
-from vtzoo.recipe import load_recipe
 from vtzoo.sweep import local, lock
 from vtzoo.sweep.local import Job, Options, start
 from vtzoo.sweep.plan import Run, plan
+from vtzoo.zoo.recipe import load_recipe
 
 TEACHER = '{ name = "wise", weight = 0.5, temperature = 2.0 }'
 

@@ -7,11 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vtzoo import fresh, hub, machine, zoo
+from vtzoo.base import machine, subprocess_runner
+from vtzoo.bench import worker
 from vtzoo.doctor.packages import is_there
 from vtzoo.errors import VtzooError
-
-from . import worker
+from vtzoo.hub import fetch
+from vtzoo.zoo import model_folder
 
 RUNTIMES = ("onnx", "torch", "openvino")
 PRECISIONS = ("fp32", "fp16", "int8", "bf16")
@@ -37,7 +38,7 @@ class Subject:
     """The model that is measured."""
 
     name: str
-    entry: zoo.Entry | None  # None for a bare .onnx file
+    entry: model_folder.Entry | None  # None for a bare .onnx file
     precision: str  # of the graph that is there
     shape: tuple[int, ...]  # of an image as the model takes it
     facts: dict[str, Any]
@@ -78,13 +79,13 @@ class Absent:
 def subject(name: str) -> Subject:
     """The model of that name, folder, .onnx file or Hub id; one that is not there is a VtzooError."""
     if Path(name).suffix == ".onnx":
-        outcome = fresh.run(worker.describe, name)
+        outcome = subprocess_runner.run(worker.describe, name)
         if outcome.error:
             raise VtzooError(outcome.error)
         (told,) = outcome.told
         entry, shape, classes, precision = None, tuple(told["shape"]), told["classes"], told["precision"]
     else:
-        entry = hub.find(name, use=None if is_there("torch") else "auto")
+        entry = fetch.find(name, use=None if is_there("torch") else "auto")
         shape, classes, precision = entry.preprocess.shape, len(entry.labels), "fp32"
     facts = {"name": entry.name if entry else name, "image_size": shape[1], "classes": classes}
     if entry:
@@ -184,7 +185,7 @@ def provide(model: Subject, kind: Kind, progress: Callable[[str], None]) -> str 
     precision = Path(kind.source).stem
     progress(f"exporting {precision}")
     task = {"model": model.name, "out": kind.source, "precision": precision}
-    outcome = fresh.run(worker.export, task, timeout=1800)
+    outcome = subprocess_runner.run(worker.export, task, timeout=1800)
     return f"cannot be exported: {outcome.error}" if outcome.error else None
 
 
@@ -195,7 +196,7 @@ def write_images(model: Subject, folder: Path) -> Path:
     """
     file = folder / "images.npy"
     task = {"size": model.shape[1], "out": str(file)}
-    if model.exports and fresh.run(worker.write_sample, task).error is None:
+    if model.exports and subprocess_runner.run(worker.write_sample, task).error is None:
         return file
     noise = np.random.default_rng(0).integers(0, 256, (16, *model.shape), dtype=np.uint8)
     np.save(file, noise)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from . import Report, Row
+from vtzoo.bench.measure import Report, Row
 
 HEADER = (
     "runtime", "precision", "device", "latency, ms", "95%, ms", "images/s", "cold start, s", "memory, MB", "file, MB",

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from vtzoo import fresh
+from vtzoo.base import subprocess_runner
 from vtzoo.errors import VtzooError
-from vtzoo.inference import load
+from vtzoo.predict.load import load
 
 Answer = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 3, height, width) to logits (n, classes)
 LEAST = 3  # calls to time, however few seconds there are
 STATUS = Path("/proc/self/status")
 
 
-def measure(task: dict[str, Any], tell: fresh.Tell) -> None:
+def measure(task: dict[str, Any], tell: subprocess_runner.Tell) -> None:
     """Tell the device and the peak of memory once one image is answered; then the seconds of every call, and classes.
 
     The moment of the first telling is the cold start.
@@ -32,28 +32,28 @@ def measure(task: dict[str, Any], tell: fresh.Tell) -> None:
     tell({"one": one, "batch": many, "classes": _classes(answer, images, task["batch"])})
 
 
-def classify(task: dict[str, Any], tell: fresh.Tell) -> None:
+def classify(task: dict[str, Any], tell: subprocess_runner.Tell) -> None:
     """Tell the class of each image."""
     answer, _ = OPEN[task["runtime"]](task)
     tell(_classes(answer, np.load(task["images"], mmap_mode="r"), task["batch"]))
 
 
-def export(task: dict[str, Any], tell: fresh.Tell) -> None:
+def export(task: dict[str, Any], tell: subprocess_runner.Tell) -> None:
     """Write the model at a precision as one ONNX file."""
-    from vtzoo.export import export_model
+    from vtzoo.export.run import export_model
 
     precision = {} if task["precision"] == "fp32" else {"precision": task["precision"]}
     export_model(task["model"], Path(task["out"]), **precision)
 
 
-def write_sample(task: dict[str, Any], tell: fresh.Tell) -> None:
+def write_sample(task: dict[str, Any], tell: subprocess_runner.Tell) -> None:
     """Write the images that exports are verified on."""
-    from vtzoo.export import sample_images
+    from vtzoo.export.run import sample_images
 
     np.save(task["out"], sample_images(task["size"]))
 
 
-def describe(file: str, tell: fresh.Tell) -> None:
+def describe(file: str, tell: subprocess_runner.Tell) -> None:
     """Tell what a bare .onnx file takes and gives."""
     classifier: Any = load(file, backend="onnx", device="cpu")
     facts = classifier.session.get_modelmeta().custom_metadata_map

@@ -4,11 +4,11 @@
 --check it only names what is stale.
 """
 
-from .folder import of, write
-from .metadata import check
-from .rendering import render
-from .stale import stale, stale_index, stale_weights
-from .table import models_table, put, stale_table
+from vtzoo.cards.folder import of, write
+from vtzoo.cards.metadata import check
+from vtzoo.cards.rendering import render
+from vtzoo.cards.stale import stale, stale_index, stale_weights
+from vtzoo.cards.table import models_table, put, stale_table
 
 __all__ = [
     "check", "models_table", "of", "put", "render", "stale", "stale_index", "stale_table", "stale_weights", "write",

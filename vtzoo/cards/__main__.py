@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-from vtzoo import resources
+from vtzoo.cards.stale import published, stale, stale_index, stale_weights
+from vtzoo.cards.table import stale_table
 from vtzoo.errors import VtzooError
-
-from .stale import published, stale, stale_index, stale_weights
-from .table import stale_table
+from vtzoo.zoo import resources
 
 
 def main() -> int:

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from vtzoo import files, resources, zoo
+from vtzoo.base import files
+from vtzoo.cards.metadata import check
+from vtzoo.cards.rendering import render
 from vtzoo.errors import VtzooError
 from vtzoo.hub.index import REPO
-from vtzoo.recipe import Recipe, parse_recipe, shipped
-from vtzoo.zoo import Entry
-
-from .metadata import check
-from .rendering import render
+from vtzoo.zoo import model_folder, resources
+from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo.recipe import Recipe, parse_recipe, shipped
 
 NUMBER = (int, float)
 # What a card needs of a result.json, and what those of earlier versions leave out.
@@ -103,13 +103,13 @@ def _again(entry: Entry) -> str:
 
 def _paired(recipe: Recipe) -> bool:
     """Whether a twin could be trained: a plain network, which has no grid to localize in, has no recipe for one."""
-    return bool(recipe.drloc or recipe.finetune) or zoo.twin_of(recipe.name) in shipped()
+    return bool(recipe.drloc or recipe.finetune) or model_folder.twin_of(recipe.name) in shipped()
 
 
 def _twin(entry: Entry, recipe: Recipe) -> dict[str, Any] | None:
     """The result of the model that differs in the objective alone; None where none is at hand, or not yet measured."""
-    name = zoo.twin_of(recipe.name)
-    twin = zoo.recorded(name) or Entry(name, entry.folder.resolve().parent / name)
+    name = model_folder.twin_of(recipe.name)
+    twin = model_folder.recorded(name) or Entry(name, entry.folder.resolve().parent / name)
     if not (twin.folder / "result.json").is_file():
         return None
     result = EARLIER | twin.result

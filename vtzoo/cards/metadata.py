@@ -2,11 +2,10 @@
 
 from typing import Any
 
+from vtzoo.cards import subject
+from vtzoo.cards.subject import METRICS
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import Recipe
-
-from . import subject
-from .subject import METRICS
+from vtzoo.zoo.recipe import Recipe
 
 REQUIRED = ("library_name", "pipeline_tag", "license", "datasets", "model-index")
 TYPES = {"mAP": "map"}  # of a metric on the Hub, where it is no accuracy

@@ -3,11 +3,10 @@
 import textwrap
 from typing import Any
 
-from vtzoo.recipe import Recipe
-from vtzoo.resources import DEFAULT_MODEL
-from vtzoo.zoo import twin_of
-
-from . import metadata, subject
+from vtzoo.cards import metadata, subject
+from vtzoo.zoo.model_folder import twin_of
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.resources import DEFAULT_MODEL
 
 PAPER = """@inproceedings{liu2021efficient,
   title     = {Efficient Training of Visual Transformers with Small Datasets},

@@ -3,17 +3,17 @@
 import hashlib
 from pathlib import Path
 
-from vtzoo import hub, recipe, resources, zoo
-from vtzoo.hub import Pin, index
-from vtzoo.zoo import Entry
-
-from .folder import of
+from vtzoo.cards.folder import of
+from vtzoo.hub import fetch, index
+from vtzoo.hub.fetch import Pin
+from vtzoo.zoo import model_folder, recipe, resources
+from vtzoo.zoo.model_folder import Entry
 
 
 def stale(folder: Path) -> dict[str, str]:
     """The cards, by path, that `folder` or an embedded model's own folder lacks or has otherwise."""
     wanted = {}
-    for entry in zoo.entries():
+    for entry in model_folder.entries():
         card = of(entry)
         wanted[entry.folder / "README.md"] = card
         # The picture lies beside the one and not beside the other.
@@ -27,7 +27,10 @@ def stale_weights() -> dict[str, str]:
     The models are those that are embedded, those on record, whose number is on their twin's card, and the index's.
     """
     shipped, found = recipe.shipped(), {}
-    pins, measured = index.read(resources.index_file()), {one.name: one for one in (*zoo.entries(), *zoo.records())}
+    pins, measured = (
+        index.read(resources.index_file()),
+        {one.name: one for one in (*model_folder.entries(), *model_folder.records())},
+    )
     for name in sorted(pins | measured):
         path = shipped.get(name)
         if path is None:
@@ -40,7 +43,7 @@ def stale_weights() -> dict[str, str]:
 
 def stale_index(folder: Path) -> list[str]:
     """A sentence on each entry of the index, and each card in `folder`, that does not go with the rest."""
-    pins, embedded = index.read(resources.index_file()), {entry.name: entry for entry in zoo.entries()}
+    pins, embedded = index.read(resources.index_file()), {entry.name: entry for entry in model_folder.entries()}
     stray = sorted(path.stem for path in folder.glob("*.md") if path.stem not in pins | embedded)
     sentences = [f"{folder / name}.md is the card of no model, neither embedded nor in the index" for name in stray]
     for name, pin in sorted(pins.items()):
@@ -54,11 +57,11 @@ def stale_index(folder: Path) -> list[str]:
 
 def published(folder: Path) -> dict[str, str]:
     """The cards, by path, that `folder` lacks or has otherwise of models published alone; they come from the Hub."""
-    embedded, found = {entry.name for entry in zoo.entries()}, {}
+    embedded, found = {entry.name for entry in model_folder.entries()}, {}
     for name, pin in index.read(resources.index_file()).items():
         path = folder / f"{name}.md"
         if name not in embedded and not _is_published(_text(path), pin):
-            card = hub.find(f"{hub.PREFIX}{name}").folder / "README.md"
+            card = fetch.find(f"{fetch.PREFIX}{name}").folder / "README.md"
             found[str(path)] = _with_curves(_text(card), _curves_of(pin))
     return found
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vtzoo import datasets
+from vtzoo.data import named
 from vtzoo.hub.index import REPO
-from vtzoo.recipe import Finetune, Recipe
+from vtzoo.zoo.recipe import Finetune, Recipe
 
 METRICS = {"top-1": "top1", "top-5": "top5", "mAP": "map"}  # a metric's name on the Hub, and its key in result.json
 
@@ -40,7 +40,7 @@ def of(recipe: Recipe, result: dict[str, Any]) -> Subject:
             name=recipe.dataset, hub_id=None, where=where, licence="its owner's to state", split=split,
             measured=measured, base=_base(tuned),
         )  # fmt: skip
-    dataset = datasets.find(recipe.dataset)
+    dataset = named.find(recipe.dataset)
     title = titled(dataset.name, result["manifest"])
     where = {
         "dataset_type": dataset.hub_id, "dataset_name": title, "dataset_config": dataset.config,
@@ -48,13 +48,13 @@ def of(recipe: Recipe, result: dict[str, Any]) -> Subject:
     }  # fmt: skip
     return Subject(
         name=dataset.name, hub_id=dataset.hub_id, where=where, licence=dataset.licence, split="test",
-        measured=measured, base=None, copy=datasets.copy_of(dataset.name, result["manifest"]) or "",
+        measured=measured, base=None, copy=named.copy_of(dataset.name, result["manifest"]) or "",
     )  # fmt: skip
 
 
 def titled(name: str, manifest: str) -> str:
     """A data set's name, and what its test images are where they are not the Hub's, by their manifest."""
-    copy = datasets.copy_of(name, manifest)
+    copy = named.copy_of(name, manifest)
     return f"{name}, {copy}" if copy else name
 
 

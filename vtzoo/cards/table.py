@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from vtzoo import zoo
-
-from . import subject
+from vtzoo.cards import subject
+from vtzoo.zoo import model_folder
 
 
 def models_table() -> str:
     """The Markdown table of the embedded models: how good each is, and what it took to train it."""
     head = "| model | data set | top-1 | without drloc | top-5 | test images | steps x batch | trained in, on |"
-    rows = [_row(entry.result) for entry in zoo.entries()]
+    rows = [_row(entry.result) for entry in model_folder.entries()]
     return "\n".join([head, "| --- " * (head.count("|") - 1) + "|", *rows]) + "\n"
 
 
@@ -26,7 +25,7 @@ def _row(result: dict[str, Any]) -> str:
 
 def _without(name: str) -> str:
     """The accuracy of a model's baseline, where that was measured; nothing of a model that is one itself."""
-    baseline = zoo.recorded(zoo.twin_of(name)) if "-drloc-" in name else None
+    baseline = model_folder.recorded(model_folder.twin_of(name)) if "-drloc-" in name else None
     return f"{baseline.result['top1']:.2%}" if baseline else ""
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, print_json
+from vtzoo.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, print_json
 
 
 def bench(
@@ -35,7 +35,7 @@ def bench(
     --json prints one object: {"model", "hardware", "versions", "settings", "reference", "images", "rows", "absent"}.
     Exit code 1 where a row failed, which says why.
     """
-    from vtzoo.bench import Settings, measure
+    from vtzoo.bench.measure import Settings, measure
     from vtzoo.bench.table import render
 
     settings = Settings(

@@ -20,7 +20,8 @@ def card(
     It is rendered from the model folder and from that of its twin, the model with the other objective, where one is
     embedded or lies beside it. --write is for a run whose twin was trained later.
     """
-    from vtzoo import cards, hub
+    from vtzoo import cards
+    from vtzoo.hub import fetch
 
-    entry = hub.find(model, use="card")
+    entry = fetch.find(model, use="card")
     typer.echo(f"{cards.write(entry, repo)}: written" if write else cards.of(entry, repo), nl=write)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .options import DEFAULT_MODEL, JsonOption, print_json
+from vtzoo.cli.options import DEFAULT_MODEL, JsonOption, print_json
 
 MARKS = {"ok": "ok", "absent": "-", "warning": "!", "error": "ERROR"}
 
@@ -24,7 +24,7 @@ def doctor(
     --json prints one object: {"works", "findings": [{"group", "name", "says", "state", "advice"}]}; a state is ok,
     absent, warning or error. No token is shown.
     """
-    from vtzoo.doctor import examine
+    from vtzoo.doctor.examine import examine
 
     findings = examine(DEFAULT_MODEL, everything=everything)
     works = not any(finding.state == "error" for finding in findings)

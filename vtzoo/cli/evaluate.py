@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import (
+from vtzoo.cli.options import (
     DEFAULT_MODEL,
     BackendOption,
     DeviceOption,
@@ -53,11 +53,11 @@ def evaluate(
 
     Needs the extra `train`: pip install "vtzoo[train]".
     """
-    from vtzoo.evaluation import report as reports
-    from vtzoo.evaluation.assess import assess
-    from vtzoo.evaluation.subject import Request
-    from vtzoo.evaluation.words import lines
-    from vtzoo.progress import counting
+    from vtzoo.base.progress import counting
+    from vtzoo.evaluate import report as reports
+    from vtzoo.evaluate.images import Request
+    from vtzoo.evaluate.run import assess
+    from vtzoo.evaluate.text_report import lines
 
     request = Request(
         data=data, split=split, skip_unknown=skip_unknown, image_column=image_column, label_column=label_column

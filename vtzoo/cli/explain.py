@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, RevisionOption, print_json
+from vtzoo.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption, ModelOption, RevisionOption, print_json
 
 
 def explain(
@@ -40,7 +40,7 @@ def explain(
 
     Needs the extra `train`: pip install "vtzoo[train]".
     """
-    from vtzoo import explain as explaining
+    from vtzoo.explain import explanation as explaining
     from vtzoo.explain.drawing import check_place, draw
 
     if label is not None and top_k > 1:

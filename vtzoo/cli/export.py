@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import DEFAULT_MODEL, JsonOption, ModelOption, RevisionOption, print_json
+from vtzoo.cli.options import DEFAULT_MODEL, JsonOption, ModelOption, RevisionOption, print_json
 
 if TYPE_CHECKING:
-    from vtzoo.export import Certificate
+    from vtzoo.export.run import Certificate
 
 
 def export(
@@ -34,7 +34,7 @@ def export(
     `vtzoo.certificate` how well it agrees. In fp32 a file that disagrees is not written; int8 computes matrix products
     in 8 bits and leaves convolutions as they are. Needs the extra `train`: pip install "vtzoo[train]".
     """
-    from vtzoo.export import export_model
+    from vtzoo.export.run import export_model
 
     certificate = export_model(
         model, onnx, revision=revision, precision=precision, opset=opset, images=verify, data=data

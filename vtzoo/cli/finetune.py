@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import (
+from vtzoo.cli.options import (
     DEFAULT_MODEL,
     DeviceOption,
     ImageColumnOption,
@@ -73,14 +73,14 @@ def finetune(
 
     Needs the extra `train`: pip install "vtzoo[train]".
     """  # noqa: D301  (click's own sign for lines that stay as they are)
-    from vtzoo import collection
-    from vtzoo.progress import training
+    from vtzoo.base.progress import training
+    from vtzoo.data import collection
 
     images = collection.read(data, seed=seed, image_column=image_column, label_column=label_column)
     _tell(images.summary())
-    from vtzoo.training.finetune import finetune as run
-    from vtzoo.training.job import prepare
-    from vtzoo.training.plan import Wishes
+    from vtzoo.finetune.defaults import Wishes
+    from vtzoo.finetune.run import finetune as run
+    from vtzoo.finetune.session import prepare
 
     wishes = Wishes(
         drloc=drloc, head_only=head_only, flip=flip, image_size=image_size, epochs=epochs, batch_size=batch_size,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vtzoo.resources import DEFAULT_MODEL as DEFAULT_MODEL
+from vtzoo.zoo.resources import DEFAULT_MODEL as DEFAULT_MODEL
 
 ModelOption = Annotated[
     str,
@@ -66,3 +66,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for progra
 def print_json(content: Any) -> None:
     """Print it as ASCII, hence valid in every terminal's encoding."""
     typer.echo(json.dumps(content, indent=2))
+
+
+def byte_count(count: int) -> str:
+    """A number of bytes for people: 1,234 bytes, 12.3 MB."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"

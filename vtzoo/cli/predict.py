@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import DEFAULT_MODEL, BackendOption, DeviceOption, JsonOption, ModelOption, RevisionOption
+from vtzoo.cli.options import DEFAULT_MODEL, BackendOption, DeviceOption, JsonOption, ModelOption, RevisionOption
 
 
 def predict(
@@ -59,9 +59,9 @@ def predict(
 
     After a kill or a full disk, the same command with --resume goes on: no line is repeated, and none is lost.
     """
-    from vtzoo.inference.job import Job, Run
-    from vtzoo.inference.sources import count
-    from vtzoo.progress import counted
+    from vtzoo.base.progress import counted
+    from vtzoo.predict.run import Job, Run
+    from vtzoo.predict.sources import count
 
     if as_json and as_format not in (None, "json"):
         raise typer.BadParameter(f"--json and --format {as_format} ask for two formats")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import JsonOption, RecipeArgument, print_json
+from vtzoo.cli.options import JsonOption, RecipeArgument, print_json
 
 app = typer.Typer(
     help="Show a recipe, or copy one to edit. A recipe is a TOML file that says all of a training run but its seed.",
@@ -22,7 +22,7 @@ def show(name: RecipeArgument, as_json: JsonOption = False) -> None:
     --json prints one object: {"name", "file", "dataset", "images", "image_size", "epochs", "batch", "steps",
     "optimizer", "teacher", "sha256", "recipe"}, the last one with the recipe's tables.
     """
-    from vtzoo.recipe import facts, identity, load_recipe, locate
+    from vtzoo.zoo.recipe import facts, identity, load_recipe, locate
 
     path = locate(name)
     known = facts(path)
@@ -45,7 +45,7 @@ def copy(
     Where the file is called <model>-drloc-<dataset>.toml or <model>-baseline-<dataset>.toml, as the recipe's objective
     wants it, that is the copy's name.
     """
-    from vtzoo import recipe
+    from vtzoo.zoo import recipe
 
     typer.echo(f"{recipe.copy(name, file)}: a copy of {name}")
     typer.echo(f"next: edit it, then vtzoo train {file}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from .options import (
+from vtzoo.cli.options import (
     AccumulateOption,
     BatchSizeOption,
     CompileOption,
@@ -22,7 +22,7 @@ from .options import (
     WorkersOption,
     print_json,
 )
-from .training import refuse
+from vtzoo.cli.train import refuse
 
 SEEDS, NUMBER = "--seeds", re.compile(r"-?\d+(\.\d+)?")
 

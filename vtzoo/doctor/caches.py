@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vtzoo.files import cache_folder as images_folder
-from vtzoo.files import caches
-
-from .finding import Finding
+from vtzoo.base.files import cache_folder as images_folder
+from vtzoo.base.files import caches
+from vtzoo.doctor.finding import Finding
 
 GROUP, SPACE = "caches", 1e9  # bytes of free space that are few
 PATIENCE = 0.5  # seconds to count the bytes of a cache, which others fill too

@@ -2,9 +2,8 @@
 
 import os
 
-from vtzoo import machine
-
-from .finding import Finding
+from vtzoo.base import machine
+from vtzoo.doctor.finding import Finding
 
 GROUP = "machine"
 FEW = 1e9  # bytes of memory; a prediction takes 0.4 of them

@@ -3,9 +3,8 @@
 import time
 from typing import Any
 
-from vtzoo import fresh
-
-from .finding import Finding
+from vtzoo.base import subprocess_runner
+from vtzoo.doctor.finding import Finding
 
 GROUP = "model"
 AGAIN = "install vtzoo again: pip install --force-reinstall vtzoo"
@@ -13,7 +12,7 @@ AGAIN = "install vtzoo again: pip install --force-reinstall vtzoo"
 
 def examine(name: str) -> list[Finding]:
     """Findings on the files of the model and on its answer to a picture, both got in a fresh process."""
-    outcome = fresh.run(try_model, name)
+    outcome = subprocess_runner.run(try_model, name)
     findings = [_judge(name, told) for told in outcome.told]
     if outcome.error:
         advice = "see what else is not well, or: " + AGAIN
@@ -33,14 +32,14 @@ def _judge(name: str, told: dict[str, Any]) -> Finding:
     return Finding(group=GROUP, name="files", says=f"{told['files']} of {name} are as they should be")
 
 
-def try_model(name: str, tell: fresh.Tell) -> None:
+def try_model(name: str, tell: subprocess_runner.Tell) -> None:
     """Tell whether the model's files are sound, then what it answers to a JPEG. Runs in a fresh process."""
-    from vtzoo import hub
+    from vtzoo.hub import fetch
 
-    (verdict,) = hub.verify(name)
+    (verdict,) = fetch.verify(name)
     tell({"files": verdict.files, "damaged": list(verdict.damaged)})
     started = time.perf_counter()
-    from vtzoo.inference import load
+    from vtzoo.predict.load import load
 
     classifier = load(name, backend="onnx", device="cpu")
     (probabilities,) = classifier(_picture())

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
-from vtzoo import fresh
-
-from .finding import Finding
+from vtzoo.base import subprocess_runner
+from vtzoo.doctor.finding import Finding
 
 GROUP = "packages"
 MODULES = {  # of the packages whose module has another name
@@ -30,7 +29,7 @@ def examine(*, everything: bool) -> list[Finding]:
         needed = list(_requirements())
     except (metadata.PackageNotFoundError, ImportError) as error:
         advice = "install vtzoo and what it needs: pip install vtzoo, or pip install . in a checkout"
-        says = f"what it needs is not known: {fresh.reason(error)}"
+        says = f"what it needs is not known: {subprocess_runner.reason(error)}"
         return [Finding(group=GROUP, name="vtzoo", says=says, state="warning", advice=advice), *_system()]
     rows = [(name, base, specifier) for name, base, specifier in needed]
     rows += [(name, False, None) for name in OPTIONAL]
@@ -129,7 +128,7 @@ def is_there(module: str) -> bool:
 
 def _broken(modules: list[str]) -> dict[str, str]:
     """Those of the modules that cannot be imported, and why."""
-    outcome = fresh.run(try_imports, modules)
+    outcome = subprocess_runner.run(try_imports, modules)
     broken = {module: why for module, why in outcome.told if why}
     if outcome.error and len(outcome.told) < len(modules):  # it crashed at the first that it tells nothing of
         guilty = modules[len(outcome.told)]
@@ -137,12 +136,12 @@ def _broken(modules: list[str]) -> dict[str, str]:
     return broken
 
 
-def try_imports(modules: list[str], tell: fresh.Tell) -> None:
+def try_imports(modules: list[str], tell: subprocess_runner.Tell) -> None:
     """Import each of the modules, and tell its name and what is wrong, None for nothing. Runs in a fresh process."""
     for module in modules:
         try:
             importlib.import_module(module)
         except BaseException as error:
-            tell([module, fresh.reason(error)])
+            tell([module, subprocess_runner.reason(error)])
         else:
             tell([module, None])

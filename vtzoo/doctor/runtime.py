@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vtzoo import fresh, machine
-
-from .finding import Finding
-from .packages import is_there
+from vtzoo.base import machine, subprocess_runner
+from vtzoo.doctor.finding import Finding
+from vtzoo.doctor.packages import is_there
 
 GROUP = "ONNX Runtime"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -26,7 +25,7 @@ def onnxruntime() -> list[Finding]:
     """A finding on each of the providers that ONNX Runtime lists: whether a session really runs on it."""
     if not is_there("onnxruntime"):
         return [Finding(group=GROUP, name=CPU, says="ONNX Runtime is not installed", state="error")]
-    outcome = fresh.run(try_providers)
+    outcome = subprocess_runner.run(try_providers)
     findings = [_judge(name, why) for name, why in outcome.told]
     if outcome.error:
         advice = "install it again: see the group packages"
@@ -48,7 +47,7 @@ def _judge(name: str, why: str | None) -> Finding:
     return Finding(group=GROUP, name=name, says=says, state="warning", advice=advice)
 
 
-def try_providers(_: None, tell: fresh.Tell) -> None:
+def try_providers(_: None, tell: subprocess_runner.Tell) -> None:
     """Tell each provider that is listed, and why it does not run, None where it does. Runs in a fresh process."""
     import onnxruntime
 
@@ -73,7 +72,7 @@ def _why_not(onnxruntime: Any, name: str) -> str | None:
             return _missing_library(Path(onnxruntime.__file__).parent, name) or "its session runs on the CPU"
         (answer,) = session.run(None, {"x": np.array([-1, 2], np.float32)})
     except Exception as error:  # its errors share no base but Exception
-        return _missing_library(Path(onnxruntime.__file__).parent, name) or fresh.reason(error)
+        return _missing_library(Path(onnxruntime.__file__).parent, name) or subprocess_runner.reason(error)
     return None if answer.tolist() == [0, 2] else f"it computes that max(0, x) of -1 and 2 is {answer.tolist()}"
 
 
@@ -98,7 +97,7 @@ def torch() -> list[Finding]:
     """
     if not is_there("torch"):
         return []
-    outcome = fresh.run(try_torch)
+    outcome = subprocess_runner.run(try_torch)
     findings = [_judge_torch(told) for told in outcome.told]
     if outcome.error:
         findings += [Finding(group="torch", name="CUDA", says=f"fails: {outcome.error}", state="warning")]
@@ -116,7 +115,7 @@ def _judge_torch(told: dict[str, Any]) -> Finding:
     return Finding(group="torch", name="CUDA", says=f"is not seen; torch is {made}", state="warning", advice=advice)
 
 
-def try_torch(_: None, tell: fresh.Tell) -> None:
+def try_torch(_: None, tell: subprocess_runner.Tell) -> None:
     """Tell which CUDA torch is made for, and the GPUs that it computes on. Runs in a fresh process."""
     import torch
 

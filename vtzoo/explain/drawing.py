@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vtzoo import files
+from vtzoo.base import files
 from vtzoo.errors import VtzooError
-from vtzoo.evaluation.lettering import font_file, shortened
-
-from . import ROLLOUT, Explanation, Heat
-from .geometry import Box, spread
-from .localization import Localization
+from vtzoo.evaluate.fonts import font_file, shortened
+from vtzoo.explain.explanation import ROLLOUT, Explanation, Heat
+from vtzoo.explain.geometry import Box, spread
+from vtzoo.explain.localization import Localization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vtzoo.preprocess import Preprocess, offset, resized
+from vtzoo.data.transform import Preprocess, offset, resized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Box:
 
 
 def seen(width: int, height: int, preprocess: Preprocess) -> Box:
-    """The part of a photograph, of that size in pixels, that `vtzoo.preprocess.prepare` leaves."""
+    """The part of a photograph, of that size in pixels, that `vtzoo.data.transform.prepare` leaves."""
     (wide, high), (_, rows, columns) = resized(width, height, preprocess), preprocess.shape
     left, top = -offset(columns, wide), -offset(rows, high)
     across, down = width / wide, height / high

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vtzoo import checked, models
+from vtzoo import models
 from vtzoo.drloc import DISTRIBUTIONS, SMALLEST_SIDE, DenseRelativeLocalization
 from vtzoo.errors import VtzooError
-from vtzoo.inference.torch import tensors
-from vtzoo.recipe import Drloc, parse_recipe
-from vtzoo.zoo import Entry
+from vtzoo.predict.torch import tensors
+from vtzoo.zoo import safetensors_reader
+from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo.recipe import Drloc, parse_recipe
 
 FILE = "localizer.safetensors"
 TOGETHER = 4096  # pairs through the head at once, so that a large grid needs no memory to speak of
@@ -111,7 +112,7 @@ def read_localizer(entry: Entry, model: nn.Module, images: Float[Tensor, "b c h 
     drloc = parse_recipe(entry.recipe_text, str(entry.folder / "recipe.toml")).drloc
     if drloc is None:
         raise VtzooError(f"{path} is there, and recipe.toml beside it trains without localization", HINT)
-    stored = tensors(checked.read(path, entry.sha256(FILE)))
+    stored = tensors(safetensors_reader.read(path, entry.sha256(FILE)))
     with torch.no_grad():
         grids = [models.localizable(model, grid) for grid in models.grids(model, images[:1])]
     stage = _stage(drloc, grids, stored)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from vtzoo.errors import VtzooError
-
-from .pictures import Pictures
-from .tracing import INPUT, OUTPUTS, Predictor
+from vtzoo.export.images import Pictures
+from vtzoo.export.tracing import INPUT, OUTPUTS, Predictor
 
 # What fp32 kernels may differ by: of the largest output, or of 1 where all are smaller. Not absolute throughout: their
 # rounding grows with the numbers, and logits in the hundreds, as a model of large weights gives, would never pass. It

@@ -20,9 +20,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from vtzoo.inference.onnx import CPU, open_session
-
-from .tracing import INPUT
+from vtzoo.export.tracing import INPUT
+from vtzoo.predict.onnx import CPU, open_session
 
 BATCH = 16  # images in one calibration run
 DESIRED = 0.995  # of the first classes, expected to stay fp32's: calibration images are easier than others

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from vtzoo.data.transform import Preprocess, complete
 from vtzoo.errors import VtzooError
-from vtzoo.inference.onnx import CPU, open_session
-from vtzoo.packaging import strip
-from vtzoo.preprocess import Preprocess, complete
+from vtzoo.predict.onnx import CPU, open_session
+from vtzoo.zoo.packaged_graph import strip
 
 INPUT, OUTPUTS = "images", ("logits", "features")
 OPSETS = range(18, 24)  # what torch 2.9 and later write: https://docs.pytorch.org/docs/stable/onnx_export.html

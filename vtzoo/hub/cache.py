@@ -10,9 +10,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vtzoo.errors import VtzooError
-
-from . import index
-from .index import Content, Pin
+from vtzoo.hub import index
+from vtzoo.hub.index import Content, Pin
 
 
 def storage(repo: str) -> Path:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vtzoo import files, resources, strict
+from vtzoo.base import files, strict
 from vtzoo.errors import VtzooError
+from vtzoo.zoo import resources
 
 HEAD = "# Written by `vtzoo publish`: the commit of each model on the Hub, and what its files hold. Not to be edited.\n"
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vtzoo.errors import VtzooError
-
-from .whitening import whiten
+from vtzoo.models.whitening import whiten
 
 WIDTHS = (64, 256, 256)  # channels, a block
 SMALLEST = 9  # pixels a side of which three blocks leave a cell

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vtzoo.errors import VtzooError, unknown
-
-from .precision import in_float32_on_cpu
+from vtzoo.models.precision import in_float32_on_cpu
 
 WIDTHS = (64, 192, 384)  # channels of a token, a stage
 HEADS = (1, 3, 6)

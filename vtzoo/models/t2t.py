@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vtzoo.errors import VtzooError
-
-from .cvt import as_grid
-from .precision import in_float32_on_cpu
+from vtzoo.models.cvt import as_grid
+from vtzoo.models.precision import in_float32_on_cpu
 
 KERNELS = (7, 3, 3)  # cells a side, of the three soft splits
 TOKEN_WIDTH = 64  # channels between the splits

@@ -1,6 +1,6 @@
 """Recipes trained with several seeds each, in processes of their own, and compared: `vtzoo sweep`."""
 
-from .local import Options as Options
-from .schedule import sweep as sweep
-from .summary import Report as Report
-from .summary import render as render
+from vtzoo.sweep.local import Options as Options
+from vtzoo.sweep.schedule import sweep as sweep
+from vtzoo.sweep.summary import Report as Report
+from vtzoo.sweep.summary import render as render

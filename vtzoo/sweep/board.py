@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from vtzoo import progress
-
-from .plan import Run
-from .standing import standing
+from vtzoo.base import progress
+from vtzoo.sweep.plan import Run
+from vtzoo.sweep.standing import standing
 
 HEADER = ("run", "steps", "loss", "images/s", "time left")
 

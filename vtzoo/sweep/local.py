@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vtzoo import files, machine
-from vtzoo.recipe import Recipe
-
-from .plan import Run
+from vtzoo.base import files, machine
+from vtzoo.sweep.plan import Run
+from vtzoo.zoo.recipe import Recipe
 
 TRAIN = (sys.executable, "-m", "vtzoo", "train")
 LOG = "train.log"  # of a run's folder

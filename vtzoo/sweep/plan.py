@@ -9,9 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from vtzoo import files
+from vtzoo.base import files
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import Recipe, load_recipe, locate
+from vtzoo.zoo.recipe import Recipe, load_recipe, locate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

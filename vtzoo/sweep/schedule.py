@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import lock
-from .board import Board, board
-from .local import Job, Options, start
-from .plan import Run, plan
-from .summary import Report, summarize
+from vtzoo.sweep import lock
+from vtzoo.sweep.board import Board, board
+from vtzoo.sweep.local import Job, Options, start
+from vtzoo.sweep.plan import Run, plan
+from vtzoo.sweep.summary import Report, summarize
 
 POLL = 0.5  # seconds between two looks at the runs
 

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vtzoo.recipe import Recipe
-
-from .local import LOG
-from .plan import Run
+from vtzoo.sweep.local import LOG
+from vtzoo.sweep.plan import Run
+from vtzoo.zoo.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

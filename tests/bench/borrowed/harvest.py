@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import load_recipe
+from vtzoo.zoo.recipe import load_recipe
 
 from .machine import Machine
 from .pieces import MIB, cut
@@ -118,17 +118,21 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
     """Export, measure and card the weights in a folder, as the end of `vtzoo train` does."""
     import numpy as np
 
-    from vtzoo import checked, datasets, export, files, models, splits
-    from vtzoo.inference.torch import fill
-    from vtzoo.training import run
+    from vtzoo import models
+    from vtzoo.base import files
+    from vtzoo.data import named, named_reader
+    from vtzoo.export import run as export
+    from vtzoo.predict.torch import fill
+    from vtzoo.train import run
+    from vtzoo.zoo import safetensors_reader
 
     for name, known in there["weights"].items():
         if files.sha256(out / name) != known:
             raise VtzooError(f"{out / name} is not what was trained: it has another sha256", "harvest again")
     recipe, config = load_recipe(out / "recipe.toml"), json.loads((out / "config.json").read_text())
     model = models.create(config)
-    fill(model, checked.read(out / "model.safetensors"))
-    held = splits.read(datasets.find(recipe.dataset), "test", data)
+    fill(model, safetensors_reader.read(out / "model.safetensors"))
+    held = named_reader.read(named.find(recipe.dataset), "test", data)
     first = held.select(np.arange(min(run.PICTURES, len(held))))
     pictures = export.Pictures(
         pixels=first.array(recipe.model.image_size), source=f"the test split of {recipe.dataset}", labels=first.labels

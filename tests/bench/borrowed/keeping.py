@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from vtzoo import datasets, files, inference, models, splits
+from vtzoo import models
+from vtzoo.base import files
+from vtzoo.data import named, named_reader
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import Recipe, load_recipe
-from vtzoo.training import loop, run
-from vtzoo.training.teacher import open_teacher
+from vtzoo.predict import load
+from vtzoo.train import loop, run
+from vtzoo.train.teacher import open_teacher
+from vtzoo.zoo.recipe import Recipe, load_recipe
 
 KEPT = ("model.safetensors", "localizer.safetensors")
 
@@ -21,12 +24,12 @@ def keep(
     model: torch.nn.Module, localizer: torch.nn.Module | None, recipe: Recipe, config: dict[str, Any], *, out: Path,
     facts: dict[str, Any], measure: Any, device: str, **_: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """What `vtzoo.training.run.finish` does, but for the graph, the curves and the card: they can wait for home."""
+    """What `vtzoo.train.run.finish` does, but for the graph, the curves and the card: they can wait for home."""
     run.write_weights(model.state_dict(), out / "model.safetensors")
     if localizer:
         run.write_weights(localizer.state_dict(), out / "localizer.safetensors")
     run.write_json(out / "config.json", config)
-    measured = measure(inference.load(out.resolve(), backend="torch", device=device))
+    measured = measure(load.load(out.resolve(), backend="torch", device=device))
     weights = {name: files.sha256(out / name) for name in KEPT if (out / name).exists()}
     result = {"name": recipe.name, "dataset": recipe.dataset, **facts, "weights": weights, **measured}
     run.write_json(out / "result.json", result)
@@ -47,14 +50,14 @@ def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict
         )
     sha256, seed, manifest, *_ = facts["run"].split("/")  # and the sha256 of the teacher's weights
     recipe = load_recipe(folder / "recipe.toml")
-    dataset = datasets.find(recipe.dataset)
+    dataset = named.find(recipe.dataset)
     joint = loop.build(recipe, dataset.classes, int(seed), torch.device("cpu"))
     joint.model.load_state_dict(weights)
     localizer = None
     if head:
         localizer = joint.heads[0] if len(joint.heads) == 1 else joint.heads
         localizer.load_state_dict(head)
-    training, held = splits.read(dataset, "train", data), splits.read(dataset, "test", data)
+    training, held = named_reader.read(dataset, "train", data), named_reader.read(dataset, "test", data)
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     known = {
         "seed": int(seed), "steps": int(facts["step"]), "batch": min(recipe.optimizer.batch_size, len(training)),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from vtzoo import datasets, splits
+from vtzoo.data import named, named_reader
 from vtzoo.errors import VtzooError
 
 from .pieces import MIB, cut
@@ -34,9 +34,9 @@ def pack(root: Path, data: list[Path], models: list[Path]) -> list[Path]:
         shutil.rmtree(stale)
     cargo = {f"wheels/{path.name}": path for path in wheels(root / FOLDER / "wheels")}
     for folder in data:
-        dataset = datasets.find(folder.resolve().name)
+        dataset = named.find(folder.resolve().name)
         parts = (*dataset.train_splits, *dataset.test_splits)
-        cargo |= {f"data/{dataset.name}/{path.name}": path for path in splits.parquet_files(folder, parts)}
+        cargo |= {f"data/{dataset.name}/{path.name}": path for path in named_reader.parquet_files(folder, parts)}
     for folder in models:
         needed = [folder / name for name in ("config.json", "model.safetensors", "result.json")]
         if lacking := [path.name for path in needed if not path.is_file()]:

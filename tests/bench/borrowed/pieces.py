@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtzoo import files
+from vtzoo.base import files
 from vtzoo.errors import VtzooError
 
 MIB = 1 << 20

@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from vtzoo import files
+from vtzoo.base import files
 from vtzoo.errors import VtzooError
-from vtzoo.recipe import load_recipe, locate
+from vtzoo.zoo.recipe import load_recipe, locate
 
 from . import fitting
 from .fitting import Pace
@@ -145,8 +145,8 @@ def teacher_of(machine: Machine, name: str, student: Path, order: Order) -> Path
 
 def try_out(machine: Machine, path: Path, order: Order, teacher: Path | None) -> Pace:
     """How fast a recipe trains, by its own training with all that belongs to it, cut short."""
-    from vtzoo.training import run
-    from vtzoo.training.loop import Progress
+    from vtzoo.train import run
+    from vtzoo.train.loop import Progress
 
     marks: list[tuple[float, int, int]] = []  # seconds, step, steps
     soon = time.time() + TRYING * (order.ends - time.time())
@@ -179,7 +179,7 @@ def fit(machine: Machine, folder: Path, order: Order, teacher: Path | None) -> N
 
     Where the time is over too early, they are those of the last checkpoint.
     """
-    from vtzoo.training import loop, run
+    from vtzoo.train import loop, run
 
     from .keeping import keep, salvage
 

@@ -1,0 +1,210 @@
+"""A folder a class, with and without train/, val/ and test/ above."""
+
+import os
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vtzoo.data import collection
+from vtzoo.data import folder as folders
+from vtzoo.data.found import TRAIN
+from vtzoo.errors import VtzooError
+
+Write = Callable[..., Path]
+
+
+def failure(folder: Path) -> VtzooError:
+    with pytest.raises(VtzooError) as caught:
+        collection.read(folder)
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def test_each_folder_is_a_class_and_images_deep_in_it_belong_to_it(write: Write) -> None:
+    found = folders.find(write({"cat/2021/may": 1, "cat": 2, "dog": 1}))
+    assert found.classes == ("cat", "dog")
+    assert found.targets.tolist() == [0, 0, 0, 1]
+    assert found.targets.dtype == np.int64
+    assert set(found.parts) == {TRAIN}
+
+
+def test_classes_are_in_alphabetical_order_and_numbers_by_value(write: Write) -> None:
+    assert folders.find(write({"10": 1, "2": 1, "b10": 1, "b9": 1, "a": 1})).classes == ("2", "10", "a", "b9", "b10")
+
+
+def test_suffixes_are_mixed_in_any_case_and_hidden_files_and_folders_are_skipped(write: Write) -> None:
+    root = write({"cat": 1, "dog": 1, ".git": 1, "dog/.thumbnails": 1})
+    image = (root / "cat" / "0.png").read_bytes()
+    for name in ("a.JPG", "b.jpeg", "c.WebP", ".d.png", "notes.txt", "Thumbs.db"):
+        (root / "cat" / name).write_bytes(image)
+    found = folders.find(root)
+    assert [Path(found.rows.name(index)).name for index in range(len(found.rows))] == [
+        "0.png", "a.JPG", "b.jpeg", "c.WebP", "0.png",
+    ]  # fmt: skip
+    assert not found.notes
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_given_validation_and_test_images_are_used_as_they_are(write: Write, name: str) -> None:
+    root = write({"Train/cat": 5, "Train/dog": 5, f"{name}/cat": 1, f"{name}/dog": 2, "test/cat": 3})
+    found = collection.read(root)
+    assert not found.drawn
+    assert np.bincount(found.train.targets).tolist() == [5, 5]
+    assert np.bincount(found.held.targets).tolist() == [1, 2]
+    assert found.test is not None
+    assert found.test.targets.tolist() == [0, 0, 0]
+
+
+def test_train_and_test_alone_leave_the_slice_to_be_drawn_from_train(write: Write) -> None:
+    found = collection.read(write({"train/cat": 5, "train/dog": 5, "test/cat": 1}))
+    assert found.drawn
+    assert all("/train/" in found.held.rows.name(index) for index in range(len(found.held)))
+
+
+def test_a_class_may_be_called_train(write: Write) -> None:
+    found = folders.find(write({"car": 2, "train": 2}))
+    assert found.classes == ("car", "train")
+    assert found.targets.tolist() == [0, 0, 1, 1]
+
+
+def test_composed_and_decomposed_accents_are_one_class(write: Write) -> None:
+    names = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+    assert names[0] != names[1]
+    found = folders.find(write({names[0]: 1, names[1]: 2, "мост": 1, "橋": 1}))
+    assert found.classes == (names[0], "мост", "橋")
+    assert sorted(found.targets.tolist()) == [0, 0, 0, 1, 2]
+
+
+def test_files_with_non_ascii_names_are_read(write: Write) -> None:
+    root = write({"橋": 2, "мост": 2})
+    (root / "橋" / "0.png").rename(root / "橋" / "café été.png")
+    found = collection.read(root)
+    assert {image.size for part in (found.train, found.held) for image in part.rows} == {(8, 8)}
+
+
+def test_a_file_whose_name_is_no_text_is_left_out_with_a_note(write: Write) -> None:
+    root = write({"cat": 1, "dog": 1})
+    try:
+        (Path(os.fsdecode(bytes(root / "cat") + b"/\xff.png"))).write_bytes(b"image")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    found = folders.find(root)
+    assert len(found.rows) == 2
+    assert "1 file left out for names that are not UTF-8" in found.notes[0]
+    assert "udcff.png" in found.notes[0]
+
+
+def test_loops_of_links_end_and_bring_no_images_of_other_classes(write: Write) -> None:
+    root = write({"cat": 2, "dog": 2})
+    (root / "cat" / "back").symlink_to(root)
+    (root / "cat" / "self").symlink_to(root / "cat")
+    (root / "dog" / "loop").symlink_to(root / "dog" / "loop")
+    found = folders.find(root)
+    assert np.bincount(found.targets).tolist() == [2, 2]
+
+
+def test_links_to_folders_and_files_elsewhere_are_followed(write: Write, tmp_path: Path) -> None:
+    elsewhere = write({"kept/old": 3}, tmp_path / "elsewhere")
+    root = write({"cat": 1, "dog": 1}, tmp_path / "photos")
+    (root / "bird").symlink_to(elsewhere / "kept")
+    (root / "cat" / "more").symlink_to(elsewhere / "kept")
+    (root / "dog" / "one.png").symlink_to(root / "dog" / "0.png")
+    found = folders.find(root)
+    assert found.classes == ("bird", "cat", "dog")
+    assert np.bincount(found.targets).tolist() == [3, 4, 2]
+
+
+def test_a_folder_that_may_not_be_read_is_named(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write({"cat": 2, "dog": 2})
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    error = failure(root)
+    assert error.message == f"cannot read the folder {str(root / 'dog')!r}: Permission denied"
+
+
+# What is left out
+
+
+def test_images_of_kinds_that_are_not_read_are_named(write: Write) -> None:
+    root = write({"cat": 2, "dog": 2})
+    for number in range(5):
+        (root / "cat" / f"{number}.HEIC").write_bytes(b"image")
+    (note,) = folders.find(root).notes
+    assert note.startswith("5 images of kinds that are not read here, ")
+    assert f"{root / 'cat' / '0.HEIC'}, " in note
+    assert note.endswith(" and 2 more: convert them to JPEG or PNG, or they are left out")
+
+
+def test_images_beside_the_class_folders_are_left_out_with_a_note(write: Write) -> None:
+    root = write({"": 2, "train/cat": 1, "train/dog": 1, "train": 0})
+    (note,) = folders.find(root).notes
+    assert note == f"2 images of {root} in no class folder, 0.png, 1.png: they are left out"
+
+
+def test_folders_beside_train_are_left_out_with_a_note(write: Write) -> None:
+    root = write({"train/cat": 1, "train/dog": 1, "test": 3, "extra/cat": 1})
+    (note,) = folders.find(root).notes
+    assert note == f"beside train there is also extra, test in {root}: left out"
+
+
+def test_a_class_folder_without_images_is_no_class(write: Write) -> None:
+    root = write({"cat": 1, "dog": 1, "empty": 0})
+    found = folders.find(root)
+    assert found.classes == ("cat", "dog")
+    assert found.notes == (f"{root / 'empty'} holds no images: it is no class",)
+
+
+# What is refused
+
+
+def test_a_folder_without_images_says_what_it_has(write: Write) -> None:
+    root = write({"cat": 0, "dog": 0})
+    error = failure(root)
+    assert error.message == f"no images in class folders in {root}"
+    assert error.hint is not None
+    assert error.hint.startswith("it has cat, dog; put the images of each class into a folder of their own: ")
+
+
+def test_images_in_no_class_folders_are_refused(write: Write) -> None:
+    error = failure(write({"train": 2, "val": 2}))
+    assert error.message.endswith(" lie in train, val, and in no class folders there")
+
+
+def test_validation_without_train_is_refused(write: Write) -> None:
+    root = write({"val/cat": 2, "val/dog": 2, "test/cat": 1, "test/dog": 1})
+    error = failure(root)
+    assert error.message == f"no training images in {root}"
+    assert error.hint == "put some into a folder train/, or call their split train"
+
+
+def test_one_class_alone_is_refused(write: Write) -> None:
+    root = write({"cat": 5})
+    assert failure(root).message == f"all the training images in {root} are of one class, 'cat'"
+
+
+def test_an_archive_unpacked_into_a_folder_of_its_name_is_pointed_at(write: Write) -> None:
+    root = write({"photos/cat": 2, "photos/dog": 2})
+    error = failure(root)
+    assert error.message == f"all the training images in {root} are of one class, 'photos'"
+    assert error.hint is not None
+    pointer = f"photos is taken for one class: if cat, dog are the classes, give {root / 'photos'}"
+    assert error.hint.startswith(pointer)
+
+
+def test_one_class_with_one_folder_in_it_is_just_a_class(write: Write) -> None:
+    assert not folders.find(write({"cat/2021": 2, "cat": 1})).notes
+
+
+def test_a_csv_beside_the_images_is_pointed_at(write: Write) -> None:
+    root = write({"images": 4})
+    (root / "labels.csv").write_text("path,label\n")
+    assert failure(root).hint == f"give the file of the labels instead: --data {root / 'labels.csv'}"

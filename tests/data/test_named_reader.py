@@ -1,0 +1,466 @@
+"""Reading splits from Parquet, folders and the Hub, and every way in which the data can be wrong."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import datasets as library
+import huggingface_hub
+import numpy as np
+import pyarrow
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from vtzoo.data import decoding, named_reader
+from vtzoo.data import named as datasets
+from vtzoo.errors import VtzooError
+
+CIFAR10 = datasets.find("cifar10")
+FLOWERS102 = datasets.find("flowers102")
+CLIPART = datasets.find("clipart")
+SVHN = datasets.find("svhn")
+
+
+def pictures(count: int, size: int = 8) -> np.ndarray:
+    """Noise, uint8 (count, size, size, 3)."""
+    return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def encode(pixels: np.ndarray, encoding: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, encoding, lossless=True)
+    return stream.getvalue()
+
+
+def write_parquet(file: Path, row: datasets.Dataset, images: list[bytes | None], labels: list, **columns: list) -> Path:
+    """A file as the Hub's: images as {bytes, path}, labels as a ClassLabel with the row's names; returns its folder."""
+    names = datasets.labels(row.name) or [f"class {number}" for number in range(row.classes)]
+    table = library.Dataset.from_dict(
+        {row.image_column: [image and {"bytes": image, "path": None} for image in images], row.label_column: labels}
+        | columns,
+        features=library.Features(
+            {row.image_column: library.Image(), row.label_column: library.ClassLabel(names=list(names))}
+            | {name: library.Value("string") for name in columns}
+        ),
+    )
+    file.parent.mkdir(exist_ok=True)
+    # The library checks a ClassLabel's range when it writes: go around it, to be able to write what is wrong.
+    parquet.write_table(table.data.table, file)
+    return file.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty training and ten test images of cifar10, in three Parquet files."""
+    images = [encode(image) for image in pictures(30)]
+    write_parquet(tmp_path / "train-00000-of-00002.parquet", CIFAR10, images[:10], list(range(10)))
+    write_parquet(tmp_path / "train-00001-of-00002.parquet", CIFAR10, images[10:20], list(range(10)))
+    return write_parquet(tmp_path / "test-00000-of-00001.parquet", CIFAR10, images[20:], list(range(10)))
+
+
+def write_folders(root: Path, split: str, **classes: list[np.ndarray]) -> Path:
+    for name, images in classes.items():
+        (root / split / name).mkdir(parents=True)
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(root / split / name / f"{number}.png")
+    return root
+
+
+def failure(row: datasets.Dataset, split: str, source: Path | None) -> VtzooError:
+    """The error of reading the split and decoding every image."""
+    with pytest.raises(VtzooError) as caught:
+        list(named_reader.read(row, split, source).images())
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+# What comes out
+
+
+def test_parquet_files_are_read_in_order_with_their_labels_and_names(folder: Path) -> None:
+    train = named_reader.read(CIFAR10, "train", folder)
+    assert len(train) == len(train.rows) == 20
+    assert train.labels.dtype == np.int64
+    assert train.labels.tolist() == [*range(10), *range(10)]
+    assert train.label_names == datasets.labels("cifar10")
+    assert all((np.asarray(image) == pixels).all() for image, pixels in zip(train.rows, pictures(30), strict=False))
+    assert (np.asarray(train.rows[11]) == pictures(30)[11]).all()
+
+
+def test_reading_a_folder_writes_no_copy_into_the_cache(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", cache)
+    before = sorted(tmp_path.rglob("*"))
+    list(named_reader.read(CIFAR10, "train", folder).images())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_flowers102_trains_on_train_then_validation(tmp_path: Path) -> None:
+    images = [encode(image) for image in pictures(2)]
+    write_parquet(tmp_path / "validation-00000-of-00001.parquet", FLOWERS102, images[1:], [101])
+    write_parquet(tmp_path / "train-00000-of-00001.parquet", FLOWERS102, images[:1], [7])
+    assert named_reader.read(FLOWERS102, "train", tmp_path).labels.tolist() == [7, 101]
+
+
+def test_a_domain_keeps_its_own_rows(tmp_path: Path) -> None:
+    images, domains = [encode(image) for image in pictures(4)], ["real", "clipart", "sketch", "clipart"]
+    write_parquet(tmp_path / "test-0.parquet", CLIPART, images, [1, 2, 3, 344], domain=domains)
+    test = named_reader.read(CLIPART, "test", tmp_path)
+    assert test.labels.tolist() == [2, 344]
+    assert [(np.asarray(image) == pictures(4)[row]).all() for image, row in zip(test.rows, (1, 3), strict=True)]
+
+
+def test_a_domain_column_of_class_numbers_is_understood() -> None:
+    features = library.Features({"domain": library.ClassLabel(names=["sketch", "clipart"])})
+    table = library.Dataset.from_dict({"domain": [0, 1, 1]}, features=features)
+    assert named_reader.in_domain(table, "clipart").tolist() == [False, True, True]
+    assert not named_reader.in_domain(table, "real").any()
+
+
+def test_plain_numbers_take_the_recorded_names_or_stay_numbers(tmp_path: Path) -> None:
+    for row in (CIFAR10, SVHN):
+        columns = {row.image_column: [{"bytes": encode(pictures(1)[0]), "path": None}], row.label_column: [9]}
+        parquet.write_table(pyarrow.table(columns), tmp_path / "test-0.parquet")
+        expected = datasets.labels(row.name) or tuple("0123456789")
+        assert named_reader.read(row, "test", tmp_path).label_names == expected
+
+
+def test_folders_follow_the_order_of_the_recorded_names(tmp_path: Path) -> None:
+    names = datasets.labels("flowers102")
+    assert names is not None
+    assert names[0] > names[2]
+    write_folders(tmp_path, "test", **{names[2]: list(pictures(1)), names[0]: list(pictures(2))})
+    test = named_reader.read(FLOWERS102, "test", tmp_path)
+    assert test.label_names == names
+    assert test.labels.tolist() == [2, 0, 0]
+
+
+def test_folders_skip_hidden_files_and_other_suffixes_and_go_deep(tmp_path: Path) -> None:
+    cat = write_folders(tmp_path, "train", cat=list(pictures(1))) / "train" / "cat"
+    for name in (".hidden.png", "notes.txt"):
+        (cat / name).write_bytes(encode(pictures(1)[0]))
+    (cat / "more").mkdir()
+    (cat / "more" / "UPPER.PNG").write_bytes(encode(pictures(1)[0]))
+    (tmp_path / "train" / ".cache").mkdir()
+    assert named_reader.read(CIFAR10, "train", tmp_path).labels.tolist() == [3, 3]
+
+
+def test_folders_name_the_classes_of_a_set_without_recorded_names_alike_in_both_splits(tmp_path: Path) -> None:
+    images = list(pictures(1))
+    write_folders(tmp_path, "train", **{f"class {number}": images for number in range(9)})
+    write_folders(tmp_path, "test", **{f"class {number}": images for number in range(1, 10)})
+    assert named_reader.read(SVHN, "train", tmp_path).labels.tolist() == list(range(9))
+    assert named_reader.read(SVHN, "test", tmp_path).labels.tolist() == list(range(1, 10))
+
+
+def test_folders_may_call_the_test_split_val(tmp_path: Path) -> None:
+    write_folders(tmp_path, "val", ship=list(pictures(1)))
+    assert named_reader.read(CIFAR10, "test", tmp_path).labels.tolist() == [8]
+
+
+def test_training_images_never_pass_for_test_images(tmp_path: Path) -> None:
+    write_folders(tmp_path, "validation", **{"pink primrose": list(pictures(1))})
+    assert failure(FLOWERS102, "test", tmp_path).message == f"no 'test' images of flowers102 in {tmp_path}"
+
+
+# The manifest and the array
+
+
+def test_the_manifest_is_the_hash_of_shapes_labels_and_pixels(folder: Path) -> None:
+    digest = hashlib.sha256()
+    for label, pixels in enumerate(pictures(30)[20:]):
+        digest.update(b"".join(number.to_bytes(8, "little") for number in (8, 8, label)) + pixels.tobytes())
+    assert named_reader.read(CIFAR10, "test", folder).manifest == digest.hexdigest()
+
+
+def test_the_manifest_is_the_same_for_any_lossless_encoding_and_layout(tmp_path: Path) -> None:
+    images = list(pictures(2))
+    png = write_parquet(tmp_path / "png" / "test-0.parquet", CIFAR10, [encode(image) for image in images], [3, 8])
+    webp = [encode(image, "WEBP") for image in images]
+    webp_folder = write_parquet(tmp_path / "webp" / "test-0.parquet", CIFAR10, webp, [3, 8])
+    plain = write_folders(tmp_path / "plain", "test", cat=images[:1], ship=images[1:])
+    assert len({named_reader.read(CIFAR10, "test", source).manifest for source in (png, webp_folder, plain)}) == 1
+
+
+def test_the_manifest_changes_with_a_pixel_a_label_and_the_order(folder: Path) -> None:
+    test = named_reader.read(CIFAR10, "test", folder)
+    other_label = dataclasses.replace(test, labels=np.roll(test.labels, 1))
+    other_pixels = dataclasses.replace(
+        named_reader.read(CIFAR10, "train", folder).select(np.arange(10)), labels=test.labels
+    )
+    other_order = test.select(np.arange(10)[::-1])
+    assert len({split.manifest for split in (test, other_label, other_pixels, other_order)}) == 4
+
+
+def test_a_pass_over_the_images_leaves_the_manifest_behind(folder: Path, monkeypatch) -> None:
+    test = named_reader.read(CIFAR10, "test", folder)
+    test.array(8)
+    monkeypatch.setattr(decoding, "read_image", None)  # nothing is decoded again
+    assert len(test.manifest) == 64
+
+
+def test_an_array_of_the_same_size_is_the_pixels(folder: Path) -> None:
+    pixels = named_reader.read(CIFAR10, "test", folder).array(8)
+    assert pixels.dtype == np.uint8
+    assert (pixels == pictures(30)[20:].transpose(0, 3, 1, 2)).all()
+
+
+def test_an_array_of_another_size_is_resized_by_the_shorter_side_and_centred(tmp_path: Path) -> None:
+    wide = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
+    write_folders(tmp_path, "test", cat=[wide])
+    expected = Image.fromarray(wide).resize((20, 10), Image.Resampling.BICUBIC).crop((5, 0, 15, 10))
+    pixels = named_reader.read(CIFAR10, "test", tmp_path).array(10)
+    assert (pixels == np.asarray(expected).transpose(2, 0, 1)).all()
+
+
+# Slices of a split
+
+
+def test_a_held_out_slice_and_the_rest_make_the_whole_without_overlap(folder: Path) -> None:
+    train = named_reader.read(CIFAR10, "train", folder)
+    rest, held = train.hold_out(0.5, seed=0)
+    positions = [*rest.rows.positions, *held.rows.positions]
+    assert len(rest) == len(held) == 10
+    assert sorted(positions) == list(range(20))
+    assert sorted(held.labels) == list(range(10))  # one of each class
+
+
+def test_a_held_out_slice_depends_on_the_seed_alone(folder: Path) -> None:
+    train = named_reader.read(CIFAR10, "train", folder)
+    first, again, other = (train.hold_out(0.5, seed=seed)[1].rows.positions.tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_a_selection_keeps_image_and_label_together(folder: Path) -> None:
+    chosen = named_reader.read(CIFAR10, "test", folder).select(np.array([4, 2]))
+    assert chosen.labels.tolist() == [4, 2]
+    assert (np.asarray(chosen.rows[1]) == pictures(30)[22]).all()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 1.0, -1.0, 1.5])
+def test_a_slice_of_nothing_or_everything_is_refused(folder: Path, fraction: float) -> None:
+    with pytest.raises(VtzooError, match=f"cannot hold out {fraction} of 20 images"):
+        named_reader.read(CIFAR10, "train", folder).hold_out(fraction, seed=0)
+
+
+# Bad input
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    error = failure(CIFAR10, "test", tmp_path / "nowhere")
+    assert error.message == f"no folder {str(tmp_path / 'nowhere')!r}"
+    assert error.hint is not None
+    assert "--data PATH" in error.hint
+
+
+def test_a_folder_without_the_split_says_what_it_has(folder: Path) -> None:
+    next(folder.glob("test-*")).unlink()
+    error = failure(CIFAR10, "test", folder)
+    assert error.message == f"no test-*.parquet in {folder}"
+    assert error.hint == "the folder has train-00000-of-00002.parquet, train-00001-of-00002.parquet"
+
+
+def test_half_of_the_training_images_of_flowers102_is_refused(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train-0.parquet", FLOWERS102, [encode(pictures(1)[0])], [0])
+    assert failure(FLOWERS102, "train", tmp_path).message == f"no validation-*.parquet in {tmp_path}"
+
+
+def test_a_folder_of_neither_layout_says_which_it_expected(tmp_path: Path) -> None:
+    error = failure(CIFAR10, "train", tmp_path)
+    assert error.message == f"no 'train' images of cifar10 in {tmp_path}"
+    assert error.hint == "expected train-*.parquet or train/<class>/<image> there; it has nothing"
+
+
+@pytest.mark.parametrize("column", ["image", "label", "domain"])
+def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
+    write_parquet(tmp_path / "test-0.parquet", CLIPART, [encode(pictures(1)[0])], [0], domain=["clipart"])
+    file = tmp_path / "test-0.parquet"
+    parquet.write_table(parquet.read_table(file).drop_columns(column), file)
+    error = failure(CLIPART, "test", tmp_path)
+    assert error.message == f"no column {column!r} in {file}"
+    assert error.hint is not None
+    assert "is it another data set?" in error.hint
+
+
+def test_a_column_that_holds_no_images_is_named(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.table({"img": [0.5], "label": [0]}), tmp_path / "test-0.parquet")
+    assert failure(CIFAR10, "test", tmp_path).message == "column 'img' holds double, not images"
+
+
+@pytest.mark.parametrize("label", [10, -1, None])
+def test_a_label_outside_the_classes_is_named_with_its_row(tmp_path: Path, label: int | None) -> None:
+    columns = {"img": [{"bytes": encode(pictures(1)[0]), "path": None}] * 2, "label": [0, label]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "test-0.parquet")
+    error = failure(CIFAR10, "test", tmp_path)
+    assert error.message == f"label {label} in test-0.parquet#1"
+    assert error.hint == "cifar10 has labels 0 to 9"
+
+
+def test_files_that_disagree_on_the_classes_are_refused(folder: Path) -> None:
+    file = folder / "train-00001-of-00002.parquet"
+    table = parquet.read_table(file)
+    metadata = {b"huggingface": (table.schema.metadata or {})[b"huggingface"].replace(b"ship", b"frigate")}
+    parquet.write_table(table.replace_schema_metadata(metadata), file)
+    error = failure(CIFAR10, "train", folder)
+    assert error.message == f"{file} has other column types or classes than the files before it"
+
+
+def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
+    imposter = dataclasses.replace(SVHN, classes=12, image_column="img")
+    write_parquet(tmp_path / "test-0.parquet", imposter, [encode(pictures(1)[0])], [0])
+    assert failure(CIFAR10, "test", tmp_path).message == "the data has 12 classes, cifar10 has 10"
+
+
+def test_an_unknown_class_folder_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    error = failure(CIFAR10, "test", write_folders(tmp_path, "test", shipp=list(pictures(1))))
+    assert error.message == "unknown class 'shipp'"
+    assert error.hint is not None
+    assert "did you mean ship?" in error.hint
+
+
+@pytest.mark.parametrize("stored", [b"", b"not an image", encode(pictures(1)[0])[:60]])
+def test_an_unreadable_image_is_named_by_file_and_row(tmp_path: Path, stored: bytes) -> None:
+    images = [encode(image) for image in pictures(2)]
+    write_parquet(tmp_path / "test-0.parquet", CIFAR10, images, [0, 1])
+    write_parquet(tmp_path / "test-1.parquet", CIFAR10, [images[0], stored], [0, 1])
+    assert failure(CIFAR10, "test", tmp_path).message.startswith("unreadable image test-1.parquet#1: ")
+
+
+def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "test-0.parquet", CIFAR10, [None], [0])
+    assert failure(CIFAR10, "test", tmp_path).message == "no image in test-0.parquet#0"
+
+
+def test_an_unreadable_image_of_a_domain_keeps_its_row_in_the_file(tmp_path: Path) -> None:
+    images, domains = [encode(pictures(1)[0]), b"broken"], ["real", "clipart"]
+    write_parquet(tmp_path / "test-0.parquet", CLIPART, images, [0, 1], domain=domains)
+    assert failure(CLIPART, "test", tmp_path).message.startswith("unreadable image test-0.parquet#1: ")
+
+
+def test_an_unreadable_file_of_a_folder_is_named_by_its_path(tmp_path: Path) -> None:
+    bad = write_folders(tmp_path, "test", cat=list(pictures(1))) / "test" / "cat" / "0.png"
+    bad.write_bytes(b"broken")
+    assert failure(CIFAR10, "test", tmp_path).message.startswith(f"unreadable image {bad}: ")
+
+
+def test_a_truncated_parquet_file_is_named(folder: Path) -> None:
+    file = folder / "train-00001-of-00002.parquet"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert failure(CIFAR10, "train", folder).message.startswith(f"cannot read {file}: ")
+
+
+@pytest.mark.parametrize("row", [CIFAR10, CLIPART], ids=["no rows", "no rows of the domain"])
+def test_an_empty_split_is_refused(tmp_path: Path, row: datasets.Dataset) -> None:
+    some = [] if row is CIFAR10 else [encode(pictures(1)[0])]
+    columns = {} if row is CIFAR10 else {"domain": ["sketch"]}
+    write_parquet(tmp_path / "test-0.parquet", row, some, [0] * len(some), **columns)
+    assert failure(row, "test", tmp_path).message == f"no images of {row.name} in split 'test' of {tmp_path}"
+
+
+def test_empty_class_folders_are_an_empty_split(tmp_path: Path) -> None:
+    write_folders(tmp_path, "test", cat=[])
+    assert failure(CIFAR10, "test", tmp_path).message == f"no images of cifar10 in split 'test' of {tmp_path}"
+
+
+def test_without_the_library_the_error_says_what_to_install(folder: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert failure(CIFAR10, "test", folder).hint == "pip install 'vtzoo[train]'"
+
+
+# The Hub
+
+
+def test_the_hub_is_asked_for_the_pinned_revision_and_the_domain_is_kept(monkeypatch) -> None:
+    asked = []
+    features = {
+        "image": library.Image(),
+        "label": library.ClassLabel(num_classes=345),
+        "domain": library.Value("string"),
+    }
+    images = [{"bytes": encode(pictures(1)[0]), "path": None}, {"bytes": b"broken", "path": None}]
+    table = library.Dataset.from_dict(
+        {"image": images, "label": [5, 6], "domain": ["real", "clipart"]}, features=library.Features(features)
+    )
+    monkeypatch.setattr(library, "load_dataset", lambda *args, **named: asked.append((args, named)) or table)
+    test = named_reader.read(CLIPART, "test")
+    assert asked == [(("wltjr1007/DomainNet", None), {"revision": CLIPART.revision, "split": "test"})]
+    assert test.labels.tolist() == [6]
+    with pytest.raises(VtzooError, match="unreadable image wltjr1007/DomainNet:test#1"):
+        test.manifest  # noqa: B018
+
+
+def test_the_hub_is_asked_for_both_splits_that_flowers102_trains_on(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(library, "load_dataset", lambda *args, **named: asked.append(named) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        named_reader.read(FLOWERS102, "train")
+    assert asked[0]["split"] == "train+validation"
+
+
+def test_a_hub_table_with_other_columns_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(library, "load_dataset", lambda *args, **named: library.Dataset.from_dict({"image": [0]}))
+    assert failure(CIFAR10, "test", None).message == "no column 'img' in uoft-cs/cifar10"
+
+
+def test_offline_the_error_is_one_sentence_and_offers_a_folder(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(library.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path)
+    error = failure(datasets.find("cifar100"), "test", None)
+    assert error.message.startswith("cannot read uoft-cs/cifar100 from the Hub: ")
+    assert error.hint is not None
+    assert "--data PATH" in error.hint
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ConnectionError("no route\nto the host"),
+        huggingface_hub.errors.OfflineModeIsEnabled("offline"),
+        library.exceptions.DatasetNotFoundError("no such data set"),
+        ValueError("unknown split"),
+        huggingface_hub.errors.HTTPError("handshake failed"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failure_of_the_hub_is_one_sentence(monkeypatch, raised: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(library, "load_dataset", fail)
+    first_line = str(raised).splitlines()[0]
+    assert failure(CIFAR10, "test", None).message == f"cannot read uoft-cs/cifar10 from the Hub: {first_line}"
+
+
+# Class names
+
+
+def test_names_are_recorded_from_the_data_beside_those_already_there(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.json"
+    file.write_text('{"svhn": ["0"]}')
+    assert named_reader.record_labels(CIFAR10, folder, file) == datasets.labels("cifar10")
+    assert list(json.loads(file.read_text())) == ["cifar10", "svhn"]
+
+
+def test_plain_numbers_are_not_recorded_as_names(tmp_path: Path) -> None:
+    columns = {"img": [{"bytes": b"", "path": None}], "label": [0]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "test-0.parquet")
+    with pytest.raises(VtzooError, match="plain numbers: no class names to record"):
+        named_reader.record_labels(CIFAR10, tmp_path, tmp_path / "labels.json")
+    assert not (tmp_path / "labels.json").exists()
+
+
+# Real data
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_real_images_are_32_pixels_and_their_mean_is_near_the_row_s(name: str, real_data) -> None:
+    row = datasets.find(name)
+    test = named_reader.read(row, "test", real_data(name)).select(np.arange(1000))
+    pixels = test.array(32)
+    assert test.rows[0].size == (32, 32)
+    assert np.abs(pixels.mean(axis=(0, 2, 3)) / 255 - row.mean).max() < 0.02

@@ -1,0 +1,81 @@
+"""Which images are held out where no validation images are given."""
+
+import time
+
+import numpy as np
+import pytest
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from vtzoo.data import split
+
+
+def draw(targets: np.ndarray, seed: int = 0) -> np.ndarray:
+    return split.draw(targets, np.ones(len(targets), dtype=bool), seed)
+
+
+def test_a_fifth_of_each_class_is_what_scikit_learn_draws() -> None:
+    targets = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [50, 100, 350]))
+    splitter = StratifiedShuffleSplit(1, test_size=100, random_state=7)
+    expected = next(splitter.split(targets, targets))[1]
+    assert np.array_equal(np.flatnonzero(draw(targets, seed=7)), np.sort(expected))
+
+
+@pytest.mark.parametrize("counts", [[2, 100], [2, 2, 2], [5, 5], [3, 1], [2] * 50 + [900], [1, 1, 2]])
+def test_a_class_of_two_or_more_gives_one_and_keeps_one_and_a_class_of_one_stays(counts: list[int]) -> None:
+    targets = np.repeat(np.arange(len(counts)), counts)
+    for seed in range(5):
+        held = np.bincount(targets[draw(targets, seed)], minlength=len(counts))
+        several = np.array(counts) > 1
+        assert np.all(held[several] >= 1)
+        assert np.all(held < np.array(counts) + ~several)
+        assert not held[~several].any()
+
+
+def test_no_more_than_the_cap_is_held_out_of_many_images() -> None:
+    assert np.count_nonzero(draw(np.arange(100_000) % 10)) == split.CAP
+
+
+def test_what_is_not_free_is_never_drawn() -> None:
+    targets = np.arange(100) % 2
+    free = np.arange(100) < 20
+    held = split.draw(targets, free, 0)
+    assert np.count_nonzero(held) == 4
+    assert not held[~free].any()
+
+
+def test_nothing_is_drawn_where_no_class_has_two() -> None:
+    assert not draw(np.arange(5)).any()
+
+
+def test_a_seed_draws_the_same_and_another_something_else() -> None:
+    several = np.random.default_rng(0).integers(0, 2, (200, 5)).astype(np.float32)
+    for targets in (np.arange(200) % 5, several):
+        assert np.array_equal(draw(targets, 1), draw(targets, 1))
+        assert not np.array_equal(draw(targets, 1), draw(targets, 2))
+
+
+def test_of_several_labels_each_class_has_about_its_share_the_rarest_too() -> None:
+    random = np.random.default_rng(0)
+    rates = np.array([0.004, 0.02, 0.1, 0.5, 0.9])
+    targets = (random.random((1_000, 5)) < rates).astype(np.float32)
+    held = draw(targets)
+    positives, of_held = targets.sum(axis=0), targets[held].sum(axis=0)
+    assert 180 <= held.sum() <= 230
+    assert np.all(of_held >= 1)
+    assert np.all(np.abs(of_held - 0.2 * positives) <= np.maximum(1, 0.03 * positives))
+
+
+def test_of_several_labels_no_class_loses_its_last_image_and_unknown_ones_are_no_images_of_a_class() -> None:
+    targets = np.array([[1, 1], [1, np.nan], [1, 0], [np.nan, np.nan], [0, 0]], dtype=np.float32)
+    for seed in range(10):
+        held = draw(targets, seed)
+        assert held.any()
+        assert not held[0]  # the only image of the second class
+        assert (targets[~held, 0] == 1).any()
+
+
+def test_100_000_classes_are_drawn_from_in_seconds() -> None:
+    began = time.perf_counter()
+    held = draw(np.arange(300_000) % 100_000)
+    assert np.count_nonzero(held) == 100_000
+    assert time.perf_counter() - began < 60

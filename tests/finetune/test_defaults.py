@@ -1,0 +1,221 @@
+"""What fine-tuning does where nobody says, and which models it can go on from."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from vtzoo import models
+from vtzoo.data import collection
+from vtzoo.data.collection import Collection
+from vtzoo.errors import VtzooError
+from vtzoo.finetune.defaults import Wishes, batch_size, complete, plan
+from vtzoo.finetune.pretrained import open_source
+from vtzoo.finetune.run import finetune
+from vtzoo.finetune.session import Job, prepare
+from vtzoo.zoo.recipe import Recipe, parse_recipe
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def job(tiny_source: Path, people: Path) -> Job:
+    return prepare(tiny_source, collection.read(people), device="cpu")
+
+
+def of(job: Job, images: int, multi: bool = False, **wishes: Any) -> Recipe:
+    return plan(
+        job.source, job.joint.model, dataset="a", images=images, multi=multi, wishes=Wishes(**wishes), device=CPU
+    )[0]
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "steps", "mixed"),
+    [
+        (2, 2, 400, False), (10, 8, 400, False), (100, 8, 396, False), (1_020, 32, 992, False),
+        (2_040, 32, 1_008, True), (10_000, 64, 1_560, True), (100_000, 64, 15_620, True),
+        (1_000_000, 64, 31_250, True),  # two epochs, the least there can be
+    ],
+)  # fmt: skip
+def test_small_sets_get_hundreds_of_steps_and_large_ones_ten_epochs(
+    images: int, batch: int, steps: int, mixed: bool, job: Job
+) -> None:
+    recipe = of(job, images)
+    assert (recipe.optimizer.batch_size, recipe.steps) == (batch, steps)
+    assert bool(recipe.augmentation.mixup) == mixed
+    assert recipe.finetune
+    assert recipe.finetune.head_epochs >= 1
+
+
+@pytest.mark.parametrize(("images", "batch"), [(1, 8), (64, 8), (129, 16), (4_096, 64), (10**6, 64)])
+def test_a_batch_grows_with_the_square_root_of_the_images(images: int, batch: int) -> None:
+    assert batch_size(images) == batch
+
+
+def test_a_wish_takes_the_place_of_a_default_and_of_nothing_else(job: Job) -> None:
+    usual, wished = of(job, 100), of(job, 100, batch_size=20, learning_rate=0.5, flip=False)
+    assert (wished.optimizer.batch_size, wished.optimizer.learning_rate) == (20, 0.5)
+    assert (usual.augmentation.flip, wished.augmentation.flip) == (True, False)
+    assert wished.model == usual.model
+    assert of(job, 100, epochs=1).schedule.epochs == 1
+    assert of(job, 100, epochs=30).steps == 30 * 12
+
+
+def test_a_recipe_is_what_its_text_says(job: Job) -> None:
+    assert parse_recipe(job.text) == job.recipe
+    assert complete(job.recipe) == (job.recipe, job.text)
+
+
+@pytest.mark.parametrize(
+    "key", ["images = 0", "head_epochs = -1", "layer_decay = 1.5", "look_epochs = 0", "patience = 0"]
+)
+def test_a_value_that_no_run_could_mean_is_refused_by_name(key: str, job: Job) -> None:
+    name = key.partition(" ")[0]
+    lines = [key if line.startswith(f"{name} = ") else line for line in job.text.splitlines()]
+    with pytest.raises(VtzooError, match=f"finetune: {name} is out of range"):
+        parse_recipe("\n".join(lines))
+
+
+def folder(path: Path, architecture: str, size: int | list[int], **arguments: Any) -> Path:
+    """A model folder as timm writes one, with fresh weights."""
+    height, width = (size, size) if isinstance(size, int) else size
+    described = {"input_size": [3, height, width], "mean": [0.5] * 3, "std": [0.5] * 3, "num_classes": 7}
+    config = {"architecture": architecture, "num_classes": 7, "model_args": arguments, "pretrained_cfg": described}
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    save_file(models.create(config).state_dict(), path / "model.safetensors")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "arguments", "weight", "stage"),
+    [
+        ("vit_tiny_patch16_224", 64, {"img_size": 64, "depth": 3}, 0.1, 2),
+        ("swin_tiny_patch4_window7_224", 64, {"img_size": 64, "depths": [1, 1, 1, 1], "window_size": 4}, 0.5, 2),
+        ("resnet18", 64, {}, 0.1, 3),
+    ],
+)
+def test_timms_weights_localize_in_the_last_grid_of_four_cells_or_more_with_the_papers_weight(
+    architecture: str, size: int, arguments: dict[str, Any], weight: float, stage: int, people: Path, tmp_path: Path
+) -> None:
+    job = prepare(folder(tmp_path / "it", architecture, size, **arguments), collection.read(people), device="cpu")
+    assert job.recipe.drloc
+    assert (job.recipe.drloc.weight, job.recipe.drloc.pairs, job.recipe.drloc.stage) == (weight, 64, stage)
+    assert not job.reused
+    assert job.joint.model.get_classifier().out_features == 3
+    assert job.recipe.precision == "float32"
+
+
+def test_a_model_without_a_large_enough_grid_is_fine_tuned_without_localization_which_is_said(
+    people: Path, tmp_path: Path
+) -> None:
+    source = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
+    job = prepare(source, collection.read(people), device="cpu")
+    assert job.recipe.drloc is None
+    assert "localization: none" in [*job.sentences()]
+
+
+def refused(source: Path | str, found: Collection) -> str:
+    with pytest.raises(VtzooError) as raised:
+        prepare(source, found, device="cpu")
+    return f"{raised.value.message} | {raised.value.hint}"
+
+
+def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = collection.read(people)
+    assert "is a graph, whose weights cannot be trained" in refused("model.onnx", found)
+    wide = folder(tmp_path / "wide", "resnet18", [32, 64])
+    told = "takes images of 32 x 64 pixels, and training makes squares | say which: --image-size 32"
+    assert told in refused(wide, found)
+    assert prepare(wide, found, wishes=Wishes(image_size=32), device="cpu").source.preprocess.shape == (3, 32, 32)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "fine-tuning runs in a single process" in refused(wide, found)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": 64, "depth": 2}),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": [1, 1, 1, 1], "window_size": 4}),
+        ("vtzoo_t2t_vit_14", {"img_size": 64}),
+        ("vtzoo_cvt_13", {}),
+        ("resnet18", {}),
+    ],
+)
+def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weights(
+    architecture: str, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    path = folder(tmp_path / "it", architecture, 64, **arguments)
+    source = open_source(path, image_size=96)
+    assert source.preprocess.shape == (3, 96, 96)
+    assert source.described["input_size"] == [3, 96, 96]
+    sized = arguments | ({"img_size": 96} if "img_size" in arguments else {})
+    overlay = {"file": str(path / "model.safetensors"), "num_classes": 7, "hf_hub_id": None, "url": ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of timm's resampling
+        theirs = timm.create_model(
+            architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=7, **sized
+        )
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.equal(source.model.eval()(images), theirs.eval()(images))
+
+
+def test_a_model_is_fine_tuned_at_another_size_which_is_said(people: Path, tmp_path: Path) -> None:
+    path = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
+    job = prepare(path, collection.read(people), wishes=Wishes(image_size=64), device="cpu")
+    assert (job.recipe.model.image_size, job.config()["model_args"]["img_size"]) == (64, 64)
+    assert job.config()["pretrained_cfg"]["input_size"] == [3, 64, 64]
+    assert job.recipe.drloc  # 4 x 4 cells, and 2 x 2 at its own size
+    assert next(job.sentences()).startswith("model: it at 64 px, where it was trained at 32, ")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "reason"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": 64, "depth": 1}, "its patches are 16 x 16"),
+        ("xcit_nano_12_p16_224", {"depth": 1}, "`patch_size` should divide image dimensions evenly"),
+        ("efficientvit_m0", {}, "its patches are 16 x 16"),
+    ],
+)
+def test_a_size_that_a_model_cannot_take_is_refused_in_a_sentence(
+    architecture: str, arguments: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    path = folder(tmp_path / "it", architecture, 64, **arguments)
+    with pytest.raises(VtzooError) as raised:
+        open_source(path, image_size=40)
+    assert raised.value.message == f"it cannot be made for images of 40 x 40 pixels: {reason}"
+    assert raised.value.hint == "choose another --image-size: most take multiples of 32"
+
+
+def test_a_source_without_weights_is_refused_in_a_sentence(people: Path, tmp_path: Path) -> None:
+    source = folder(tmp_path / "it", "resnet18", 32)
+    (source / "model.safetensors").unlink()
+    assert "cannot read" in refused(source, collection.read(people))
+
+
+def test_a_model_that_cannot_become_a_graph_is_refused_before_it_is_trained(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepare(folder(tmp_path / "it", "resnet18", 64), collection.read(people), device="cpu")
+    monkeypatch.setattr(job.joint.model, "forward_features", lambda images: images if images.sum() > 0 else -images)
+    with pytest.raises(VtzooError, match="resnet18 cannot be exported to ONNX"):
+        finetune(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_source_whose_recipe_is_of_another_kind_goes_without_it(
+    people: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = folder(tmp_path / "it", "resnet18", 64)
+    (source / "recipe.toml").write_text("steps = 3\n")
+    job = prepare(source, collection.read(people), device="cpu")
+    assert job.source.recipe is None
+    assert "is fine-tuned without what its recipe says" in caplog.text

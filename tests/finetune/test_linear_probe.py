@@ -1,0 +1,138 @@
+"""The linear head against scikit-learn, and its features against the model's own."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from vtzoo import models
+from vtzoo.data import collection
+from vtzoo.errors import VtzooError
+from vtzoo.finetune import linear_probe
+from vtzoo.finetune.defaults import Wishes
+from vtzoo.finetune.run import finetune
+from vtzoo.finetune.session import prepare
+from vtzoo.predict import load
+from vtzoo.train.criterion import ONE, SEVERAL, hot
+from vtzoo.zoo import model_folder
+from vtzoo.zoo.recipe import load_recipe
+
+CPU = torch.device("cpu")
+Blobs = tuple[torch.Tensor, np.ndarray]
+
+
+@pytest.fixture
+def blobs() -> Callable[[int], Blobs]:
+    """Overlapping clouds of four classes in twelve dimensions, of very different spreads and far from the origin."""
+
+    def draw(seed: int) -> Blobs:
+        centres = np.random.default_rng(0).normal(size=(4, 12))
+        random = np.random.default_rng(seed)
+        labels = np.arange(200) % 4
+        values = 7 + (centres[labels] + random.normal(0, 1.2, (200, 12))) * 30
+        return torch.from_numpy(values.astype(np.float32)), labels
+
+    return draw
+
+
+def test_the_head_is_scikit_learns_of_the_same_penalty(blobs: Callable[[int], Blobs]) -> None:
+    (train, labels), (held, others) = blobs(1), blobs(2)
+    found = linear_probe.learn(train, torch.from_numpy(hot(labels, 4)), held, torch.from_numpy(hot(others, 4)), ONE)
+    centre, scale = train.mean(0), (train - train.mean(0)).square().mean().sqrt()
+    theirs = LogisticRegression(C=1 / (found.decay * len(train)), max_iter=10_000, tol=1e-8)
+    theirs.fit(((train - centre) / scale).numpy(), labels)
+    expected = theirs.predict_proba(((held - centre) / scale).numpy())
+    ours = (held @ found.weight.T + found.bias).softmax(1).numpy()
+    assert np.abs(ours - expected).max() < 0.01
+
+
+def test_the_decay_is_the_one_that_suits_the_validation_images_best(blobs: Callable[[int], Blobs]) -> None:
+    (train, labels), (held, others) = blobs(1), blobs(2)
+    targets = [torch.from_numpy(hot(one, 4)) for one in (labels, others)]
+    best = linear_probe.learn(train, targets[0], held, targets[1], ONE)
+    scores = []
+    for decay in linear_probe.DECAYS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(linear_probe, "DECAYS", (decay,))
+            one = linear_probe.learn(train, targets[0], held, targets[1], ONE)
+        scores.append(float(((held @ one.weight.T + one.bias).argmax(1).numpy() == others).mean()))
+    chosen = ((held @ best.weight.T + best.bias).argmax(1).numpy() == others).mean()
+    assert chosen == pytest.approx(max(scores), abs=0.011)  # two images: a warm start ends a hair elsewhere
+    assert best.decay in linear_probe.DECAYS
+
+
+def test_several_classes_are_fitted_to_what_is_known(blobs: Callable[[int], Blobs]) -> None:
+    train, labels = blobs(1)
+    targets = hot(labels, 4)
+    hidden = targets.copy()
+    hidden[::2, 0] = np.nan
+    found = linear_probe.learn(train, torch.from_numpy(hidden), train, torch.from_numpy(targets), SEVERAL)
+    assert torch.isfinite(found.weight).all()
+    assert SEVERAL.score((train @ found.weight.T + found.bias).numpy(), targets) > 0.8
+
+
+@pytest.fixture
+def tuned(tiny_source: Path, people: Path) -> Any:
+    """The job of fitting the head alone."""
+    return prepare(tiny_source, collection.read(people), wishes=Wishes(head_only=True), device="cpu")
+
+
+def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_sources(
+    tuned: Any, tiny_source: Path, tmp_path: Path
+) -> None:
+    before = {name: tensor.clone() for name, tensor in tuned.joint.model.state_dict().items()}
+    assert [*tuned.sentences()][-1] == "training: the head alone, to convergence, on features that are computed once"
+    result = finetune(tuned, tmp_path / "run")
+    after = tuned.joint.model.state_dict()
+    assert {name for name, tensor in after.items() if not torch.equal(tensor, before[name])} == {
+        "head.fc.weight", "head.fc.bias",
+    }  # fmt: skip
+    assert result["top1"] > 0.8  # a third is chance
+    recipe = load_recipe(tmp_path / "run" / "recipe.toml")
+    assert recipe.finetune
+    assert recipe.finetune.head_only
+    assert recipe.optimizer.weight_decay in linear_probe.DECAYS
+    assert load.load(tmp_path / "run", device="cpu").labels == tuned.collection.classes
+    assert "The head alone was fitted to the features of" in (tmp_path / "run" / "README.md").read_text()
+    again = prepare(tiny_source, tuned.collection, wishes=Wishes(head_only=True), device="cpu")
+    kept = finetune(again, tmp_path / "run", resume=True)
+    assert kept["weights"]["model.safetensors"] == result["weights"]["model.safetensors"]
+
+
+def test_features_are_the_classifiers_own_and_are_computed_once(
+    tuned: Any, tiny_source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VTZOO_CACHE", str(tmp_path))
+    pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8))
+    how = {"mean": tuned.row.mean, "std": tuned.row.std, "device": CPU}
+    features = linear_probe.features(tuned.joint.model, pixels, source="one", **how)
+    expected = load.load(model_folder.find(tiny_source), backend="torch", device="cpu").embed(pixels.numpy())
+    assert np.allclose(features.numpy(), expected, atol=1e-5)
+    assert torch.equal(linear_probe.features(None, pixels, source="one", **how), features)
+    with pytest.raises(AttributeError):
+        linear_probe.features(None, pixels, source="another", **how)
+    with pytest.raises(AttributeError):
+        linear_probe.features(None, 255 - pixels, source="one", **how)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:50])
+    assert torch.equal(linear_probe.features(tuned.joint.model, pixels, source="one", **how), features)
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "tf_mobilenetv3_small_minimal_100"])
+def test_a_head_that_is_more_than_a_linear_layer_on_the_features_is_refused(name: str) -> None:
+    model = models.build(name, num_classes=3, image_size=224)
+    if name.startswith("tf"):
+        model.classifier = torch.nn.Sequential(model.classifier)
+    with pytest.raises(VtzooError, match="is not one linear layer on its features") as raised:
+        linear_probe.linear_head(model, 224, CPU)
+    assert raised.value.hint == "leave out --head-only"
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"not one")
+    with pytest.raises(VtzooError, match="cannot read the checkpoint"):
+        linear_probe.check(tmp_path, run="a")

@@ -1,0 +1,280 @@
+"""Fine-tuning on people's own images, from a tiny model."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
+
+from vtzoo import cards
+from vtzoo.base import files
+from vtzoo.data import collection, named
+from vtzoo.data.collection import Collection, Labelled
+from vtzoo.data.transform import prepare as prepared
+from vtzoo.errors import VtzooError
+from vtzoo.finetune import run as tuning
+from vtzoo.finetune.defaults import Wishes
+from vtzoo.finetune.run import finetune
+from vtzoo.finetune.session import Job, prepare
+from vtzoo.hub import fetch
+from vtzoo.predict import load
+from vtzoo.train import loop, run
+from vtzoo.zoo import model_folder
+from vtzoo.zoo.recipe import load_recipe
+
+NAMES = ("Rote Grütze", "grün", "青")
+QUICK = Wishes(epochs=12)
+
+Trained = tuple[Path, dict[str, Any], Job]
+
+
+@pytest.fixture(scope="module")
+def found(people: Path) -> Collection:
+    """Thirty training images, six validation images and twelve test images of three classes."""
+    return collection.read(people)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_source: Path, found: Collection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    """The folder of a finished run with the default settings but the number of epochs, its result, and its job."""
+    out = tmp_path_factory.mktemp("tuned") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
+        job = prepare(tiny_source, found, wishes=Wishes(epochs=30), device="cpu")
+        yield out, finetune(job, out), job
+
+
+@pytest.fixture
+def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No export and no card, which take seconds: `finetune` returns the facts that it knows of the training."""
+    monkeypatch.setattr(tuning, "finish", lambda *_, facts, **__: facts)
+
+
+def job_of(source: Path | str, found: Collection, **wishes: Any) -> Job:
+    return prepare(source, found, wishes=replace(QUICK, **wishes), device="cpu")
+
+
+def text(error: pytest.ExceptionInfo[VtzooError]) -> str:
+    return f"{error.value.message} | {error.value.hint}"
+
+
+def test_the_run_is_a_model_folder_with_the_peoples_class_names(trained: Trained) -> None:
+    out, result, _ = trained
+    assert model_folder.find(out).labels == NAMES
+    assert set(result["weights"]) == {"model.safetensors", "onnx/model.onnx", "localizer.safetensors"}
+    assert all(files.sha256(out / name) == sha256 for name, sha256 in result["weights"].items())
+    assert json.loads((out / "result.json").read_text()) == result
+    for backend in ("onnx", "torch"):
+        classify = load.load(out, backend=backend, device="cpu")
+        assert classify.labels == NAMES
+        assert classify(np.full((20, 20, 3), (200, 60, 60), np.uint8)).argmax() == 0
+
+
+def test_a_run_at_another_image_size_is_a_model_of_that_size(
+    tiny_source: Path, found: Collection, tmp_path: Path
+) -> None:
+    finetune(job_of(tiny_source, found, image_size=32, epochs=2), tmp_path / "run")
+    entry = model_folder.find(tmp_path / "run")
+    assert entry.preprocess.shape == (3, 32, 32)
+    assert load_recipe(tmp_path / "run" / "recipe.toml").model.image_size == 32
+    photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    answers = [load.load(entry, backend=backend, device="cpu")(photo) for backend in ("onnx", "torch")]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
+    theirs = timm.create_model(f"local-dir:{entry.folder}", pretrained=True)
+    assert timm.data.resolve_model_data_config(theirs)["input_size"] == (3, 32, 32)
+
+
+def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain_timm_has_them(
+    trained: Trained, found: Collection
+) -> None:
+    out, result, _ = trained
+    assert (len(found.train), len(found.held)) == (result["train_images"], result["held_images"])
+    assert result["split"] == "test"
+    model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    mean, std = (torch.tensor(named.find("cifar10").__dict__[name]).view(3, 1, 1) for name in ("mean", "std"))
+    assert found.test
+    for part, prefix in ((found.test, ""), (found.held, "held_")):
+        pixels = [np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)) for image in part.rows]
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
+        with torch.inference_mode():
+            answers = model((images - mean) / std).argmax(1).numpy()
+        assert result[f"{prefix}top1"] == pytest.approx((answers == part.targets).mean())
+        assert (result[f"{prefix}top5"], result[f"{prefix}images"]) == (1, len(part))
+        assert result[f"{prefix}manifest"] == part.manifest
+
+
+def test_the_card_is_the_one_that_its_folder_gives_and_the_files_are_what_the_result_says(trained: Trained) -> None:
+    out, result, _ = trained
+    card = (out / "README.md").read_text()
+    assert cards.of(model_folder.find(out)) == card
+    assert f"Fine-tuned from `{result_source(out)}`, on {result['train_images']} images" in " ".join(card.split())
+    (verdict,) = fetch.verify(str(out))
+    assert (verdict.files, verdict.damaged) == (3, ())
+
+
+def result_source(out: Path) -> str:
+    recipe = load_recipe(out / "recipe.toml")
+    assert recipe.finetune
+    return recipe.finetune.source
+
+
+def test_colours_are_learned_from_first_weights(trained: Trained) -> None:
+    assert trained[1]["top1"] > 0.9  # a third is chance
+
+
+def test_the_recipe_in_the_folder_is_complete_and_says_what_was_done(trained: Trained, tiny_source: Path) -> None:
+    out, result, job = trained
+    recipe = load_recipe(out / "recipe.toml")
+    assert recipe == job.recipe
+    assert recipe.finetune
+    assert recipe.finetune.weights == files.sha256(tiny_source / "model.safetensors")
+    assert (recipe.finetune.images, recipe.finetune.source) == (result["train_images"], tiny_source.name)
+    assert recipe.model.arguments["embed_dim"] == 16
+    assert recipe.drloc
+    assert (recipe.drloc.weight, recipe.drloc.pairs, recipe.drloc.stage) == (0.5, 16, 1)  # the source's own
+    assert result["recipe_sha256"] == files.sha256(out / "recipe.toml")
+
+
+def test_a_run_is_a_source_in_its_turn_and_keeps_the_head_of_the_same_classes(
+    trained: Trained, found: Collection, tiny_source: Path
+) -> None:
+    again = job_of(trained[0], found)
+    assert again.kept
+    stored = load_file(trained[0] / "model.safetensors")
+    assert torch.equal(again.joint.model.state_dict()["head.fc.weight"], stored["head.fc.weight"].float())
+    assert "head: the model's own, as these are its classes, 3 classes" in [*again.sentences()]
+    fresh = job_of(tiny_source, found)
+    assert not fresh.kept
+    assert fresh.joint.model.state_dict()["head.fc.weight"].shape == (3, 32)
+    turned = replace(found, classes=found.classes[::-1])
+    assert not job_of(trained[0], turned).kept
+
+
+def test_what_will_happen_is_said_before_anything_is_written(
+    tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, head, localization, training, time = job_of(tiny_source, found).sentences()
+    assert model == f"model: {tiny_source.name} at 16 px, 18,710 parameters"
+    assert head == "head: fresh, 3 classes"
+    assert localization == "localization: weight 0.5, 16 pairs an image in the grid of stage 1, the model's own head"
+    assert training == (
+        "training: 36 steps of 8 images at the most, 12 epochs, the heads alone in the first 6 steps, "
+        "at a learning rate of 0.001"
+    )
+    assert time.startswith("time: ")
+    assert time.endswith(" at the most on this machine as it is now")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_telling_what_will_happen_changes_nothing_of_the_training(tiny_source: Path, found: Collection) -> None:
+    job = job_of(tiny_source, found)
+    before = {name: tensor.clone() for name, tensor in job.joint.state_dict().items()}
+    state = torch.get_rng_state()
+    list(job.sentences())
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[name], tensor) for name, tensor in job.joint.state_dict().items())
+    assert all(parameter.grad is None for parameter in job.joint.parameters())
+    assert job.joint.training
+
+
+def test_the_localization_heads_are_the_sources_where_they_fit(tiny_source: Path, found: Collection) -> None:
+    job = job_of(tiny_source, found)
+    stored = load_file(tiny_source / "localizer.safetensors")
+    assert job.reused
+    assert all(torch.equal(tensor, stored[name].float()) for name, tensor in job.joint.heads[0].state_dict().items())
+
+
+def test_the_twin_has_no_localization_and_is_named_so(tiny_source: Path, found: Collection) -> None:
+    twin, job = job_of(tiny_source, found, drloc=False), job_of(tiny_source, found)
+    assert len(twin.joint.heads) == 0
+    assert twin.recipe == replace(job.recipe, name=twin.recipe.name, drloc=None)
+    assert (job.recipe.name, twin.recipe.name) == (f"swin_t-drloc-{found.name}", f"swin_t-baseline-{found.name}")
+    assert "localization: none" in [*twin.sentences()]
+    own, other = (one.joint.model.state_dict() for one in (job, twin))
+    assert all(torch.equal(own[name], tensor) for name, tensor in other.items())
+
+
+def several(found: Collection) -> Collection:
+    """The same images, each with the class before its own too, but for every third label, which nobody knows."""
+
+    def labelled(part: Labelled) -> Labelled:
+        targets = np.eye(3, dtype=np.float32)[part.targets]
+        targets += np.roll(targets, 1, axis=1)
+        targets.flat[::7] = np.nan
+        return replace(part, targets=targets)
+
+    assert found.test
+    train, held, test = (labelled(part) for part in (found.train, found.held, found.test))
+    return replace(found, multi=True, train=train, held=held, test=test)
+
+
+def test_several_classes_an_image_are_learned_from_what_is_known(
+    tiny_source: Path, found: Collection, tmp_path: Path
+) -> None:
+    job = prepare(tiny_source, several(found), wishes=Wishes(epochs=40), device="cpu")
+    result = finetune(job, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["multi_label"] is True
+    assert "top1" not in result
+    assert result["map"] > 0.9  # two thirds is chance
+    assert job.recipe.augmentation.label_smoothing == job.recipe.augmentation.mix_probability == 0
+    assert "head: fresh, 3 classes, any number of which an image may have" in [*job.sentences()]
+    test = several(found).test
+    assert test
+    logits = load.load(tmp_path / "run", backend="torch", device="cpu").run(
+        np.stack([prepared(image, job.source.preprocess) for image in test.rows])
+    )[0]
+    known = ~np.isnan(test.targets)
+    expected = [
+        average_precision_score(test.targets[known[:, k], k], logits[known[:, k], k]) for k in range(3)
+    ]  # fmt: skip
+    assert result["map"] == pytest.approx(np.mean(expected))
+    assert f"{result['map']:.2%}" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("unfinished")
+def test_unreadable_images_are_named_and_left_out_on_demand(tiny_source: Path, people: Path, tmp_path: Path) -> None:
+    shutil.copytree(people, tmp_path / "photos")
+    for part, count in (("train", 2), ("test", 1)):
+        for number in range(count):
+            broken = (people / part / "青" / f"Bild {number}.png").read_bytes()[: 300 + number]
+            (tmp_path / "photos" / part / "grün" / f"kaputt {number}.png").write_bytes(broken)
+    found = collection.read(tmp_path / "photos")
+    with pytest.raises(VtzooError, match="kaputt") as raised:
+        finetune(job_of(tiny_source, found, epochs=2), tmp_path / "a")
+    assert "--skip-bad leaves them out" in text(raised)
+    facts = finetune(job_of(tiny_source, found, epochs=2), tmp_path / "b", skip_bad=True)
+    assert facts["train_skipped"] + facts["train_images"] == len(found.train)
+
+
+@pytest.mark.usefixtures("unfinished")
+def test_a_folder_with_another_run_is_refused_and_left_alone(
+    tiny_source: Path, found: Collection, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    finetune(job_of(tiny_source, found, epochs=2), out)
+    before = (out / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(VtzooError, match="already holds a run"):
+        finetune(job_of(tiny_source, found, epochs=2), out)
+    for other in (job_of(tiny_source, found, epochs=3), prepare(tiny_source, found, wishes=Wishes(epochs=2), seed=1)):
+        with pytest.raises(VtzooError, match="belongs to another recipe, seed, data set or teacher"):
+            finetune(other, out, resume=True)
+    with pytest.raises(VtzooError, match="belongs to another recipe, seed or data set"):
+        finetune(job_of(tiny_source, found, head_only=True), out, resume=True)
+    assert (out / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_the_recipe_of_a_fine_tuned_run_is_not_trained_from_fresh_weights(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(VtzooError, match="goes on from another model's weights") as raised:
+        run.train(trained[0] / "recipe.toml", data=None, out=tmp_path / "run")
+    assert "vtzoo finetune --model" in text(raised)

@@ -1,0 +1,147 @@
+"""How the loop fine-tunes: heads first, layer by layer, and no longer than it helps."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vtzoo.data import collection
+from vtzoo.data.collection import Collection
+from vtzoo.finetune import run as tuning
+from vtzoo.finetune.defaults import Wishes, complete
+from vtzoo.finetune.run import finetune
+from vtzoo.finetune.session import Job, prepare
+from vtzoo.train import loop
+from vtzoo.train.criterion import ONE
+from vtzoo.train.early_stopping import Selection
+
+QUICK = Wishes(epochs=12)
+
+pytestmark = pytest.mark.usefixtures("unfinished")
+
+
+@pytest.fixture(scope="module")
+def found(people: Path) -> Collection:
+    """Thirty training images, six validation images and twelve test images of three classes."""
+    return collection.read(people)
+
+
+@pytest.fixture
+def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No export and no card, which take seconds: `finetune` returns the facts that it knows of the training."""
+    monkeypatch.setattr(tuning, "finish", lambda *_, facts, **__: facts)
+
+
+def job_of(source: Path | str, found: Collection, *, muon: bool = False, **wishes: Any) -> Job:
+    job = prepare(source, found, wishes=replace(QUICK, **wishes), device="cpu")
+    if not muon:
+        return job
+    optimizer = replace(
+        job.recipe.optimizer, name="muon", momentum=0.95, iterations=5, learning_rate=1e-2, adamw_learning_rate=1e-3
+    )
+    recipe, text = complete(replace(job.recipe, optimizer=optimizer))
+    return replace(job, recipe=recipe, text=text)
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_the_heads_learn_alone_at_first_and_then_everything_does(
+    muon: bool, tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, real = [], loop._step
+
+    def step(now: loop.Run, *rest: Any) -> Any:
+        before = {name: tensor.detach().clone() for name, tensor in now.joint.named_parameters()}
+        answer = real(now, *rest)
+        moved.append({name for name, tensor in now.joint.named_parameters() if not torch.equal(tensor, before[name])})
+        return answer
+
+    monkeypatch.setattr(loop, "_step", step)
+    job = job_of(tiny_source, found, muon=muon)
+    finetune(job, tmp_path / "run")
+    heads = {f"heads.0.{name}" for name, _ in job.joint.heads[0].named_parameters()} | {
+        "model.head.fc.weight", "model.head.fc.bias",
+    }  # fmt: skip
+    assert all(names == heads for names in moved[:6])
+    assert moved[10] == {name for name, _ in job.joint.named_parameters()}  # the last rates are next to nothing
+
+
+def test_each_layer_learns_by_its_distance_from_the_head(
+    tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[dict[str, float]] = []
+    real = loop.train_step
+
+    def spy(joint: Any, optimizer: torch.optim.Optimizer, *rest: Any, **how: Any) -> Any:
+        named = {id(parameter): name for name, parameter in joint.named_parameters()}
+        rates.append({named[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]})
+        return real(joint, optimizer, *rest, **how)
+
+    monkeypatch.setattr(loop, "train_step", spy)
+    finetune(job_of(tiny_source, found), tmp_path / "run")
+    assert rates[0]["model.head.fc.weight"] == rates[0]["heads.0.head.0.weight"] == 1e-3
+    rate = rates[10]
+    depth = {"head.fc": 0, "norm": 1, "layers.1.blocks.0.norm1": 1, "layers.0.blocks.0.norm1": 2, "patch_embed.proj": 3}
+    for layer, below in depth.items():
+        assert rate[f"model.{layer}.weight"] == pytest.approx(0.8**below * rate["heads.0.head.0.weight"])
+
+
+def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_looks_in_vain(
+    tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, scores, real = [], iter([0.2, 0.5, *[0.4] * 40]), Selection.look
+
+    def look(self: Selection, model: Any, tensors: dict[str, torch.Tensor], step: int) -> None:
+        seen.append({name: tensor.clone() for name, tensor in tensors.items()})
+        real(self, model, tensors, step)
+
+    monkeypatch.setattr(Selection, "look", look)
+    monkeypatch.setattr(Job, "criterion", replace(ONE, score=lambda *_: next(scores)))
+    job = job_of(tiny_source, found, epochs=30)
+    facts = finetune(job, tmp_path / "run")
+    assert len(seen) == 12
+    assert (facts["best_step"], facts["steps"]) == (2 * 3, 12 * 3)
+    assert all(torch.equal(seen[1][name], tensor) for name, tensor in job.joint.model.state_dict().items())
+    assert not torch.equal(seen[1]["head.fc.weight"], seen[-1]["head.fc.weight"])
+
+
+def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_step(
+    tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Job, "criterion", replace(ONE, score=lambda *_: 0.5, loss=lambda x, y: ONE.loss(x, y) * 0 + 1))
+    jobs = [job_of(tiny_source, found, epochs=30) for _ in range(2)]
+    facts = finetune(jobs[0], tmp_path / "run")
+    assert facts["steps"] == 11 * 3
+    monkeypatch.setattr(loop, "train_step", None)
+    assert finetune(jobs[1], tmp_path / "run", resume=True) == facts
+    one, other = (job.joint.model.state_dict() for job in jobs)
+    assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
+
+
+@pytest.mark.parametrize(
+    ("step", "muon"),  # about the end of the heads' six, and later
+    [(5, False), (6, False), (7, False), (20, False), (6, True)],
+)
+def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
+    step: int, muon: bool, tiny_source: Path, found: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException): ...
+
+    def killed(now: loop.Run, *rest: Any) -> Any:
+        if now.step == step:
+            raise Killed
+        return real(now, *rest)
+
+    real, jobs = loop._step, [job_of(tiny_source, found, muon=muon) for _ in range(3)]
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+    finetune(jobs[0], tmp_path / "whole")
+    monkeypatch.setattr(loop, "_step", killed)
+    with pytest.raises(Killed):
+        finetune(jobs[1], tmp_path / "run")
+    monkeypatch.setattr(loop, "_step", real)
+    finetune(jobs[2], tmp_path / "run", resume=True)
+    one, other = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "run"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], tensor) for name, tensor in other.items())

@@ -1,0 +1,47 @@
+"""`vtzoo sweep` with the real `vtzoo train`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vtzoo.sweep import Options, local, sweep
+from vtzoo.sweep.standing import standing
+
+# `vtzoo train`, with cifar10 as small as the fixtures have it, and without what comes after the last step.
+TRAIN = """
+import json, sys
+from dataclasses import replace
+from vtzoo.data import named
+from vtzoo.cli import main
+from vtzoo.train import run
+def finish(*_, out, facts, **__):
+    result = {**facts, "top1": 0.5, "top5": 1.0, "images": 20}
+    (out / "result.json").write_text(json.dumps(result))
+    (out / "README.md").touch()
+    return result
+named.DATASETS["cifar10"], run.finish = replace(named.find("cifar10"), train=24, test=20), finish
+sys.argv.insert(1, "train")
+main()
+"""
+
+
+def test_a_sweep_trains_and_another_one_skips_what_is_trained(
+    recipe_text: Callable[..., str], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(local, "TRAIN", (sys.executable, "-W", "error", "-c", TRAIN))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "tiny.toml").write_text(recipe_text(epochs=2))
+    options = Options(data=tiny_data, device="cpu")
+    first, second = (sweep([str(tmp_path / "tiny.toml")], [3], out=tmp_path, options=options) for _ in range(2))
+    (run,) = first.runs
+    assert run.error is None
+    assert second == first
+    assert capsys.readouterr().err.splitlines()[-1].endswith("; finished before")
+    now = standing(Path(run.folder))
+    assert now
+    assert now.step == run.steps == 6
+    said = (Path(run.folder) / "train.log").read_text()
+    assert f"\n{run.folder}: top-1 50.00%, top-5 100.00% on 20 test images\n" in said

@@ -1,0 +1,414 @@
+"""Caches of decoded images: what is in them, when they serve again, and everything that can go wrong with them."""
+
+import errno
+import json
+import logging
+import os
+import struct
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import PIL
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import safe_open
+
+from vtzoo.base.files import cache_folder
+from vtzoo.data import decoding
+from vtzoo.data.decoding import Split
+from vtzoo.train.pipeline import cache, memory_budget
+from vtzoo.train.pipeline.cache import NoRoomError, Stored, content_key, estimate, open_stored
+from vtzoo.train.pipeline.storage import Form, Nothing, Square, Whole
+
+MakeSplit = Callable[..., Split]
+Opener = Callable[..., Stored]
+SAME, MANY = [(6, 9)] * 20, [(6, 9), (30, 14), (5, 5), (40, 40), (3, 60)] * 4  # heights and widths
+LARGE = Whole(side=20)
+NOTHING = Nothing(form=LARGE)
+BROKEN = b"not an image"
+
+
+def flat(images: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([image.ravel() for image in images])
+
+
+def noise(extents: list[tuple[int, int]]) -> list[np.ndarray]:
+    random = np.random.default_rng(len(set(extents)))
+    return [random.integers(0, 256, (*extent, 3), dtype=np.uint8) for extent in extents]
+
+
+def opened(split: Split, folder: Path, form: Form = LARGE, **options: object) -> Stored:
+    return open_stored(split, form, name="tiny", folder=folder, **options)  # pyright: ignore[reportArgumentType]
+
+
+def file_in(folder: Path) -> Path:
+    (file,) = folder.iterdir()
+    return file
+
+
+def each(stored: Stored) -> list[np.ndarray]:
+    """The stored images one by one, whatever their sizes."""
+    pixels, images = stored.pixels.flatten(), []
+    for height, width in stored.extents.tolist():
+        images.append(pixels[: 3 * height * width].view(3, height, width).numpy())
+        pixels = pixels[3 * height * width :]
+    assert not len(pixels)
+    return images
+
+
+def assert_right(stored: Stored, split: Split, form: Form = LARGE) -> None:
+    """The images are those that the form makes of the split's, one after another, and the manifest is the split's."""
+    expected = [form.pixels(image) for image in split.rows]
+    assert all(np.array_equal(one, other) for one, other in zip(each(stored), expected, strict=True))
+    assert stored.manifest == split.manifest
+
+
+@pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it, and no image is decoded from then on."""
+    return lambda: monkeypatch.setattr(decoding, "read_image", None)
+
+
+# What is in a cache, and when it serves again
+
+
+@pytest.mark.parametrize("extents", [SAME, MANY], ids=["one size", "many sizes"])
+@pytest.mark.parametrize("form", [LARGE, Square(side=8)], ids=str)
+def test_images_are_decoded_once_and_read_after_that(
+    extents: list[tuple[int, int]], form: Form, make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None],
+) -> None:  # fmt: skip
+    split = make_split(noise(extents))
+    first = opened(split, tmp_path, form)
+    assert_right(first, split, form)
+    no_decoding()
+    again = opened(make_split(noise(extents)), tmp_path, form)
+    assert torch.equal(again.pixels, first.pixels)
+    assert torch.equal(again.extents, first.extents)
+    assert again.manifest == first.manifest
+
+
+def test_the_pixels_stay_in_the_file_until_they_are_used(make_split: MakeSplit, tmp_path: Path) -> None:
+    split = make_split(noise(SAME))
+    opened(split, tmp_path)
+    stored = opened(split, tmp_path)
+    assert stored.mapped
+    mapped = Path("/proc/self/maps")
+    if mapped.exists():
+        assert str(file_in(tmp_path)) in mapped.read_text()
+
+
+@pytest.mark.parametrize(("extents", "join"), [(SAME, np.stack), (MANY, flat)])
+def test_a_cache_is_a_plain_safetensors_file(
+    extents: list[tuple[int, int]], join: Callable[[list[np.ndarray]], np.ndarray], make_split: MakeSplit,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    split = make_split(noise(extents))
+    opened(split, tmp_path)
+    tensors = load_file(file_in(tmp_path))
+    images = [LARGE.pixels(image) for image in split.rows]
+    assert np.array_equal(tensors["pixels"], join(images))
+    assert np.array_equal(tensors["extents"], [image.shape[1:] for image in images])
+    with safe_open(file_in(tmp_path), framework="pt") as file:
+        assert file.metadata()["manifest"] == split.manifest
+
+
+def test_images_that_cannot_be_read_have_no_pixels_and_are_known_again(
+    make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
+) -> None:
+    images: list[np.ndarray | bytes] = list(noise(SAME))
+    images[2], images[19] = BROKEN, b""
+    split, rest = make_split(images), np.delete(np.arange(20), [2, 19])
+    first = opened(split, tmp_path)
+    assert np.flatnonzero(~first.extents.any(1)).tolist() == [2, 19]
+    assert torch.equal(first.pixels, torch.stack([torch.from_numpy(LARGE.pixels(split.rows[i])) for i in rest]))
+    assert first.manifest == split.select(rest).manifest
+    no_decoding()
+    again = opened(split, tmp_path)
+    assert torch.equal(again.extents, first.extents)
+    assert again.manifest == first.manifest
+
+
+def test_nothing_but_the_check_is_stored_of_a_set_that_is_decoded_in_every_epoch(
+    make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
+) -> None:
+    split = make_split([*noise(SAME), BROKEN])
+    first = opened(split, tmp_path, NOTHING)
+    assert len(first.pixels) == 0
+    assert first.extents.tolist() == [[6, 9]] * 20 + [[0, 0]]
+    assert first.manifest == split.select(np.arange(20)).manifest
+    no_decoding()
+    assert opened(split, tmp_path, NOTHING).manifest == first.manifest
+
+
+def test_a_set_of_which_no_image_can_be_read_has_no_pixels(make_split: MakeSplit, tmp_path: Path) -> None:
+    for _ in range(2):
+        stored = opened(make_split([BROKEN] * 3), tmp_path)
+        assert (len(stored.pixels), stored.extents.tolist()) == (0, [[0, 0]] * 3)
+
+
+def test_progress_counts_the_images_that_are_decoded_now(make_split: MakeSplit, tmp_path: Path) -> None:
+    counted: list[int] = []
+    opened(make_split(noise(SAME)), tmp_path, progress=counted.append)
+    assert sum(counted) == 20
+    opened(make_split(noise(SAME)), tmp_path, progress=counted.append)
+    assert sum(counted) == 20
+
+
+def test_a_build_holds_only_a_part_of_the_images_in_memory(
+    make_split: MakeSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "cores", lambda: 1)
+    split = make_split(noise([(60, 60)] * 600))
+    tracemalloc.start()
+    stored = opened(split, tmp_path, Whole(side=64))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert stored.pixels.nbytes == 600 * 3 * 60 * 60
+    assert peak < stored.pixels.nbytes / 2
+
+
+# Its key
+
+
+def test_the_key_depends_on_every_byte_label_form_and_version_and_on_the_order(
+    make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = noise(SAME)
+    split = make_split(images)
+    key = content_key(split, LARGE)
+    images[7][5, 8, 2] ^= 1
+    relabelled = Split(labels=np.roll(split.labels, 1), label_names=split.label_names, rows=split.rows)
+    order = np.arange(20)
+    order[[3, 13]] = 13, 3  # of the same label
+    others = [
+        content_key(make_split(images), LARGE), content_key(relabelled, LARGE), content_key(split, Whole(side=21)),
+        content_key(split, Square(side=20)), content_key(split, NOTHING), content_key(split.select(order), LARGE),
+        content_key(split.select(np.arange(19)), LARGE),
+    ]  # fmt: skip
+    monkeypatch.setattr(PIL, "__version__", "0.1")
+    others.append(content_key(split, LARGE))
+    monkeypatch.setattr(cache, "VERSION", 0)
+    others.append(content_key(split, LARGE))
+    assert len({key, *others}) == 10
+
+
+def test_the_key_is_the_same_wherever_the_same_bytes_are_stored(make_split: MakeSplit, tmp_path: Path) -> None:
+    import pyarrow
+
+    split = make_split(noise(SAME))
+    stored = [{"bytes": None, "path": str(tmp_path / f"{number}.png")} for number in range(20)]
+    for number, row in enumerate(stored):
+        Path(row["path"] or "").write_bytes(split.rows.content(number) or b"")
+    rows = decoding.Rows(encoded=pyarrow.chunked_array([stored]), positions=np.arange(20), origin=str)
+    files = Split(labels=split.labels, label_names=split.label_names, rows=rows)
+    assert content_key(files, LARGE) == content_key(split, LARGE)
+    Path(stored[4]["path"] or "").unlink()
+    assert content_key(files, LARGE) != content_key(split, LARGE)
+
+
+def test_changed_data_never_meet_an_old_cache(make_split: MakeSplit, tmp_path: Path) -> None:
+    images = noise(SAME)
+    opened(make_split(images), tmp_path)
+    images[0] = 255 - images[0]
+    assert_right(opened(make_split(images), tmp_path), make_split(images))
+
+
+# A cache that is not as it was written
+
+
+def truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def flip(place: int) -> Callable[[Path], None]:
+    """Change one bit of a byte, counted from the end of the header."""
+
+    def change(file: Path) -> None:
+        content = bytearray(file.read_bytes())
+        content[cache.HEADER + place] ^= 1
+        file.write_bytes(content)
+
+    return change
+
+
+def edit(**facts: str) -> Callable[[Path], None]:
+    """Write other facts into the header, in the same room."""
+
+    def change(file: Path) -> None:
+        content = file.read_bytes()
+        header = json.loads(content[8 : cache.HEADER])
+        header["__metadata__"] |= facts
+        text = json.dumps(header).encode().ljust(cache.HEADER - 8)
+        file.write_bytes(struct.pack("<Q", len(text)) + text + content[cache.HEADER :])
+
+    return change
+
+
+DAMAGE = {
+    "truncated by a byte": truncate,
+    "one bit of the last pixel": flip(-1 + 20 * 8 + 20 * 3 * 6 * 9),
+    "one bit of an extent": flip(4),
+    "another manifest": edit(manifest="0" * 64),
+    "another key": edit(key="0" * 64),
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("not a cache"),
+    "weights": lambda file: save_file({"weight": np.zeros(3, np.float32)}, file),
+    "weights under the names of a cache": lambda file: save_file({"pixels": np.zeros(3), "extents": np.zeros(2)}, file),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_cache_that_is_not_as_it_was_written_is_built_anew_and_told_of(
+    damage: str, make_split: MakeSplit, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = make_split(noise(SAME))
+    opened(split, tmp_path)
+    whole = file_in(tmp_path).read_bytes()
+    DAMAGE[damage](file_in(tmp_path))
+    assert_right(opened(split, tmp_path), split)
+    assert file_in(tmp_path).read_bytes() == whole
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"the cache {file_in(tmp_path)} is not as it was written" in record.message
+    assert "\n" not in record.message
+
+
+# No room for it
+
+
+def a_file_instead_of_the_folder(cache_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache_file.parent.write_text("")
+
+
+def a_folder_of_the_file_s_name(cache_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache_file.mkdir(parents=True)
+
+
+def a_full_disk(cache_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(file: BinaryIO, key: str, images: object) -> None:
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache, "write", write)
+
+
+@pytest.mark.parametrize("obstacle", [a_file_instead_of_the_folder, a_folder_of_the_file_s_name, a_full_disk])
+def test_where_no_cache_can_be_written_images_are_decoded_into_memory(
+    obstacle: Callable[[Path, pytest.MonkeyPatch], None], make_split: MakeSplit, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    split, folder = make_split(noise(MANY)), tmp_path / "cache"
+    file = folder / f"tiny-{content_key(split, LARGE)[:16]}.safetensors"
+    obstacle(file, monkeypatch)
+    stored = opened(split, folder)
+    assert_right(stored, split)
+    assert not stored.mapped
+    (record,) = caplog.records
+    assert record.message.startswith(f"cannot write the cache {file}: ")
+    assert record.message.endswith("; they are decoded into memory, for this run alone")
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_set_that_would_fill_the_disk_is_decoded_into_memory(
+    make_split: MakeSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = make_split(noise(SAME))
+    monkeypatch.setattr(memory_budget, "on_disk", lambda folder: 20 * 3 * 6 * 9 - 1)
+    stored = opened(split, tmp_path)
+    assert_right(stored, split)
+    assert not list(tmp_path.iterdir())
+    assert "more than half of the disk's free space" in caplog.text
+
+
+@pytest.mark.parametrize("disk", [0, 10**9])
+def test_a_set_with_room_nowhere_is_an_error_that_says_why(
+    disk: int, make_split: MakeSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_budget, "on_disk", lambda folder: disk)
+    monkeypatch.setattr(memory_budget, "on_device", lambda device: 20 * 3 * 6 * 9 - 1)
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(NoRoomError, match="cannot write the cache" if disk else "the disk's free space"):
+        opened(make_split(noise(SAME)), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("form", [LARGE, Square(side=8), NOTHING], ids=str)
+def test_the_size_is_told_by_headers_before_anything_is_decoded(
+    form: Form, make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
+) -> None:
+    split = make_split(noise(MANY))
+    size = opened(split, tmp_path, form).pixels.nbytes
+    no_decoding()
+    assert estimate(split, form) == size
+
+
+def test_the_size_of_many_images_is_told_by_some_of_them(
+    make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "SAMPLE", 11)
+    split = make_split([*noise(SAME * 5), BROKEN])
+    assert estimate(split, LARGE) == 101 * 3 * 6 * 9
+    assert estimate(make_split([BROKEN]), LARGE) == 0
+
+
+# Several processes
+
+
+def test_of_two_processes_that_build_at_once_both_have_the_images_and_one_file_stays(
+    make_split: MakeSplit, tmp_path: Path
+) -> None:
+    split, others = make_split(noise(SAME)), []
+
+    def meanwhile(images: int) -> None:
+        if not others:
+            others.append(opened(split, tmp_path))  # another one begins later, and ends before
+
+    stored = opened(split, tmp_path, progress=meanwhile)
+    assert_right(stored, split)
+    assert_right(others[0], split)
+    assert file_in(tmp_path).suffix == ".safetensors"
+
+
+def test_a_build_that_is_interrupted_leaves_nothing_behind(make_split: MakeSplit, tmp_path: Path) -> None:
+    def interrupt(images: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(make_split(noise(SAME)), tmp_path, progress=interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_behind_is_removed_after_an_hour(make_split: MakeSplit, tmp_path: Path) -> None:
+    split = make_split(noise(SAME))
+    names = [f".tiny-{content_key(split, LARGE)[:16]}.safetensors.{number}.partial" for number in range(2)]
+    for name, age in zip(names, (2 * cache.ABANDONED, 0), strict=True):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    opened(split, tmp_path)
+    assert [(tmp_path / name).exists() for name in names] == [False, True]
+
+
+# Where it is
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"VTZOO_CACHE": "/here", "XDG_CACHE_HOME": "/there", "HOME": "/home"}, "/here"),
+        ({"XDG_CACHE_HOME": "/there", "HOME": "/home"}, "/there/vtzoo"),
+        ({"XDG_CACHE_HOME": "", "HOME": "/home"}, "/home/.cache/vtzoo"),
+        ({"HOME": "/home"}, "/home/.cache/vtzoo"),
+    ],
+)
+def test_the_cache_is_where_the_environment_says(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VTZOO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(expected)

@@ -1,0 +1,197 @@
+"""Processes that decode in every epoch give the same batches as stored images do, and fail in a sentence."""
+
+import gc
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+import torch
+
+from vtzoo.data import named
+from vtzoo.data.decoding import Rows, Split
+from vtzoo.errors import VtzooError
+from vtzoo.train.pipeline.batches import Batch, Batches
+from vtzoo.train.pipeline.crops import Crops
+from vtzoo.train.pipeline.pixels import Pixels
+from vtzoo.train.pipeline.workers import Decoder, Plan, Request, Workers
+from vtzoo.zoo.recipe import Augmentation, RandAugment, RandomResizedCrop
+
+CPU = torch.device("cpu")
+BOX = RandomResizedCrop(scale=(0.2, 1.0), ratio=(0.75, 4 / 3))
+ERASED = Augmentation(
+    crop_padding=0, random_resized_crop=BOX, flip=True, mixup=0.8, cutmix=1.0, mix_probability=0.5, erasing=0.5,
+    erasing_noise=1.0, label_smoothing=0.1,
+)  # fmt: skip
+SHIFTED = Augmentation(**{**vars(ERASED), "crop_padding": 2, "random_resized_crop": None})
+RANDOM = RandAugment(operations=2, magnitude=9.0, magnitude_std=0.5, probability=1.0)
+EVERYTHING = Augmentation(**{**vars(SHIFTED), "rand_augment": RANDOM, "color_jitter": 0.4})
+COUNT, SIZE, STEPS = 20, 14, 5  # images, pixels, steps an epoch
+
+
+@pytest.fixture(scope="module")
+def split(make_split: Callable[..., Split]) -> Split:
+    """Images of medium levels, with a shorter side of 16 pixels at most."""
+    random = np.random.default_rng(1)
+    extents = [(16, 16 + number) if number % 2 else (10 + number % 7, 15) for number in range(COUNT)]
+    return make_split([random.integers(80, 176, (*extent, 3), dtype=np.uint8) for extent in extents])
+
+
+def batches(source: Workers | Pixels, how: Augmentation, accumulate: int = 1) -> Batches:
+    row = named.find("cifar10")
+    return Batches(
+        source, np.arange(COUNT) % 10, crops=Crops.of(how, size=SIZE, flip=True), augmentation=how, batch_size=4,
+        classes=10, mean=row.mean, std=row.std, seed=3, device=CPU, accumulate=accumulate,
+    )  # fmt: skip
+
+
+def stored(split: Split, how: Augmentation) -> Batches:
+    form = Crops.of(how, size=SIZE, flip=True).form
+    pixels = [torch.from_numpy(form.pixels(image)) for image in split.rows]
+    extents = torch.tensor([one.shape[1:] for one in pixels])
+    return batches(Pixels(torch.cat([one.flatten() for one in pixels]), extents, CPU), how)
+
+
+Decoded = Callable[..., Batches]
+
+
+@pytest.fixture
+def decoded(split: Split) -> Decoded:
+    """Batches decoded by processes, which end with them."""
+
+    def make(how: Augmentation, count: int = 2, rows: Rows = split.rows, accumulate: int = 1) -> Batches:
+        decoder = Decoder(rows, Crops.of(how, size=SIZE, flip=True), 3)
+        return batches(Workers(decoder, count, CPU), how, accumulate)
+
+    return make
+
+
+def processes(found: Batches) -> list[int]:
+    """The ids of the processes that decode."""
+    return [process.pid for process in found._source._loader._iterator._workers]  # pyright: ignore
+
+
+def failure(found: Batches) -> VtzooError:
+    """The error of going on for some epochs."""
+    with pytest.raises(VtzooError) as caught:
+        walk(found, range(1, 4 * STEPS))
+    found._source._loader._iterator._shutdown_workers()  # pyright: ignore  # the traceback would keep them for long
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def walk(found: Batches, steps: range) -> None:
+    for step in steps:
+        found.batch(step)
+
+
+def assert_same(one: Batch, other: Batch, levels: float = 0.0) -> None:
+    """The same images, to so many levels of 255, with the same targets."""
+    assert torch.equal(one.chosen, other.chosen)
+    assert torch.equal(one.targets, other.targets)
+    assert one.epoch == other.epoch
+    assert float((one.images - other.images).abs().max()) <= levels / 255 / min(named.find("cifar10").std) + 1e-5
+
+
+@pytest.mark.parametrize("how", [SHIFTED, EVERYTHING], ids=["shifted", "everything"])
+def test_squares_give_the_batches_of_stored_images_bit_for_bit(
+    how: Augmentation, split: Split, decoded: Decoded
+) -> None:
+    kept, anew = stored(split, how), decoded(how)
+    for step in range(2 * STEPS):
+        assert_same(anew.batch(step), kept.batch(step))
+
+
+def test_boxes_give_the_batches_of_stored_images_to_two_levels_of_255(split: Split, decoded: Decoded) -> None:
+    kept, anew = stored(split, ERASED), decoded(ERASED)
+    for step in range(2 * STEPS):
+        assert_same(anew.batch(step), kept.batch(step), levels=2)
+
+
+def test_any_number_of_processes_gives_the_same_batches(decoded: Decoded) -> None:
+    one, several = decoded(ERASED, 1), decoded(ERASED, 3)
+    for step in range(STEPS + 1):
+        assert_same(one.batch(step), several.batch(step))
+
+
+def test_a_step_out_of_order_is_that_step(decoded: Decoded) -> None:
+    jumping, walking = decoded(ERASED), decoded(ERASED)
+    expected = [walking.batch(step) for step in range(9)]
+    for step in (4, 5, 1, 1, 2, 8, 0):
+        assert_same(jumping.batch(step), expected[step])
+
+
+@pytest.mark.parametrize(("ranks", "rank", "accumulate"), [(1, 0, 1), (1, 0, 2), (2, 1, 1)])
+def test_a_process_is_given_what_is_wanted_next_without_starting_afresh(
+    ranks: int, rank: int, accumulate: int, decoded: Decoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, begin = [], Plan.begin
+    monkeypatch.setattr(Plan, "begin", lambda plan, requests: begun.append(plan) or begin(plan, requests))
+    found, whole, parts = decoded(SHIFTED, accumulate=accumulate), decoded(SHIFTED), ranks * accumulate
+    for step in range(STEPS + 1):
+        cut = [found.batch(step, rank * accumulate + turn, parts) for turn in range(accumulate)]
+        first, last = rank * 4 // ranks, (rank + 1) * 4 // ranks
+        assert torch.equal(torch.cat([part.images for part in cut]), whole.batch(step).images[first:last])
+    assert len(begun) == 2  # once for either
+
+
+def test_torchs_own_generator_does_not_move(decoded: Decoded) -> None:
+    found, before = decoded(SHIFTED), torch.get_rng_state()
+    found.batch(0)
+    found.batch(3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_image_that_is_gone_in_a_later_epoch_is_named(split: Split, decoded: Decoded, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(COUNT)]
+    for number, file in enumerate(files):
+        file.write_bytes(split.rows.content(number) or b"")
+    encoded = pyarrow.chunked_array([[{"bytes": None, "path": str(file)} for file in files]])
+    found = decoded(SHIFTED, rows=Rows(encoded=encoded, positions=np.arange(COUNT), origin=lambda row: files[row].name))
+    found.batch(0)
+    files[6].unlink()
+    assert failure(found).message.startswith("unreadable image 6.png: ")
+
+
+def test_ctrl_c_is_left_to_the_process_that_trains(decoded: Decoded) -> None:
+    found, other = decoded(SHIFTED), decoded(SHIFTED, 1)
+    found.batch(0)
+    for process in processes(found):
+        os.kill(process, signal.SIGINT)
+    for step in range(1, 9):
+        assert_same(found.batch(step), other.batch(step))
+
+
+def test_a_process_that_dies_is_an_error_in_a_sentence(decoded: Decoded) -> None:
+    found = decoded(SHIFTED)
+    found.batch(0)
+    os.kill(processes(found)[0], signal.SIGKILL)
+    error = failure(found)
+    assert error.message.startswith("a process that decodes images failed: ")
+    assert error.hint == "try fewer: --workers N"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_processes_end_at_once_with_the_batches_that_they_prepare(decoded: Decoded) -> None:
+    found = decoded(SHIFTED)
+    found.batch(0)
+    found.batch(2)
+    ids, began = processes(found), time.monotonic()
+    gc.disable()  # which would end them too, five seconds a process
+    del found
+    gc.enable()
+    assert time.monotonic() - began < 4
+    assert not any(Path(f"/proc/{number}").exists() for number in ids)
+
+
+def test_what_runs_in_a_process_can_be_sent_to_it(split: Split) -> None:
+    decoder = Decoder(split.rows, Crops.of(ERASED, size=SIZE, flip=True), 3)
+    sent = pickle.loads(pickle.dumps(decoder))
+    request = Request(epoch=1, images=(3, 0))
+    assert torch.equal(sent[request], decoder[request])

@@ -1,0 +1,66 @@
+"""A batch in parts, one after another: the same step in less memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vtzoo.errors import VtzooError
+from vtzoo.train import loop, muon
+from vtzoo.zoo.recipe import Recipe
+
+
+def trained(recipe: Recipe, start: Callable[..., loop.Run], accumulate: int, folder: Path) -> dict[str, torch.Tensor]:
+    """The checkpoint of a whole run whose batches of eight come in parts."""
+    run = start(recipe)
+    run.accumulate = accumulate
+    folder.mkdir()
+    loop.fit(run, recipe, seed=0, identity="x", folder=folder)
+    return load_file(folder / "checkpoint.safetensors")
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(
+    parts: int, tiny: Callable[..., Recipe], start: Callable[..., loop.Run]
+) -> None:
+    """The same gradients to 1e-6 of their norm: sums in another order. Pairs, mixtures and crops are per image."""
+    recipe, gradients, found = tiny(drop_path_rate=0.0), [], []
+    for accumulate in (1, parts):
+        run = start(recipe)
+        run.accumulate = accumulate
+        keep = torch.optim.SGD(run.joint.parameters(), lr=0.0)
+        keep.zero_grad = lambda: None  # type: ignore[method-assign]
+        losses = loop.train_step(
+            run.joint, keep, run.scaler, loop._parts(run, 16, 0), count=accumulate, weight=0.5, clip_norm=0.0,
+            precision=torch.float32,
+        )  # fmt: skip
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in run.joint.parameters()]))
+        found.append(losses)
+    assert (gradients[0] - gradients[1]).norm() < 1e-6 * gradients[0].norm()
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("with_muon", "tolerance"), [(False, 1e-4), (True, 2e-3)])
+def test_a_run_in_parts_ends_with_the_weights_of_a_whole_one(
+    with_muon: bool, tolerance: float, tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """To a fraction of each one's norm. Muon makes as much of the directions that only rounding moves as of others."""
+    monkeypatch.setattr(muon, "precision", lambda device: torch.float32)  # as in ranks.py
+    monkeypatch.setattr(muon, "_by_gram", muon._by_product)
+    recipe = tiny(muon=with_muon, drop_path_rate=0.0)
+    whole, parts = (trained(recipe, start, accumulate, tmp_path / str(accumulate)) for accumulate in (1, 4))
+    for name in whole:
+        if name.startswith(("model.", "average.", "localizer.")):
+            assert (parts[name] - whole[name]).norm() <= tolerance * whole[name].norm(), name
+
+
+def test_parts_that_do_not_divide_a_batch_are_refused_before_the_training(
+    tiny: Callable[..., Recipe], start: Callable[..., loop.Run]
+) -> None:
+    run = start(tiny())
+    with pytest.raises(VtzooError, match="8 images"):
+        loop.set_up(tiny(), run.joint, run.batches, accumulate=3)

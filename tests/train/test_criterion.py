@@ -1,0 +1,99 @@
+"""What classifiers are taught and measured by, against equations, scikit-learn and hand-counted cases."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from vtzoo.train.criterion import ONE, SEVERAL, hot
+from vtzoo.train.early_stopping import Selection
+
+NAN = math.nan
+
+
+def test_several_classes_cost_the_mean_over_what_is_known_alone() -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], requires_grad=True)
+    targets = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, 1.0]])
+    known = [math.log(1 + math.exp(-2.0)), math.log(1 + math.exp(0.5)), math.log(1 + math.exp(2.0))]
+    loss = SEVERAL.loss(logits, targets)
+    assert loss.item() == pytest.approx(sum(known) / 3, rel=1e-6)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[targets.isnan()] == 0).all()
+    assert (logits.grad[~targets.isnan()] != 0).all()
+
+
+def test_a_batch_of_which_nothing_is_known_costs_nothing_and_moves_nothing() -> None:
+    logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = SEVERAL.loss(logits, torch.full((2, 3), NAN))
+    loss.backward()
+    assert loss == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+def test_images_count_as_right_by_their_known_classes() -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.5], [1.0, 3.0, -2.0], [1.0, 1.0, 1.0]])
+    targets = torch.tensor([[1.0, NAN, 0.0], [0.0, 1.0, 0.0], [NAN, NAN, NAN]])
+    assert SEVERAL.right(logits, targets).item() == pytest.approx(1 / 2 + 2 / 3 + 0)
+
+
+def test_the_mean_average_precision_is_scikit_learns_over_classes_that_can_be_measured() -> None:
+    random = np.random.default_rng(0)
+    scores, targets = random.normal(size=(40, 5)), (random.random((40, 5)) < 0.3).astype(np.float32)
+    assert SEVERAL.score(scores, targets) == pytest.approx(average_precision_score(targets, scores, average="macro"))
+    targets[:, 3], targets[:, 4], targets[::3, 0] = 0, 1, np.nan
+    known = ~np.isnan(targets[:, 0])
+    one = [average_precision_score(targets[known, 0], scores[known, 0])]
+    rest = [average_precision_score(targets[:, k], scores[:, k]) for k in (1, 2)]
+    assert SEVERAL.score(scores, targets) == pytest.approx(np.mean(one + rest))
+    assert SEVERAL.score(scores, np.full((40, 5), np.nan)) == 0
+
+
+def test_one_class_an_image_is_scored_by_its_first_class() -> None:
+    scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4]])
+    assert ONE.score(scores, hot(np.array([1, 0, 1]), 2)) == pytest.approx(2 / 3)
+
+
+def selection(**criterion: Any) -> Selection:
+    """A selection of a one-pixel linear model's weights, by two images."""
+    from dataclasses import replace
+
+    return Selection(
+        images=torch.zeros(2, 3, 1, 1, dtype=torch.uint8), targets=torch.eye(2), mean=(0.5,) * 3, std=(0.5,) * 3,
+        criterion=replace(ONE, **criterion), patience=2, tensors={},
+    )  # fmt: skip
+
+
+def linear(bias: float) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    torch.nn.init.zeros_(model[1].weight)
+    return model, {"1.weight": model[1].weight.detach(), "1.bias": torch.tensor([bias, 0.0])}
+
+
+def test_the_best_weights_are_kept_and_ties_go_to_the_lower_loss() -> None:
+    scores = iter([0.5, 0.5, 0.5, 0.4, 0.3])
+    found = selection(score=lambda *_: next(scores))
+    model, first = linear(1.0)
+    found.tensors = {name: tensor.clone() for name, tensor in first.items()}
+    for step, bias in enumerate((2.0, 0.5, 1.0, 0.0), start=1):  # the loss of two opposite images is least at 0
+        found.look(model, linear(bias)[1], step)
+    assert (found.found, found.step, found.looks) == (2, 2, 4)
+    assert found.tensors["1.bias"].tolist() == [0.5, 0.0]
+    assert found.settled
+    assert model.training
+
+
+def test_a_selection_comes_back_out_of_its_numbers() -> None:
+    scores = iter([0.5, 0.4])
+    found, other = selection(score=lambda *_: next(scores)), selection()
+    model, tensors = linear(0.3)
+    found.tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    for step in (10, 20):
+        found.look(model, tensors, step)
+    other.restore(found.numbers())
+    assert other.numbers() == found.numbers()
+    assert (other.best[0], other.step, other.looks, other.settled) == (0.5, 10, 2, False)

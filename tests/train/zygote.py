@@ -1,0 +1,26 @@
+"""What the kill tests run: `zygote.py FROM DATA FOLDER WORKERS` trains into FOLDER, or goes on there.
+
+FROM is a recipe, or a model folder that is fine-tuned on the images of DATA. Images come out of the cache, or from so
+many processes unless they are 0, where a recipe is trained. Every step leaves a checkpoint.
+"""
+
+import sys
+from pathlib import Path
+
+from vtzoo.data import collection
+from vtzoo.finetune import run as finetune
+from vtzoo.finetune.defaults import Wishes
+from vtzoo.finetune.session import prepare
+from vtzoo.train import log, loop, run
+
+EPOCHS = 5  # of fine-tuning, the first without the backbone
+loop.CHECKPOINT_SECONDS = -1
+log.draw_curves = lambda *_: None  # takes longer than the steps
+run.finish = finetune.finish = lambda *_, **__: {}  # what comes after the last step is tested elsewhere
+
+source, data, out, workers = *map(Path, sys.argv[1:4]), int(sys.argv[4])
+if source.suffix == ".toml":
+    run.train(source, data=data, out=out, device="cpu", resume=True, workers=workers or None)
+else:
+    job = prepare(source, collection.read(data), wishes=Wishes(epochs=EPOCHS), device="cpu")
+    finetune.finetune(job, out, resume=True)

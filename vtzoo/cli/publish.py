@@ -1,0 +1,83 @@
+"""The command `vtzoo publish`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vtzoo.cli.options import JsonOption, byte_count, print_json
+
+
+def publish(
+    org: Annotated[str, typer.Option("--org", metavar="ORG", help="User or organization.", show_default=False)],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="Folders of finished runs, or embedded models.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Publish all embedded models.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a repository that only ORG can see.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published, and send nothing.")] = False,
+    tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="Name of this version.")] = "v1.0",
+    index: Annotated[
+        Path | None, typer.Option("--index", metavar="FILE", help="Index to enter it in; index.toml beside the run.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish models on the Hugging Face Hub as ORG/NAME: one commit each, of weights, ONNX, recipe, metrics, card.
+
+    Nothing is published without its metrics, with weights that are not finite, or with another recipe than the run's.
+    Stopped at any moment, the same command goes on; what is published already is not sent again. The card is rendered
+    from result.json, whatever README.md says: `vtzoo card RUN` shows it. --json prints an object; a list of several,
+    and with --all.
+
+    Log in first: hf auth login; or set HF_TOKEN.
+    """
+    from vtzoo.publish.commit import prepare
+    from vtzoo.publish.commit import publish as send
+
+    told = []
+    for run in _chosen(runs, everything):
+        publication = prepare(run, org, index)
+        row: dict[str, Any] = {"repo": publication.repo}
+        row["files"] = {path: content.size for path, content in publication.contents.items()}
+        if dry_run:
+            row["card"] = publication.files["README.md"].decode()
+        else:
+            pin = send(publication, tag=tag, private=private)
+            row |= {"revision": pin.revision, "tag": tag, "index": str(publication.index)}
+        told.append(row)
+        if not as_json:
+            _tell_publication(row)
+    if as_json:
+        print_json(told if everything or len(told) > 1 else told[0])
+
+
+def _chosen(runs: list[str] | None, everything: bool) -> list[str]:
+    """The models to publish: those named, or all whose weights are here; a record of others is told."""
+    from vtzoo.errors import VtzooError
+    from vtzoo.zoo import model_folder
+
+    if bool(runs) == everything:
+        raise typer.BadParameter("name the runs to publish, or publish --all embedded models", param_hint="RUN")
+    if runs:
+        return runs
+    for record in model_folder.records():
+        typer.echo(f"{record.name} is a record without weights: not published", err=True)
+    if not (names := [entry.name for entry in model_folder.entries()]):
+        raise VtzooError("there are no weights of any embedded model here", "vtzoo publish RUN publishes a run")
+    return names
+
+
+def _tell_publication(row: dict[str, Any]) -> None:
+    """What was published, or what a dry run would publish."""
+    repo, sizes = row["repo"], row["files"]
+    told = f"{repo}: {len(sizes)} files, {byte_count(sum(sizes.values()))}"
+    if "card" not in row:
+        typer.echo(f"{told}, commit {row['revision']}, tag {row['tag']}")
+        typer.echo(f"entered in {row['index']}")
+        typer.echo(f"next: vtzoo predict --model {repo} photo.jpg")
+        return
+    typer.echo(f"{told}; nothing was sent")
+    for path, size in sizes.items():
+        typer.echo(f"  {byte_count(size):>10}  {path}")
+    typer.echo(f"\nREADME.md:\n\n{row['card']}", nl=False)

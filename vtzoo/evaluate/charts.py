@@ -1,0 +1,109 @@
+"""confusion.png and reliability.png, drawn from a model's answers."""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from vtzoo.evaluate.calibration import Reliability
+from vtzoo.evaluate.fonts import font_file, shortened
+
+LARGEST = 1_000  # classes a side of a confusion matrix
+COUNTED = 20  # classes up to which the numbers are written into the cells
+NAMED = 110  # classes up to which there is room for their names
+LONGEST = 24  # letters of a name beside the matrix
+OTHER = "(any other)"
+SHARES = "share of the class's images"
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> bytes:
+    """A PNG of what each class is taken for: a row a class that has images, in the model's order, and its shares.
+
+    Colours follow a root of the share, so that rare confusions show. A last column holds predictions of classes that
+    have no images here. Of more than LARGEST classes, those with the most images are shown.
+    """
+    matrix, shown, left = table(labels, predicted, names)
+    rows, columns = matrix.shape
+    written = (
+        [shortened(names[number], LONGEST) for number in shown] + [OTHER] * (columns - rows) if rows <= NAMED else []
+    )
+    side = float(np.clip(0.11 * columns, 3.5, 12))  # inches, of the matrix
+    beside = 1 + 0.08 * max(map(len, written), default=0)  # inches, of the names
+    figure, axes = _figure((side + beside + 1, side + beside))
+    shares = matrix / np.bincount(labels, minlength=len(names))[shown][:, None]
+    image = axes.imshow(shares, cmap="Blues", norm=_root(0.5 if written else 0.3), interpolation="nearest")
+    figure.colorbar(image, ax=axes, label=SHARES, fraction=0.04, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
+    of = f", the ones with the most images of {rows + left:,}" if left else ""
+    axes.set(xlabel="predicted", ylabel="true", title=f"{rows:,} classes{of}")
+    if written:
+        size = min(10.0, 0.75 * 72 * side / columns)  # points: a cell's height, less a quarter
+        style = {"font": font_file(), "fontsize": size, "parse_math": False}
+        axes.set_xticks(range(columns), written, rotation=90, **style)
+        axes.set_yticks(range(rows), written[:rows], **style)
+    else:
+        axes.set(xlabel="predicted, in the model's order of classes", xticks=[], yticks=[])
+    if columns <= COUNTED:
+        for row, column in np.argwhere(matrix):
+            color = "white" if shares[row, column] > 0.35 else "black"
+            axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=color, fontsize=8)
+    return _png(figure)
+
+
+def table(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Counts, int64 (rows, columns), the classes of the rows, and how many that have images are not shown.
+
+    The columns are those classes too, and one of all others where some are predicted.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    present, images = np.unique(labels, return_counts=True)
+    shown = np.sort(present[np.argsort(-images, kind="stable")[:LARGEST]])
+    position = np.full(len(names), len(shown))
+    position[shown] = np.arange(len(shown))
+    kept = position[labels] < len(shown)
+    true, answered = position[labels[kept]], position[predicted[kept]]
+    matrix = confusion_matrix(true, answered, labels=np.arange(len(shown) + 1))[: len(shown)]
+    return matrix if matrix[:, -1].any() else matrix[:, :-1], shown, len(present) - len(shown)
+
+
+def reliability(found: Reliability, *, what: str) -> bytes:
+    """A PNG of how often predictions come true by their probability, and below of how many there are, as a diagram.
+
+    `what` is what comes true: "accuracy", where it is of each image's first class.
+    """
+    edges = np.linspace(0, 1, len(found.counts) + 1)
+    middles, width = (edges[1:] + edges[:-1]) / 2, edges[1]
+    figure, (above, below) = _figure((5.5, 6.5), rows=2, height_ratios=(3, 1), sharex=True)
+    filled = found.counts > 0
+    above.plot([0, 1], [0, 1], color="0.5", linestyle="--", label="perfectly calibrated")
+    above.bar(middles[filled], found.frequency[filled], width, edgecolor="white", color="tab:blue", label=what)
+    above.scatter(found.probability[filled], found.frequency[filled], color="black", s=12, zorder=3,
+                  label="at the bin's mean probability")  # fmt: skip
+    above.set(ylabel=what, xlim=(0, 1), ylim=(0, 1), title=f"expected calibration error {found.error:.2%}")
+    above.legend(loc="upper left", fontsize=8)
+    bars = below.bar(middles, found.counts, width, edgecolor="white", color="tab:gray")
+    below.bar_label(bars, [f"{count:,}" if count else "" for count in found.counts], fontsize=6)
+    below.set(xlabel="probability", ylabel="predictions")
+    below.margins(y=0.2)
+    return _png(figure)
+
+
+def _figure(size: tuple[float, float], rows: int = 1, **grid: Any) -> tuple[Any, Any]:
+    """A figure of so many inches, and its axes."""
+    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+
+    ratios = grid.pop("height_ratios", None)
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, 1, height_ratios=ratios, **grid)
+
+
+def _root(exponent: float) -> Any:
+    from matplotlib.colors import PowerNorm
+
+    return PowerNorm(exponent, vmin=0, vmax=1)
+
+
+def _png(figure: Any) -> bytes:
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=120, metadata={"Software": None})
+    return drawn.getvalue()

@@ -1,0 +1,164 @@
+"""A folder with everything that was measured: numbers, answers, pictures, and report.md, which ties them together."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtzoo.base import files
+from vtzoo.errors import VtzooError
+from vtzoo.evaluate import calibration, charts, multi_label, single_label
+from vtzoo.evaluate.contact_sheet import MOST, contact_sheet
+from vtzoo.evaluate.run import Assessment
+from vtzoo.evaluate.text_report import class_table, facts
+
+PICTURES = {
+    "confusion.png": "What each class is taken for",
+    "reliability.png": "How often what it is so sure of comes true",
+    "mistakes.png": "Wrong, and surest of it",
+    "uncertain.png": "The least certain",
+}
+FILES = ("report.json", "predictions.csv", *PICTURES, "report.md")
+
+
+def check(folder: Path) -> None:
+    """Raise where a report cannot be written, before anything is measured for it."""
+    if folder.exists() and not folder.is_dir():
+        raise VtzooError(f"{folder} is not a folder", "choose another --report")
+
+
+def write(assessment: Assessment, folder: Path) -> Path:
+    """Write the report into a folder, each file whole or not at all, and return report.md, which comes last.
+
+    An earlier report there goes first: a picture of that one beside numbers of this one would be no report.
+    """
+    check(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in reversed(FILES):
+        (folder / name).unlink(missing_ok=True)
+    told = json.dumps(assessment.as_json(), indent=2) + "\n"
+    files.write(folder / "report.json", told.encode())
+    files.write(folder / "predictions.csv", predictions(assessment).encode())
+    drawn = pictures(assessment)
+    for name, content in drawn.items():
+        files.write(folder / name, content)
+    files.write(folder / "report.md", markdown(assessment, list(drawn)).encode())
+    return folder / "report.md"
+
+
+def predictions(assessment: Assessment) -> str:
+    """A CSV line an image: image, label, predicted, probability, correct; several classes have `;` between them.
+
+    Where an image may have several, it is correct if all that is known of it is.
+    """
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow(("image", "label", "predicted", "probability", "correct"))
+    subject, labels = assessment.subject, assessment.labels
+    for number, (target, answer) in enumerate(zip(subject.targets, assessment.probabilities, strict=True)):
+        if subject.multi:
+            having, chosen = np.flatnonzero(target == 1), np.flatnonzero(answer >= multi_label.THRESHOLD)
+            known = ~np.isnan(target)
+            correct = bool(np.all((answer >= multi_label.THRESHOLD)[known] == (target > 0)[known]))
+        else:
+            having, chosen = np.array([target]), np.array([answer.argmax()])
+            correct = bool(having[0] == chosen[0])
+        named = (";".join(labels[one] for one in some) for some in (having, chosen))
+        shares = ";".join(f"{answer[one]:.6g}" for one in chosen)
+        lines.writerow((subject.rows.name(number), *named, shares, str(correct).lower()))
+    return file.getvalue()
+
+
+def pictures(assessment: Assessment) -> dict[str, bytes]:
+    """The PNG files by name, as far as there is something to show."""
+    draw = _of_several if assessment.subject.multi else _of_one
+    return {name: content for name, content in draw(assessment).items() if content is not None}
+
+
+def _of_one(assessment: Assessment) -> dict[str, bytes | None]:
+    """The pictures where each image has one class."""
+    labels, names = assessment.subject.targets, assessment.labels
+    predicted, surest = assessment.probabilities.argmax(axis=1), assessment.probabilities.max(axis=1)
+    right = predicted == labels
+    order = np.argsort(surest, kind="stable")
+
+    def sheet(numbers: np.ndarray) -> bytes | None:
+        captions = [
+            (f"is {names[labels[one]]}", f"{surest[one]:.1%} {names[predicted[one]]}") for one in numbers[:MOST]
+        ]
+        return _sheet(assessment, numbers, captions)
+
+    return {
+        "confusion.png": charts.confusion(labels, predicted, names),
+        "reliability.png": charts.reliability(calibration.reliability(surest, right), what="accuracy"),
+        "mistakes.png": sheet(order[::-1][~right[order[::-1]]]),
+        "uncertain.png": sheet(order),
+    }
+
+
+def _of_several(assessment: Assessment) -> dict[str, bytes | None]:
+    """The pictures where an image may have several classes: an image's worst class, and that nearest to a half."""
+    targets, names = assessment.subject.targets, assessment.labels
+    known = ~np.isnan(targets)
+    wrong = np.where(known, np.abs(assessment.probabilities - targets), -1)
+    doubt = np.where(known, -np.abs(assessment.probabilities - multi_label.THRESHOLD), -1)
+
+    def sheet(by: np.ndarray, least: float) -> bytes | None:
+        worst = by.argmax(axis=1)
+        values = by[np.arange(len(by)), worst]
+        numbers = np.argsort(-values, kind="stable")
+        numbers = numbers[values[numbers] >= least]
+        captions = [
+            (f"{names[worst[one]]}: {'yes' if targets[one, worst[one]] == 1 else 'no'}",
+             f"predicted {assessment.probabilities[one, worst[one]]:.1%}")
+            for one in numbers[:MOST]
+        ]  # fmt: skip
+        return _sheet(assessment, numbers, captions)
+
+    found = calibration.reliability(assessment.probabilities[known], targets[known] > 0)
+    return {
+        "reliability.png": charts.reliability(found, what="share of images that have the class"),
+        "mistakes.png": sheet(wrong, multi_label.THRESHOLD),
+        "uncertain.png": sheet(doubt, -multi_label.THRESHOLD),
+    }
+
+
+def _sheet(assessment: Assessment, numbers: np.ndarray, captions: list[tuple[str, str]]) -> bytes | None:
+    if not len(numbers):
+        return None
+    return contact_sheet(assessment.subject.rows, [int(one) for one in numbers[:MOST]], captions)
+
+
+def markdown(assessment: Assessment, drawn: Sequence[str]) -> str:
+    """The text of report.md, with the pictures that were drawn."""
+    scores, subject = assessment.scores, assessment.subject
+    parts = [
+        f"# {_cell(assessment.model)}\n\nMeasured on {_cell(subject.described)}.",
+        _table(("", ""), facts(assessment)),
+    ]
+    notes = [*subject.notes, *(f"left out: {told}" for told in assessment.unreadable)]
+    if notes:
+        parts.append("\n".join(f"- {_cell(note)}" for note in notes))
+    parts += [f"## {PICTURES[name]}\n\n![{PICTURES[name]}]({name})" for name in drawn]
+    if isinstance(scores, single_label.Scores) and scores.confused:
+        rows = [(pair.label, pair.predicted, f"{pair.images:,}") for pair in scores.confused]
+        parts.append("## Most confused\n\n" + _table(("class", "taken for", "images"), rows))
+    parts.append("## Class by class\n\n" + _table(*class_table(scores)))
+    parts.append("Every image's answer is in [predictions.csv](predictions.csv), every number in "
+                 "[report.json](report.json).")  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: Any) -> str:
+    """The text on one line, with nothing in it that Markdown would read."""
+    plain = " ".join(str(text).split())
+    return "".join(f"\\{char}" if char in "|*`[]<\\" else char for char in plain)

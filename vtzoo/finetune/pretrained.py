@@ -1,0 +1,136 @@
+"""The model that fine-tuning goes on from: its weights, how it wants its images, and the recipe it was trained by."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vtzoo import models
+from vtzoo.base import files
+from vtzoo.data.transform import Preprocess, complete
+from vtzoo.errors import VtzooError
+from vtzoo.hub import fetch
+from vtzoo.predict.torch import imagenet_labels, read_model, tensors
+from vtzoo.train.model_with_drloc import Joint
+from vtzoo.zoo import safetensors_reader
+from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo.recipe import Recipe, parse_recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A model with its weights, and what its folder says of it."""
+
+    entry: Entry
+    config: dict[str, Any]  # its config.json, or that of the same model for images of another size
+    model: Any  # timm's methods are no part of nn.Module
+    described: dict[str, Any]  # its `pretrained_cfg`, complete
+    preprocess: Preprocess
+    recipe: Recipe | None  # None where nobody knows how it was trained, as with timm's own weights
+    sha256: str  # of its weights
+
+    @property
+    def name(self) -> str:
+        """Its architecture, by our name where we have one."""
+        architecture: str = self.config["architecture"]
+        return next((ours for ours, timm in models.MODELS.items() if timm == architecture), architecture)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its classes are called; nothing for a model of features alone."""
+        classes = self.described["num_classes"]
+        if not classes:
+            return ()
+        return self.entry.labels if self.entry.named else imagenet_labels(classes) or self.entry.labels
+
+    @property
+    def multi(self) -> bool:
+        """Whether an image may have several of its classes."""
+        return bool(self.config.get("multi_label", False))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What its architecture is built with, but for the image size, the number of classes and path dropping."""
+        given = dict(self.config.get("model_args") or {})
+        return {key: value for key, value in given.items() if key not in ("num_classes", "drop_path_rate")}
+
+
+def open_source(name: str | Path, revision: str | None = None, image_size: int | None = None) -> Source:
+    """The model of that name, folder or repository, its weights verified; what cannot be trained is a VtzooError.
+
+    With an `image_size` it is made for square images of so many pixels a side, its weights resampled where that takes
+    it: the positions of a plain vision transformer, and the bias of Swin's smaller windows.
+    """
+    if Path(name).suffix == ".onnx":
+        raise VtzooError(f"{name} is a graph, whose weights cannot be trained", "give the model folder it is made of")
+    entry = fetch.find(name, revision=revision, use="finetune")
+    config, model = (entry.config, read_model(entry)) if image_size is None else _at_size(entry, image_size)
+    preprocess = Preprocess.from_config(config)
+    if preprocess.width is not None:
+        _, height, width = preprocess.shape
+        told = f"{entry.name} takes images of {height} x {width} pixels, and training makes squares"
+        raise VtzooError(told, f"say which: --image-size {height}")
+    return Source(
+        entry=entry, config=config, model=model, described=complete(config), preprocess=preprocess,
+        recipe=_recipe(entry), sha256=files.sha256(entry.folder / "model.safetensors"),
+    )  # fmt: skip
+
+
+def _at_size(entry: Entry, image_size: int) -> tuple[dict[str, Any], nn.Module]:
+    """A model for images of another size, and its config.json; it has answered one of them."""
+    try:
+        config = models.at_size(entry.config, image_size)
+        model = read_model(entry, config)
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, image_size, image_size))
+        patch: Any = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
+        high, wide = patch if isinstance(patch, tuple) else (patch, patch)
+        if image_size % high or image_size % wide:  # timm would leave out what is over
+            raise ValueError(f"its patches are {high} x {wide}")
+    except Exception as error:  # each architecture says no in its own way
+        reason = str(error).strip().partition("\n")[0]
+        told = f"{entry.name} cannot be made for images of {image_size} x {image_size} pixels: {reason}"
+        raise VtzooError(told, "choose another --image-size: most take multiples of 32") from error
+    return config, model
+
+
+def _recipe(entry: Entry) -> Recipe | None:
+    if not (entry.folder / "recipe.toml").is_file():
+        return None
+    try:
+        return parse_recipe(entry.recipe_text, str(entry.folder / "recipe.toml"))
+    except VtzooError as error:  # of another version, or another program's: the weights are what counts
+        log.warning("%s; the model is fine-tuned without what its recipe says", error.message)
+        return None
+
+
+def with_classes(source: Source, classes: tuple[str, ...], *, drop_path: float, keep: bool) -> nn.Module:
+    """The source's model with its weights, path dropping on where it has any, and a fresh head unless it is kept."""
+    config = source.config
+    try:
+        model = models.create(config | {"model_args": (config.get("model_args") or {}) | {"drop_path_rate": drop_path}})
+    except TypeError:  # an architecture that drops no paths
+        model = models.create(config)
+    model.load_state_dict(source.model.state_dict())
+    if not keep:
+        model.reset_classifier(len(classes))  # type: ignore[operator]
+    return model
+
+
+def reuse_localizer(source: Source, joint: Joint) -> bool:
+    """Put the weights of the source's localization heads into those of `joint`, where they fit; whether they did."""
+    path = source.entry.folder / "localizer.safetensors"
+    if not joint.heads or not path.is_file():
+        return False
+    heads = joint.heads[0] if len(joint.heads) == 1 else joint.heads
+    weights = safetensors_reader.read(path, source.entry.sha256("localizer.safetensors"))
+    shapes = {name: tuple(tensor.shape) for name, tensor in heads.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in weights.tensors.items()}:
+        return False
+    heads.load_state_dict(tensors(weights))
+    return True

@@ -1,0 +1,1 @@
+"""A model folder becomes one commit on the Hub."""

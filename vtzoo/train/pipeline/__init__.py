@@ -1,0 +1,1 @@
+"""From encoded images to batches on the device: decode once, store, crop."""

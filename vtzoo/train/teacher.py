@@ -1,0 +1,127 @@
+"""A teacher: a trained model whose logits are a second target for the model that learns (Hinton et al. 2015)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vtzoo.base import files
+from vtzoo.data import named, transform
+from vtzoo.data.named_reader import Split
+from vtzoo.errors import VtzooError
+from vtzoo.hub import fetch
+from vtzoo.predict.torch import read_model
+from vtzoo.zoo import model_folder
+from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo.recipe import Recipe, parse_recipe
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Teacher:
+    """A model that answers the very images that the student sees, and how much its answers count."""
+
+    model: nn.Module  # frozen, in evaluation mode, on the training device
+    weight: float  # of its targets, 0..1; the labels have what is left of 1
+    temperature: float  # that divides both models' logits
+    facts: dict[str, Any]  # what result.json says of it: name, weights (sha256) and, where it is known, top1
+    train_manifest: str | None  # sha256 of the images and labels that it learned from
+
+    @torch.no_grad()
+    def logits(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
+        """Its logits of an augmented batch, which is normalized as its own training images were."""
+        return self.model(images).float()
+
+    def divergence(self, logits: Float[Tensor, "b k"], images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
+        """How far a student's logits of some images are from its own."""
+        return divergence(logits.float(), self.logits(images), self.temperature)
+
+    def loss(self, cross_entropy: Float[Tensor, ""], distillation: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The labels' loss and the teacher's, each with its weight."""
+        return (1 - self.weight) * cross_entropy + self.weight * distillation
+
+    def check_images(self, train_manifest: str, held: Split) -> None:
+        """Refuse a teacher that learned from other images than its student does, the test images above all."""
+        name, learned = self.facts["name"], self.train_manifest
+        if learned == train_manifest:
+            return
+        if learned == held.manifest:
+            raise VtzooError(
+                f"the teacher {name} was trained on the test images", _training(name, " on the training images")
+            )
+        raise VtzooError(
+            f"the teacher {name} was trained on other images: their sha256 is {learned}, and here {train_manifest}",
+            _training(name, " with the same --data"),
+        )
+
+
+def divergence(logits: Float[Tensor, "b k"], taught: Float[Tensor, "b k"], temperature: float) -> Float[Tensor, ""]:
+    """T^2 KL(teacher || student) at temperature T, a mean over images; T^2 keeps the gradient's size."""
+    student, teacher = (functional.log_softmax(values / temperature, dim=1) for values in (logits, taught))
+    return temperature**2 * functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
+
+
+def open_teacher(recipe: Recipe, folder: Path | None, device: torch.device) -> Teacher | None:
+    """The teacher that a recipe names, from its model folder or, where none is given, from the models at hand.
+
+    None where the recipe names none. A teacher that is not there, that knows other data than the recipe's, answers
+    other classes or takes images of another size is a VtzooError.
+    """
+    if recipe.teacher is None:
+        if folder is not None:
+            raise VtzooError(f"{recipe.name} has no [teacher] for {folder} to be", "leave out --teacher")
+        return None
+    entry = _find(recipe.teacher.name, folder)
+    _refuse_misfit(entry, recipe)
+    facts = {"name": recipe.teacher.name, "weights": files.sha256(entry.folder / "model.safetensors")}
+    if "top1" in entry.result:
+        facts["top1"] = entry.result["top1"]
+    return Teacher(
+        model=read_model(entry).float().eval().requires_grad_(False).to(device), weight=recipe.teacher.weight,
+        temperature=recipe.teacher.temperature, facts=facts, train_manifest=entry.result.get("train_manifest"),
+    )  # fmt: skip
+
+
+def _find(name: str, folder: Path | None) -> Entry:
+    """The model folder of a teacher; one that is not there is an error that says how to train it."""
+    try:
+        entry = fetch.find(name, use="finetune") if folder is None else model_folder.find(folder)
+        said = entry.result.get("name")
+    except VtzooError as error:
+        raise VtzooError(f"no teacher {name}: {error.message}", _training(name)) from error
+    if said != name:
+        raise VtzooError(
+            f"{entry.folder} holds {said}, and the recipe's teacher is {name}", "--teacher FOLDER says where that is"
+        )
+    return entry
+
+
+def _refuse_misfit(entry: Entry, recipe: Recipe) -> None:
+    """Raise where a teacher's answers, or what it learned from, cannot be those for the recipe's images."""
+    name, dataset, size = entry.result["name"], named.find(recipe.dataset), recipe.model.image_size
+    own = parse_recipe(entry.recipe_text, str(entry.folder / "recipe.toml"))
+    if own.finetune:
+        raise VtzooError(
+            f"the teacher {name} goes on from {own.finetune.source}, which may have seen other images",
+            "a teacher is trained from scratch, by `vtzoo train`",
+        )
+    labels = named.labels(dataset.name)  # None where nobody has recorded them
+    if len(entry.labels) != dataset.classes or (labels and entry.labels != labels):
+        raise VtzooError(
+            f"the {len(entry.labels)} classes of the teacher {name} are not the {dataset.classes} of {dataset.name}",
+            f"a teacher is trained on the data set of its student, and {name} was on {own.dataset}",
+        )
+    shape = tuple(transform.complete(entry.config)["input_size"])
+    if shape != (3, size, size):
+        raise VtzooError(
+            f"the teacher {name} takes images of {' x '.join(map(str, shape))}, and its student of 3 x {size} x {size}",
+            "train it by a recipe with the same model.image_size",
+        )
+
+
+def _training(name: str, how: str = "") -> str:
+    """What to type to have a teacher."""
+    return f"train it{how}: vtzoo train {name} --out runs/{name}; then go on with --teacher runs/{name}"
