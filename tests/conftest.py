@@ -65,9 +65,9 @@ def python() -> Iterator[Python]:
 @pytest.fixture(scope="session")
 def traced_once() -> Iterator[None]:
     """A model that is packaged is traced once, whatever its weights; each graph is verified with its own ones."""
-    from vtzoo.export import run as export
+    from vtzoo.export import onnx_files
 
-    real, graphs = export.trace, {}
+    real, graphs = onnx_files.trace, {}
 
     def trace(predictor: Any, architecture: str, preprocess: Any, *, optimize: bool, opset: int | None) -> Any:
         if optimize:  # it may fold weights into the graph
@@ -79,7 +79,7 @@ def traced_once() -> Iterator[None]:
         return copy.deepcopy(graphs[facts])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "trace", trace)
+        patch.setattr(onnx_files, "trace", trace)
         yield
 
 

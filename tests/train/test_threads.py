@@ -60,8 +60,9 @@ STEPS = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_every_step_that_makes_a_batch_keeps_to_one_thread(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step_that_makes_a_batch_keeps_to_one_thread(step: str) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", seen.append)
-    STEPS[step]()
+    with pytest.MonkeyPatch.context() as patch:  # undone before the two threads are, or all later tests had them
+        patch.setattr(torch, "set_num_threads", seen.append)
+        STEPS[step]()
     assert seen == [1, 2]
