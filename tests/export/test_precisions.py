@@ -103,7 +103,11 @@ def test_int8_stores_each_constant_matrix_in_8_bits(files: dict[str, Path]) -> N
     graph = onnx.load(files["int8"]).graph
     large = [tensor for tensor in graph.initializer if len(tensor.dims) == 2 and np.prod(tensor.dims) >= 256]
     assert {tensor.data_type for tensor in large} == {onnx.TensorProto.INT8}
-    assert {node.op_type for node in graph.node} & {"Gemm", "DynamicQuantizeLinear"} == set()
+    quantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    products = [node.input[:2] for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    assert sum(set(factors) <= quantized for factors in products) == 10
+    assert not {name for factors in products for name in factors} & {tensor.name for tensor in graph.initializer}
+    assert "DynamicQuantizeLinear" not in {node.op_type for node in graph.node}
 
 
 def test_int8_answers_an_image_alike_in_any_batch(files: dict[str, Path]) -> None:
@@ -137,8 +141,7 @@ class Product(nn.Module):
         return tokens if pre_logits else self.head(tokens)
 
 
-def test_an_integer_product_is_the_one_worked_out_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8, "DESIRED", 0)  # one term is enough
+def test_an_integer_product_is_the_one_worked_out_by_hand(tmp_path: Path) -> None:
     model, calibration = Product(), sample_images(32, 20)
     write_onnx(model, describe("mine", 4), tmp_path / "a.onnx", source="x", precision="int8", calibration=calibration)
 
@@ -171,43 +174,34 @@ def product(matrix: np.ndarray) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
 
 
-def test_second_terms_restore_what_8_bits_lose_of_activations(monkeypatch: pytest.MonkeyPatch) -> None:
-    matrix = np.random.default_rng(0).integers(-127, 128, (3, 5)).astype(np.float32)
-    matrix[0] = 127  # so that 8 bits hold the matrix exactly
-    images, errors = sample_images(32, 64), []
-    for desired in (0, 1.1):  # one term; two
-        monkeypatch.setattr(int8, "DESIRED", desired)
-        made = int8.quantize(product(matrix), images)
-        answer = run(made.SerializeToString(), images)
-        errors.append(np.abs(answer - images.mean((2, 3)) @ matrix).mean())
-    assert errors[1] < 0.02 * errors[0]
-
-
-def test_sums_of_the_largest_products_do_not_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_of_the_largest_products_do_not_overflow() -> None:
     """As they do in 16 bits, without VNNI, unless ONNX Runtime is told to be exact."""
-    monkeypatch.setattr(int8, "DESIRED", 0)  # one term
     images = np.stack([np.full((3, 32, 32), shade, np.uint8) for shade in (0, 255)])
     answer = run(int8.quantize(product(np.full((3, 5), 127, np.float32)), images).SerializeToString(), images)
     np.testing.assert_allclose(answer, [[0] * 5, [3 * 255 * 127] * 5], rtol=0.01)
 
 
-def test_second_terms_are_left_out_where_they_hardly_help(files: dict[str, Path]) -> None:
-    graph = onnx.load(files["fp32"])
-    for agreements, terms in (
-        ([0.999], "none"),
-        ([0.9, 0.99, 0.999], "all"),
-        ([0.98, 0.99, 0.993], "half"),
-        ([0.98, 0.985], "none"),
-    ):
-        given = iter(agreements)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(int8, "_expected_agreement", lambda *_, given=given: next(given))
-            made = int8.quantize(graph, sample_images(32, 8))
-        assert next(given, None) is None
-        names = [node.name for node in made.graph.node]
-        firsts, seconds = (sum(name.endswith(f".{term}.product") for name in names) for term in ("first", "second"))
-        assert firsts == 10
-        assert terms == {0: "none", 10: "all"}.get(seconds, "half")
+def twice(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its last product done once more, with the same weights."""
+    last = graph.graph.node[-1]
+    last.output[0] = "once"
+    graph.graph.node.append(onnx.helper.make_node("MatMul", ["once", last.input[1]], ["logits"], name="again"))
+    return graph
+
+
+def test_sums_do_not_overflow_where_two_products_share_their_weights() -> None:
+    matrix = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    graph, images = twice(product(matrix)), sample_images(32, 64)
+    expected = images.mean((2, 3)) @ matrix @ matrix
+    answer = run(int8.quantize(graph, images).SerializeToString(), images)
+    np.testing.assert_allclose(answer, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_a_file_with_shared_8_bit_weights_runs() -> None:
+    """Which ONNX Runtime refuses to make exact."""
+    images, matrix = sample_images(32, 8), np.eye(3, dtype=np.float32)
+    answer = run(twice(int8.quantize(product(matrix), images)).SerializeToString(), images)
+    np.testing.assert_allclose(answer, images.mean((2, 3)), atol=2)
 
 
 def test_a_graph_without_products_stays_as_it_is() -> None:
@@ -215,16 +209,6 @@ def test_a_graph_without_products_stays_as_it_is() -> None:
     value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("images", "logits")]
     graph = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", value[:1], value[1:]))
     assert int8.quantize(graph, sample_images(8, 2)) is graph
-
-
-def test_the_expected_agreement_is_that_of_many_draws() -> None:
-    generator = np.random.default_rng(0)
-    truth = generator.normal(size=(4000, 2))
-    answer = truth + generator.normal(scale=0.1, size=truth.shape)
-    counted = (truth.argmax(1) == answer.argmax(1)).mean()
-    assert int8._expected_agreement(truth, answer) == pytest.approx(counted, abs=0.005)
-    assert counted < 0.97
-    assert int8._expected_agreement(truth, truth) == 1
 
 
 class Overflowing(Product):
@@ -267,6 +251,6 @@ def test_weights_in_8_bits_are_within_half_a_step_of_their_column(files: dict[st
     products = [n for n in onnx.load(files["fp32"]).graph.node if n.op_type == "MatMul" and n.input[1] in originals]
     assert len(products) >= 8
     for node in products:
-        scales = constants[f"{node.name}.scales"]
-        restored = constants[f"{node.name}.weights"] * scales
+        scales = constants[f"{node.input[1]}_scale"]
+        restored = constants[f"{node.input[1]}_quantized"] * scales
         assert (np.abs(restored - originals[node.input[1]]) <= scales / 2 + 1e-7).all()

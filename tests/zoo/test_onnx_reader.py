@@ -93,6 +93,20 @@ def test_external_data_in_a_function_are_refused() -> None:
         external(content.SerializeToString(), "it")
 
 
+def test_external_data_in_training_information_are_refused() -> None:
+    content = helper.make_model(helper.make_graph([], "g", [], []))
+    content.training_info.add().initialization.initializer.append(tensor("t"))
+    with pytest.raises(VtzooError, match="external data outside"):
+        external(content.SerializeToString(), "it")
+
+
+def test_external_data_in_a_second_graph_are_found() -> None:
+    # Protocol Buffers merge a field that occurs twice: the initializers of both belong to the one graph.
+    content = model(initializers=[tensor("a")]) + model(initializers=[INSIDE, tensor("b")])
+    assert external(content, "it") == by_onnx(content)
+    assert [item.name for item in external(content, "it")] == ["a", "b"]
+
+
 def test_external_data_in_a_sparse_initializer_are_refused() -> None:
     made = helper.make_graph([], "g", [], [])
     made.sparse_initializer.append(helper.make_sparse_tensor(tensor("t", dims=(1,)), tensor("i"), [4]))

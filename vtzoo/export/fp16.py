@@ -15,15 +15,19 @@ def to_fp16(graph: onnx.ModelProto) -> onnx.ModelProto:
     """
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    graph = _unshared(graph)
+    graph = unshared(graph)
     pixels = [node.name for node in graph.graph.node[: len(PIXELS)] if node.op_type in PIXELS]
     return convert_float_to_float16(
         graph, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *EXACT], node_block_list=pixels
     )
 
 
-def _unshared(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with a separate float constant for each use: the converter casts a shared one twice under one name."""
+def unshared(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with a separate float constant for each use.
+
+    A converter to fp16 casts a shared constant twice under one name, and ONNX Runtime cannot sum 8-bit products with
+    shared weights exactly: see `open_session`.
+    """
     floats = [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
     constants, used = {tensor.name: tensor for tensor in floats}, set()
     for node in graph.graph.node:

