@@ -59,10 +59,11 @@ class Reader(CalibrationDataReader):
 
 def traced(name: str, data: Path) -> tuple[onnx.ModelProto, np.ndarray, Any]:
     """The model's graph in fp32, its calibration images, uint8 (n, 3, height, width), and the Pictures of its test."""
+    from vtzoo.inference.torch import TorchClassifier
+
     from vtzoo import hub
     from vtzoo.export import pictures
     from vtzoo.export.tracing import predictor_of, trace
-    from vtzoo.inference.torch import TorchClassifier
 
     entry = hub.find(name, use="torch")
     classifier = TorchClassifier.from_folder(entry, "cpu")

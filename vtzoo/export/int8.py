@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from .reduced import unshared
-from .tracing import INPUT
+from vtzoo.export.fp16 import unshared
+from vtzoo.export.tracing import INPUT
 
 BATCH = 16  # images in one calibration run
 PRODUCTS = ["MatMul", "Gemm"]
@@ -39,7 +39,8 @@ def quantize(graph: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
     add_pre_process_metadata(graph)
     with tempfile.TemporaryDirectory() as folder:
         quantize_static(
-            graph, Path(folder) / "int8.onnx", _Batches(images), op_types_to_quantize=PRODUCTS,
+            graph, Path(folder) / "int8.onnx", _Batches(images),  # pyright: ignore[reportArgumentType]  (it asks for get_next)
+            op_types_to_quantize=PRODUCTS,
             nodes_to_quantize=_products(graph), per_channel=True, activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8, extra_options={"OpTypesToExcludeOutputQuantization": PRODUCTS},
         )  # fmt: skip
