@@ -17,7 +17,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
-from vtzoo.train import checkpoint, loop, model_with_drloc
+from vtzoo.models import localizer
+from vtzoo.train import checkpoint, loop
 from vtzoo.train.curves import draw_curves
 from vtzoo.train.log import Log
 from vtzoo.train.model_with_drloc import ModelWithDrloc
@@ -324,7 +325,7 @@ def test_a_baseline_starts_from_the_weights_of_its_twin_and_builds_no_head(
     tiny: Tiny, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     twin = start(tiny())
-    monkeypatch.setattr(model_with_drloc, "DenseRelativeLocalization", None)
+    monkeypatch.setattr(localizer, "DenseRelativeLocalization", None)
     baseline = start(tiny(baseline=True))
     assert baseline.localizer is None
     assert isinstance(twin.localizer, DenseRelativeLocalization)

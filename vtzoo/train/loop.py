@@ -205,11 +205,10 @@ def fit(
             last = run.step == steps or run.stopped
             reporting = last or run.step % REPORT == 0 or (epoch_ends and batches.steps_per_epoch > REPORT)
             if reporting:
-                speed = (run.step - first) * batches.batch_size / (time.monotonic() - began)
+                rate = (run.step - first) * batches.batch_size / (time.monotonic() - began)
                 loss, accuracy = log.flush()
-                now = Progress(step=run.step, steps=steps, loss=loss, accuracy=accuracy, images_per_second=speed)
                 if progress:
-                    progress(now)
+                    progress(Progress(step=run.step, steps=steps, loss=loss, accuracy=accuracy, images_per_second=rate))
             if epoch_ends:
                 log.draw(batches.steps_per_epoch, recipe.drloc)
             if reporting or world.size == 1:  # ranks wait for one another here, so only when they report
