@@ -12,11 +12,11 @@ import torch
 from forked import Python
 from safetensors.torch import load_file
 
-EPOCHS = 5  # of three steps, as in zygote.py
+EPOCHS = 5  # of three steps, as in killed_training.py
 COLOURS = """color_jitter = 0.4
 rand_augment = { operations = 2, magnitude = 9.0, magnitude_std = 0.5, probability = 0.5 }
 """
-SCRIPT = Path(__file__).with_name("zygote.py")
+SCRIPT = Path(__file__).with_name("killed_training.py")
 
 
 class Trainer:
