@@ -1,4 +1,4 @@
-"""What the kill tests run: `zygote.py FROM DATA FOLDER WORKERS` trains into FOLDER, or goes on there.
+"""What the kill tests run: `killed_training.py FROM DATA FOLDER WORKERS` trains into FOLDER, or goes on there.
 
 FROM is a recipe, or a model folder that is fine-tuned on the images of DATA. Images come out of the cache, or from so
 many processes unless they are 0, where a recipe is trained. Every step leaves a checkpoint.
