@@ -18,15 +18,15 @@ from vtzoo.cli import DEFAULT_MODEL, app
 from vtzoo.data import named, named_reader
 from vtzoo.data.transform import Preprocess
 from vtzoo.hub import fetch
-from vtzoo.zoo import model_folder, recipe, resources
+from vtzoo.zoo import lookup, recipe, resources
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = resources.weights_folder()
 FOLDER = WEIGHTS / DEFAULT_MODEL
 PHOTOS = sorted(Path(__file__).with_name("photos").glob("*.jpg"))
-MODELS = [entry.name for entry in model_folder.entries()]
-MEASURED = [*MODELS, *(entry.name for entry in model_folder.records())]
-PAIRED = [name for name in MODELS if "-drloc-" in name and model_folder.twin_of(name) in MEASURED]
+MODELS = [entry.name for entry in lookup.embedded_models()]
+MEASURED = [*MODELS, *(entry.name for entry in lookup.weightless_models())]
+PAIRED = [name for name in MODELS if "-drloc-" in name and lookup.twin_of(name) in MEASURED]
 each_model = pytest.mark.parametrize("name", MODELS)
 
 
@@ -72,7 +72,7 @@ def test_the_folder_has_every_file_of_a_model_folder_and_no_other(name: str) -> 
 
 @each_model
 def test_result_names_the_sha256_of_the_weight_files(name: str) -> None:
-    weights = model_folder.find(name).result["weights"]
+    weights = lookup.find_model(name).result.weights
     assert {"model.safetensors", "onnx/model.onnx"} <= weights.keys()
     for file, expected in weights.items():
         assert hashlib.sha256((WEIGHTS / name / file).read_bytes()).hexdigest() == expected, file
@@ -90,7 +90,7 @@ def test_it_was_trained_by_the_recipe_of_its_name(name: str) -> None:
 def test_the_twin_whose_numbers_the_card_shows_differs_in_the_objective_alone(name: str) -> None:
     twin = name.replace("-drloc-", "-baseline-")  # its record is enough, without its weights
     record = json.loads((WEIGHTS / twin / "result.json").read_text(encoding="utf-8"))
-    own = model_folder.find(name).result
+    own = lookup.find_model(name).result.as_json()
     shared = ("dataset", "seed", "steps", "batch", "images", "manifest", "train_images", "train_manifest")
     assert {key: record[key] for key in shared} == {key: own[key] for key in shared}
     assert record.get("teacher") == own.get("teacher")
@@ -99,7 +99,7 @@ def test_the_twin_whose_numbers_the_card_shows_differs_in_the_objective_alone(na
 
 @each_model
 def test_its_classes_are_those_of_the_data_set(name: str) -> None:
-    assert model_folder.find(name).labels == named.labels(model_folder.find(name).result["dataset"])
+    assert lookup.find_model(name).config.labels == named.labels(lookup.find_model(name).result.dataset)
 
 
 @each_model
@@ -115,13 +115,13 @@ def test_its_weights_are_the_classifiers_alone_in_half_precision(name: str) -> N
 
 @each_model
 def test_the_card_says_what_the_result_says(name: str) -> None:
-    result = model_folder.find(name).result
+    result = lookup.find_model(name).result
     card = (resources.cards_folder() / f"{name}.md").read_text(encoding="utf-8")
     beside = card.replace(f"../vtzoo/weights/{name}/", "")  # where its picture lies
     assert beside == (WEIGHTS / name / "README.md").read_text(encoding="utf-8")
-    assert f"| {name} | {result['top1']:.2%} | {result['top5']:.2%} | {result['images']:,} |" in card
-    assert f"value: {round(result['top1'], 4)}" in card
-    assert result["images"] == named.find(result["dataset"]).test
+    assert f"| {name} | {result.top1:.2%} | {result.top5:.2%} | {result.images:,} |" in card
+    assert f"value: {round(result.top1 or 0, 4)}" in card
+    assert result.images == named.find(str(result.dataset)).test
     assert not cards.stale(resources.cards_folder())
 
 
@@ -175,7 +175,7 @@ def test_a_rocket_is_called_a_rocket() -> None:
 @pytest.mark.stress
 def test_evaluate_gives_the_number_of_the_card(real_data: Callable[[str], Path]) -> None:
     done = CliRunner().invoke(app, ["evaluate", "--data", str(real_data("cifar100")), "--json"])
-    measured, result = json.loads(done.stdout), model_folder.find(DEFAULT_MODEL).result
+    measured, result = json.loads(done.stdout), lookup.find_model(DEFAULT_MODEL).result
     assert {key: measured[key] for key in ("top1", "top5", "images", "manifest")} == {
-        key: result[key] for key in ("top1", "top5", "images", "manifest")
+        key: getattr(result, key) for key in ("top1", "top5", "images", "manifest")
     }

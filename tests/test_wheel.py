@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from vtzoo.cli import DEFAULT_MODEL
-from vtzoo.zoo import model_folder
+from vtzoo.zoo import lookup
 
 ROOT = Path(__file__).resolve().parents[1]
 ANOTHER = "another-drloc-cifar100"
-TWIN = model_folder.twin_of(DEFAULT_MODEL)
+TWIN = lookup.twin_of(DEFAULT_MODEL)
 RECORD = {"recipe.toml", "result.json"}  # what is kept of a twin
 
 

@@ -36,7 +36,7 @@ from vtzoo.predict.bulk import predict
 from vtzoo.predict.classifier import Classifier
 from vtzoo.predict.load import load
 from vtzoo.predict.sources import find
-from vtzoo.zoo import model_folder
+from vtzoo.zoo import lookup
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[2]
@@ -146,7 +146,7 @@ def ready(pixels: np.ndarray) -> Callable[[], int]:
     """ONNX Runtime alone, as it is by default, on ready arrays of the embedded model."""
     import onnxruntime
 
-    graph, weights = onnx._read_folder(model_folder.find(DEFAULT_MODEL))
+    graph, weights = onnx._read_folder(lookup.find_model(DEFAULT_MODEL))
     options = onnxruntime.SessionOptions()
     if weights is not None:
         options.add_external_initializers_from_files_in_memory([onnx.LOCATION], [weights], [len(weights)])

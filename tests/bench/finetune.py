@@ -59,8 +59,8 @@ def measure(row: str, seed: int, data: Path, steps: int | None, threads: int) ->
         job = fresh(job, steps)
     with tempfile.TemporaryDirectory() as folder:
         result = finetune.finetune(job, Path(folder) / "run")
-    return {"row": row, "seed": seed, "test_images": result["images"]} | {
-        key: result[key] for key in ("top1", "held_top1", "steps", "batch", "best_step", "train_seconds")
+    return {"row": row, "seed": seed, "test_images": result.images} | {
+        key: getattr(result, key) for key in ("top1", "held_top1", "steps", "batch", "best_step", "train_seconds")
     }
 
 
@@ -120,7 +120,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     from vtzoo.finetune.session import prepare
     from vtzoo.predict.load import load
     from vtzoo.predict.torch import TorchClassifier
-    from vtzoo.zoo import model_folder
+    from vtzoo.zoo import lookup
 
     collection, began = flowers(data), time.monotonic()
     job = prepare(
@@ -133,7 +133,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
         result = finetune(job, Path(folder) / "run")
         seconds = time.monotonic() - began
         top1 = measure(load(Path(folder) / "run", device="cpu"), collection.test)["top1"]
-    classifier = TorchClassifier.from_folder(model_folder.find(MODEL), "cpu")
+    classifier = TorchClassifier.from_folder(lookup.find_model(MODEL), "cpu")
 
     def embed(rows: Any, numbers: Any) -> Any:
         return classifier.embed([rows[number] for number in numbers])
@@ -150,7 +150,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     plain = LogisticRegression(max_iter=2_000).fit(*train)
     best = max(tried, key=lambda one: one[0])
     return {
-        "seconds": seconds, "fit_seconds": result["train_seconds"], "top1": top1,
+        "seconds": seconds, "fit_seconds": result.train_seconds, "top1": top1,
         "regression": plain.score(*test), "tuned_regression": best[1], "strength": best[2],
     }  # fmt: skip
 

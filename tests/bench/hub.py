@@ -23,7 +23,7 @@ from figures import circumstances, options, tell, versions
 
 from vtzoo.base import files
 from vtzoo.publish.commit import prepare
-from vtzoo.zoo import model_folder, resources
+from vtzoo.zoo import lookup, resources
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1] / "hub"))
@@ -33,7 +33,7 @@ from server import Hub  # noqa: E402
 
 VTZOO, HF = [sys.executable, "-m", "vtzoo"], [str(Path(sys.executable).with_name("hf"))]
 ORGANIZATION, COUNT = "zoo", 3
-MODEL = model_folder.find(resources.DEFAULT_MODEL)
+MODEL = lookup.find_model(resources.DEFAULT_MODEL)
 UP = {"vtzoo publish A B C": "hf upload", "vtzoo publish, one by one": "hf upload"}
 DOWN = {"vtzoo pull A B C": "hf download", "vtzoo pull, one by one": "hf download"}
 

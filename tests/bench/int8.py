@@ -68,7 +68,7 @@ def traced(name: str, data: Path) -> tuple[onnx.ModelProto, np.ndarray, Any]:
     entry = hub.find(name, use="torch")
     classifier = TorchClassifier.from_folder(entry, "cpu")
     predictor = predictor_of(classifier.model, entry.config)
-    graph = trace(predictor, entry.config["architecture"], classifier.preprocess, optimize=True, opset=None)
+    graph = trace(predictor, entry.config.architecture, classifier.preprocess, optimize=True, opset=None)
     pictures.CALIBRATION = CALIBRATION
     tested = pictures.to_verify_on(entry, classifier, TEST, data)
     return graph, pictures.to_calibrate_on(entry, classifier, data), tested

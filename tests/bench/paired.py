@@ -121,6 +121,7 @@ def teach(small: Any, dataset: Any, work: Path) -> Any:
     from vtzoo.train.pipeline.batches import open_batches
     from vtzoo.train.teacher import Teacher
     from vtzoo.zoo.recipe import load_recipe, locate
+    from vtzoo.zoo.result import TeacherResult
 
     recipe, cpu = changed(load_recipe(locate(f"small_cnn-baseline-{dataset.name}")), TEACHER), torch.device("cpu")
     file = work / "teacher"
@@ -139,7 +140,7 @@ def teach(small: Any, dataset: Any, work: Path) -> Any:
     assert taught is not None, "the zoo's own student has a teacher"
     return Teacher(
         model=network.model.eval().requires_grad_(False), weight=taught.weight, temperature=taught.temperature,
-        facts={}, train_manifest=None,
+        facts=TeacherResult(name=taught.name, weights=""), train_manifest=None,
     )  # fmt: skip
 
 

@@ -22,23 +22,23 @@ from vtzoo import cards
 from vtzoo.cli import DEFAULT_MODEL, app
 from vtzoo.data import named
 from vtzoo.errors import VtzooError
-from vtzoo.zoo import model_folder, resources
-from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo import lookup, resources
+from vtzoo.zoo.config import Config
+from vtzoo.zoo.model_folder import ModelFolder
 from vtzoo.zoo.recipe import Recipe, Teacher, load_recipe
+from vtzoo.zoo.result import Certificate, Result, TeacherResult
 
 EMBEDDED = resources.weights_folder() / DEFAULT_MODEL
 REPO = f"my-org/{DEFAULT_MODEL}"
 ROCKET = Path(__file__).parents[1] / "photos" / "rocket.jpg"
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = {
-    "architecture": "swin_tiny_patch4_window7_224", "num_classes": 100, "pretrained_cfg": {"license": "apache-2.0"},
-}  # fmt: skip
-RESULT: dict[str, Any] = {
-    "name": "swin_t-drloc-cifar100", "top1": 0.51234, "top5": 0.8, "images": 10_000, "manifest": "ab" * 32, "seed": 3,
-    "steps": 8_580, "batch": 256, "train_images": 50_000, "train_seconds": 5_400, "hardware": "2 CPU cores",
-    "versions": {"torch": "2.15.0"}, "recipe_sha256": "cd" * 32,
-    "certificate": {"images": 256, "max_logit_difference": 1e-6, "top1_agreement": 1.0},
-}  # fmt: skip
+ABOUT = {"architecture": "swin_tiny_patch4_window7_224", "num_classes": 100}
+CONFIG = Config(content=ABOUT | {"pretrained_cfg": {"license": "apache-2.0"}})
+RESULT = Result(
+    name="swin_t-drloc-cifar100", top1=0.51234, top5=0.8, images=10_000, manifest="ab" * 32, seed=3, steps=8_580,
+    batch=256, train_images=50_000, train_seconds=5_400, hardware="2 CPU cores", versions={"torch": "2.15.0"},
+    recipe_sha256="cd" * 32, certificate=Certificate(images=256, max_logit_difference=1e-6, top1_agreement=1.0),
+)  # fmt: skip
 
 
 def shipped(name: str) -> Recipe:
@@ -51,10 +51,12 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Entry]:
+def run(tmp_path: Path) -> Callable[..., ModelFolder]:
     """Writes the embedded model's folder as one that training wrote under another name, with values changed."""
 
-    def make(place: str = "run", /, *, without: str = "", config: dict[str, Any] | None = None, **values: Any) -> Entry:
+    def make(
+        place: str = "run", /, *, without: str = "", config: dict[str, Any] | None = None, **values: Any
+    ) -> ModelFolder:
         folder = tmp_path / place
         folder.mkdir()
         for file in EMBEDDED.iterdir():
@@ -66,7 +68,7 @@ def run(tmp_path: Path) -> Callable[..., Entry]:
             (folder / file).write_text(json.dumps({key: one for key, one in content.items() if one is not None}))
         if without:
             (folder / without).unlink()
-        return Entry(place, folder)
+        return ModelFolder(place, folder)
 
     return make
 
@@ -90,7 +92,7 @@ def test_a_card_without_a_trained_twin_says_so(recipe: Recipe) -> None:
 
 
 def test_a_card_shows_its_twins_numbers_in_a_row_of_the_same_form(recipe: Recipe) -> None:
-    twin = RESULT | {"name": "swin_t-baseline-cifar100", "top1": 0.5, "top5": 0.7, "seed": 4}
+    twin = replace(RESULT, name="swin_t-baseline-cifar100", top1=0.5, top5=0.7, seed=4)
     card = cards.render(CONFIG, recipe, RESULT, twin)
     assert "| swin_t-drloc-cifar100 | 51.23% | 80.00% | 10,000 | 1 (seed 3) | 8,580 | 256 |\n" in card
     assert "| swin_t-baseline-cifar100, its twin | 50.00% | 70.00% | 10,000 | 1 (seed 4) | 8,580 | 256 |\n" in card
@@ -98,13 +100,13 @@ def test_a_card_shows_its_twins_numbers_in_a_row_of_the_same_form(recipe: Recipe
 
 
 def test_a_twin_that_was_measured_on_other_images_is_not_compared_in_silence(recipe: Recipe) -> None:
-    card = cards.render(CONFIG, recipe, RESULT, RESULT | {"manifest": "ef" * 32})
+    card = cards.render(CONFIG, recipe, RESULT, replace(RESULT, manifest="ef" * 32))
     assert "The twin was measured on other test images: the two do not compare." in flat(card)
 
 
 def test_a_baselines_card_says_that_it_has_no_localization() -> None:
     baseline = shipped("swin_t-baseline-cifar100")
-    card = cards.render(CONFIG, baseline, RESULT | {"name": baseline.name})
+    card = cards.render(CONFIG, baseline, replace(RESULT, name=baseline.name))
     assert "the baseline" in card
     assert "swin_t-drloc-cifar100, its twin" in card
     assert "localizer.safetensors" not in card
@@ -113,20 +115,20 @@ def test_a_baselines_card_says_that_it_has_no_localization() -> None:
 
 def test_a_card_of_a_plain_network_speaks_of_no_localization_and_of_no_twin() -> None:
     plain = replace(shipped("swin_t-baseline-cifar100"), name="small_cnn-baseline-cifar100")
-    card = cards.render(CONFIG, plain, RESULT | {"name": plain.name}, paired=False)
+    card = cards.render(CONFIG, plain, replace(RESULT, name=plain.name), paired=False)
     assert "trained without dense relative localization. From scratch" in flat(card)
     assert "| small_cnn-baseline-cifar100 | 51.23% |" in card
     for said in ("twin", "not trained yet", "Citation", "Liu", "drloc"):
         assert said not in card, said
 
 
-TEACHER = {"name": "small_cnn-baseline-cifar100", "weights": "ef" * 32, "top1": 0.7654}
+TEACHER = TeacherResult(name="small_cnn-baseline-cifar100", weights="ef" * 32, top1=0.7654)
 
 
 @pytest.mark.parametrize(("known", "right"), [(TEACHER, " (76.54% on the same test images)"), (None, "")])
-def test_a_card_says_who_taught_the_model_and_how(recipe: Recipe, known: dict[str, Any] | None, right: str) -> None:
-    teacher = Teacher(name=TEACHER["name"], weight=0.8, temperature=2.0)
-    card = flat(cards.render(CONFIG, replace(recipe, teacher=teacher), RESULT | {"teacher": known}))
+def test_a_card_says_who_taught_the_model_and_how(recipe: Recipe, known: TeacherResult | None, right: str) -> None:
+    teacher = Teacher(name=TEACHER.name, weight=0.8, temperature=2.0)
+    card = flat(cards.render(CONFIG, replace(recipe, teacher=teacher), replace(RESULT, teacher=known)))
     assert (
         f"and no other data. Taught by small_cnn-baseline-cifar100{right}: its logits are a second target, weight 0.8, "
         "temperature 2." in card
@@ -138,25 +140,25 @@ def test_a_card_says_who_taught_the_model_and_how(recipe: Recipe, known: dict[st
     ("own", "twins", "same"),
     [
         (TEACHER, TEACHER, True), (TEACHER, None, False), (None, TEACHER, False),
-        (TEACHER, TEACHER | {"weights": "ab" * 32}, False),
+        (TEACHER, replace(TEACHER, weights="ab" * 32), False),
     ],
 )  # fmt: skip
 def test_a_twin_that_another_teacher_taught_is_not_compared_in_silence(
     recipe: Recipe, own: Any, twins: Any, same: bool
 ) -> None:
-    card = cards.render(CONFIG, recipe, RESULT | {"teacher": own}, RESULT | {"teacher": twins})
+    card = cards.render(CONFIG, recipe, replace(RESULT, teacher=own), replace(RESULT, teacher=twins))
     assert ("localization is not their only difference" in flat(card)) is not same
 
 
 def test_a_card_says_how_many_processes_trained_and_which_images_were_left_out(recipe: Recipe) -> None:
-    card = flat(cards.render(CONFIG, recipe, RESULT | {"processes": 8, "train_skipped": 1_234}))
+    card = flat(cards.render(CONFIG, recipe, replace(RESULT, processes=8, train_skipped=1_234)))
     assert "in 90 minutes on 8 processes, each on 2 CPU cores." in card
     assert "1,234 training images could not be read and were left out." in card
 
 
 @pytest.mark.parametrize("usual", [{}, {"processes": 1, "train_skipped": 0}])
 def test_a_card_is_silent_where_one_process_read_every_image(recipe: Recipe, usual: dict[str, int]) -> None:
-    card = cards.render(CONFIG, recipe, RESULT | usual)
+    card = cards.render(CONFIG, recipe, replace(RESULT, **usual))
     assert "processes" not in card
     assert "left out" not in card
 
@@ -165,7 +167,7 @@ def test_a_card_is_silent_where_one_process_read_every_image(recipe: Recipe, usu
     ("seconds", "words"), [(59, "59 seconds"), (150, "2 minutes"), (7_199, "120 minutes"), (36_000, "10.0 hours")]
 )
 def test_a_training_time_is_said_in_the_unit_that_suits_it(recipe: Recipe, seconds: int, words: str) -> None:
-    assert f"in {words} on 2 CPU cores" in flat(cards.render(CONFIG, recipe, RESULT | {"train_seconds": seconds}))
+    assert f"in {words} on 2 CPU cores" in flat(cards.render(CONFIG, recipe, replace(RESULT, train_seconds=seconds)))
 
 
 def test_only_a_published_graph_is_called_self_contained(recipe: Recipe) -> None:
@@ -175,7 +177,7 @@ def test_only_a_published_graph_is_called_self_contained(recipe: Recipe) -> None
 
 @pytest.mark.parametrize("repo", [None, REPO])
 def test_the_prose_of_a_card_is_no_wider_than_the_source_code(recipe: Recipe, repo: str | None) -> None:
-    card = cards.render(CONFIG, recipe, RESULT | {"processes": 8, "train_skipped": 3}, repo=repo)
+    card = cards.render(CONFIG, recipe, replace(RESULT, processes=8, train_skipped=3), repo=repo)
     assert [line for line in card.splitlines() if len(line) > 120 and " " in line] == []
 
 
@@ -282,22 +284,22 @@ def test_a_metadata_block_that_is_no_mapping_is_refused() -> None:
 
 def test_a_card_of_another_run_is_refused(recipe: Recipe) -> None:
     with pytest.raises(VtzooError, match=r"top-1 is 0\.5123, and result\.json's 0\.6"):
-        cards.check(cards.render(CONFIG, recipe, RESULT), RESULT | {"top1": 0.6})
+        cards.check(cards.render(CONFIG, recipe, RESULT), replace(RESULT, top1=0.6))
 
 
 # The card of a folder
 
 
-def test_the_card_of_a_folder_has_the_numbers_of_its_files(run: Callable[..., Entry]) -> None:
+def test_the_card_of_a_folder_has_the_numbers_of_its_files(run: Callable[..., ModelFolder]) -> None:
     card = cards.of(run(top1=0.25, processes=2))
-    assert f"| swin_t-drloc-cifar100 | 25.00% | {model_folder.find(DEFAULT_MODEL).result['top5']:.2%} |" in card
+    assert f"| swin_t-drloc-cifar100 | 25.00% | {lookup.find_model(DEFAULT_MODEL).result.top5:.2%} |" in card
     assert "2 processes" in card
     assert "--model . photo.jpg" in card
 
 
-def test_a_folder_of_an_earlier_version_has_a_card_too(run: Callable[..., Entry]) -> None:
+def test_a_folder_of_an_earlier_version_has_a_card_too(run: Callable[..., ModelFolder]) -> None:
     entry = run(processes=None, train_skipped=None)
-    assert not {"processes", "train_skipped"} & entry.result.keys()
+    assert entry.result.processes is entry.result.train_skipped is None
     assert "# swin_t-drloc-cifar100" in cards.of(entry)
 
 
@@ -311,25 +313,25 @@ def nothing_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("nothing_embedded")
 def test_the_twin_is_found_beside_the_folder_whatever_it_is_called(
-    run: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., ModelFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = run("flowers")
     assert f"| {TWIN}, its twin | not trained yet |" in cards.of(entry)
     run(TWIN, name=TWIN, top1=0.125)
     assert f"| {TWIN}, its twin | 12.50% |" in cards.of(entry)
     monkeypatch.chdir(entry.folder)
-    assert f"| {TWIN}, its twin | 12.50% |" in cards.of(model_folder.find("."))
+    assert f"| {TWIN}, its twin | 12.50% |" in cards.of(lookup.find_model("."))
 
 
 @pytest.mark.usefixtures("nothing_embedded")
 @pytest.mark.parametrize("values", [{"top1": None}, {"name": "another"}, {"certificate": None}])
-def test_a_twin_that_is_not_measured_or_another_model_is_no_twin(run: Callable[..., Entry], values: Any) -> None:
+def test_a_twin_that_is_not_measured_or_another_model_is_no_twin(run: Callable[..., ModelFolder], values: Any) -> None:
     run(TWIN, **({"name": TWIN} | values))
     assert f"| {TWIN}, its twin | not trained yet |" in cards.of(run())
 
 
 def test_an_embedded_twin_comes_before_the_folder_beside(
-    run: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Callable[..., ModelFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run(TWIN, name=TWIN, top1=0.125)
     entry = run()
@@ -340,17 +342,17 @@ def test_an_embedded_twin_comes_before_the_folder_beside(
 
 
 def test_the_record_of_a_twin_whose_weights_are_not_kept_is_enough(
-    run: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Callable[..., ModelFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     entry, record = run(), tmp_path / "weights" / TWIN
     record.mkdir(parents=True)
-    (record / "result.json").write_text(json.dumps(entry.result | {"name": TWIN, "top1": 0.375}))
+    (record / "result.json").write_text(json.dumps(replace(entry.result, name=TWIN, top1=0.375).as_json()))
     monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path / "weights")
     assert f"| {TWIN}, its twin | 37.50% |" in cards.of(entry)
 
 
 def test_a_twin_is_found_by_its_name_in_a_protocol_of_its_own(
-    run: Callable[..., Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., ModelFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, twins = "swin_t-drloc-cifar100-untaught", "swin_t-baseline-cifar100-untaught"
     recipe = (EMBEDDED / "recipe.toml").read_text().replace(DEFAULT_MODEL, ours)
@@ -360,8 +362,8 @@ def test_a_twin_is_found_by_its_name_in_a_protocol_of_its_own(
     (entry.folder / "recipe.toml").write_text(recipe)
     monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path / "weights")
     assert f"| {twins}, its twin | not trained yet |" in cards.of(entry)
-    record = entry.result | {"name": twins, "top1": 0.125}
-    (tmp_path / "weights" / twins / "result.json").write_text(json.dumps(record))
+    record = replace(entry.result, name=twins, top1=0.125)
+    (tmp_path / "weights" / twins / "result.json").write_text(json.dumps(record.as_json()))
     assert f"| {twins}, its twin | 12.50% |" in cards.of(entry)
 
 
@@ -370,7 +372,7 @@ def test_a_twin_is_found_by_its_name_in_a_protocol_of_its_own(
     [(TWIN, True), (f"{TWIN}-paper", True), ("resnet10t-baseline-cifar100", False)],
 )
 def test_a_baseline_has_a_twin_where_there_is_a_recipe_of_one(
-    run: Callable[..., Entry], name: str, paired: bool
+    run: Callable[..., ModelFolder], name: str, paired: bool
 ) -> None:
     recipe = (resources.recipes_folder() / f"{TWIN}.toml").read_text().replace(TWIN, name)
     entry = run(name=name, recipe_sha256=hashlib.sha256(recipe.encode()).hexdigest())
@@ -388,7 +390,8 @@ def test_a_card_of_a_model_that_is_in_the_repository_alone_says_how_to_get_it(re
 
 
 def test_an_embedded_models_snippet_imports_all_that_it_uses(recipe: Recipe) -> None:
-    card = cards.render(CONFIG | {"architecture": "vtzoo_cvt_13"}, recipe, RESULT, name="another")
+    config = Config(content=CONFIG.content | {"architecture": "vtzoo_cvt_13"})
+    card = cards.render(config, recipe, RESULT, name="another")
     assert "import torch\nimport vtzoo.models  # which registers vtzoo_cvt_13 with timm\nimport vtzoo.zoo\n" in card
 
 
@@ -403,9 +406,9 @@ LICENSE = 'add "license": "apache-2.0", or another of the Hub\'s, to pretrained_
         ({"without": "result.json"}, "{folder} has no result.json: it was not trained to its end", AGAIN),
         ({"top1": None}, "{folder} has no top1 in its result.json: it was never measured", AGAIN),
         ({"top5": None}, "{folder} has no top5 in its result.json: it was never measured", AGAIN),
-        ({"teacher": "a CNN"}, "{folder}/result.json has no usable teacher", AGAIN),
-        ({"steps": "many"}, "{folder}/result.json has no usable steps", AGAIN),
-        ({"certificate": {}}, "{folder}/result.json has no usable certificate: images", AGAIN),
+        ({"teacher": "a CNN"}, "{folder}/result.json: teacher must be a table, not 'a CNN'", AGAIN),
+        ({"steps": "many"}, "{folder}/result.json: steps must be a whole number, not 'many'", AGAIN),
+        ({"certificate": {}}, "{folder}/result.json: certificate: images is missing", AGAIN),
         (
             {"without": "recipe.toml"}, "{folder} has no recipe.toml",
             "put the recipe there that the model was trained by",
@@ -417,7 +420,7 @@ LICENSE = 'add "license": "apache-2.0", or another of the Hub\'s, to pretrained_
     ],
 )  # fmt: skip
 def test_a_folder_that_has_no_card_yet_says_what_to_do(
-    run: Callable[..., Entry], changes: dict[str, Any], message: str, hint: str
+    run: Callable[..., ModelFolder], changes: dict[str, Any], message: str, hint: str
 ) -> None:
     entry = run(**changes)
     with pytest.raises(VtzooError) as raised:
@@ -427,13 +430,13 @@ def test_a_folder_that_has_no_card_yet_says_what_to_do(
 
 
 @pytest.mark.parametrize("repo", ["model", "a/b/c", "my org/model", "", "../model"])
-def test_a_repository_is_named_by_its_organization_and_its_name(run: Callable[..., Entry], repo: str) -> None:
+def test_a_repository_is_named_by_its_organization_and_its_name(run: Callable[..., ModelFolder], repo: str) -> None:
     with pytest.raises(VtzooError, match="is not the name of a repository") as raised:
         cards.of(run(), repo)
     assert raised.value.hint == "a repository is named ORG/NAME"
 
 
-def test_a_card_is_written_into_its_folder(run: Callable[..., Entry]) -> None:
+def test_a_card_is_written_into_its_folder(run: Callable[..., ModelFolder]) -> None:
     entry = run(top1=0.25)
     (entry.folder / "README.md").unlink()
     assert cards.write(entry, REPO) == entry.folder / "README.md"
@@ -443,7 +446,7 @@ def test_a_card_is_written_into_its_folder(run: Callable[..., Entry]) -> None:
 def test_an_embedded_models_card_is_not_written_by_itself() -> None:
     before = (EMBEDDED / "README.md").read_bytes()
     with pytest.raises(VtzooError, match="ships with vtzoo") as raised:
-        cards.write(model_folder.find(DEFAULT_MODEL))
+        cards.write(lookup.find_model(DEFAULT_MODEL))
     assert raised.value.hint == "in a checkout of vtzoo: python -m vtzoo.cards"
     assert (EMBEDDED / "README.md").read_bytes() == before
 
@@ -488,7 +491,7 @@ def test_the_snippets_of_an_embedded_models_card_give_one_answer(
 
 
 def test_the_snippets_of_a_runs_card_give_one_answer_in_its_folder(
-    run: Callable[..., Entry], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., ModelFolder], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = run()
     card = cards.of(entry)
@@ -497,7 +500,7 @@ def test_the_snippets_of_a_runs_card_give_one_answer_in_its_folder(
 
 
 def test_the_snippets_of_a_published_card_give_one_answer_where_its_files_are(
-    run: Callable[..., Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., ModelFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = run()
     card = cards.of(entry, REPO)
@@ -515,16 +518,16 @@ def test_a_card_and_the_table_say_that_the_images_are_a_copy(monkeypatch: pytest
     recipe = shipped("swin_t-drloc-flowers102")
     (manifest, told), *_ = named.find("flowers102").copies.items()
     assert told == "64 px copy"
-    for found, copied in ((manifest, True), (RESULT["manifest"], False)):
-        result = RESULT | {"dataset": "flowers102", "manifest": found}
+    for found, copied in ((manifest, True), (RESULT.manifest, False)):
+        result = replace(RESULT, dataset="flowers102", manifest=found)
         text = flat(cards.render(CONFIG, recipe, result))
         assert ("(a 64 px copy) in 100 classes" in text) == copied
         assert ("are a 64 px copy of the data set's: with its own pixels the numbers differ" in text) == copied
         assert ("name: flowers102, 64 px copy" in text) == copied
         assert ("vtzoo evaluate --model . --data DATA" in text) == copied
         assert ("vtzoo train recipe.toml --data DATA --seed 3" in text) == copied
-        monkeypatch.setattr(model_folder, "entries", lambda result=result: [Entry("a", EMBEDDED)])
-        monkeypatch.setattr(Entry, "result", property(lambda _, result=result: result))
+        monkeypatch.setattr(lookup, "embedded_models", lambda result=result: [ModelFolder("a", EMBEDDED)])
+        monkeypatch.setattr(ModelFolder, "result", property(lambda _, result=result: result))
         assert ("| flowers102, 64 px copy |" in cards.models_table()) == copied
 
 
@@ -537,7 +540,7 @@ def test_timm_loads_an_architecture_of_our_own_by_the_snippet(repo: str | None, 
 
     recipe = shipped("cvt_13-drloc-cifar10")
     arguments = {"img_size": 32, "patch_size": 2}
-    config = CONFIG | {
+    described = {
         "architecture": "vtzoo_cvt_13", "num_classes": 10, "label_names": list(named.labels("cifar10") or ()),
         "model_args": arguments,
         "pretrained_cfg": {
@@ -545,10 +548,10 @@ def test_timm_loads_an_architecture_of_our_own_by_the_snippet(repo: str | None, 
             "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.25] * 3, "classifier": "head",
         },
     }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    save_file(
-        {key: value.half() for key, value in models.create(config).state_dict().items()}, tmp_path / "model.safetensors"
-    )
+    config = Config(content=described)
+    (tmp_path / "config.json").write_text(json.dumps(config.content))
+    weights = models.create(config.content).state_dict()
+    save_file({key: value.half() for key, value in weights.items()}, tmp_path / "model.safetensors")
     shutil.copy(ROCKET, tmp_path / "photo.jpg")
     snippet = snippets(cards.render(config, recipe, RESULT, repo=repo))[2]
     if repo:
@@ -557,5 +560,5 @@ def test_timm_loads_an_architecture_of_our_own_by_the_snippet(repo: str | None, 
     done = python("-c", snippet, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     label, probability = done.stdout.split()
-    assert label in config["label_names"]
+    assert label in config.labels
     assert 0.1 <= float(probability) <= 1

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from vtzoo.cli import app
+from vtzoo.zoo.result import Result as TrainResult
 
 
 @pytest.fixture
@@ -23,6 +24,6 @@ def vt() -> Callable[..., Result]:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """The function that `vtzoo train` calls, replaced by one that gives a result at once."""
-    train = Mock(return_value={"top1": 0.61234, "top5": 1.0, "images": 10_000})
+    train = Mock(return_value=TrainResult(top1=0.61234, top5=1.0, images=10_000))
     monkeypatch.setattr("vtzoo.train.run.train", train)
     return train

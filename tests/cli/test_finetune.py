@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock, Mock
 
@@ -11,9 +12,10 @@ from PIL import Image
 from typer.testing import Result
 
 from vtzoo.finetune.defaults import Wishes
+from vtzoo.zoo.result import Result as TrainResult
 
 Command = Callable[..., Result]
-MEASURED = {"top1": 0.5, "top5": 1.0, "images": 6, "split": "validation"}
+MEASURED = TrainResult(top1=0.5, top5=1.0, images=6, split="validation")
 
 
 @pytest.fixture
@@ -79,20 +81,20 @@ def test_options_are_passed_on_and_the_accuracy_is_printed(
     ("measured", "said"),
     [
         (
-            {"map": 0.25, "images": 7, "split": "test", "held_map": 0.5, "held_images": 6},
+            TrainResult(map=0.25, images=7, split="test", held_map=0.5, held_images=6),
             "run: mAP 25.00% on 7 test images\nmAP 50.00% on 6 validation images\n",
         ),
         (
-            MEASURED | {"split": "test", "held_top1": 1.0, "held_top5": 1.0, "held_images": 1_000},
+            replace(MEASURED, split="test", held_top1=1.0, held_top5=1.0, held_images=1_000),
             "run: top-1 50.00%, top-5 100.00% on 6 test images\n"
             "top-1 100.00%, top-5 100.00% on 1,000 validation images\n",
         ),
     ],
 )
 def test_test_and_validation_images_are_told_apart(
-    measured: dict[str, object], said: str, vt: Command, photos: Path, tuned: Mock, monkeypatch: pytest.MonkeyPatch
+    measured: TrainResult, said: str, vt: Command, photos: Path, tuned: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vtzoo.finetune.session.prepare", MagicMock())
     tuned.return_value = measured
     assert vt("finetune", "--data", photos, "--out", "run").stdout.startswith(said)
-    assert json.loads(vt("finetune", "--data", photos, "--out", "run", "--json").stdout) == measured
+    assert json.loads(vt("finetune", "--data", photos, "--out", "run", "--json").stdout) == measured.as_json()

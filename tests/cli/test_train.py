@@ -35,7 +35,7 @@ def test_train_passes_its_options_on_and_prints_the_accuracy(vt: Command, traine
 def test_train_writes_into_runs_by_default_and_prints_the_result_as_json(vt: Command, trained: Mock) -> None:
     result = vt("train", "swin_t-drloc-cifar100", "--json")
     assert trained.call_args.kwargs["out"] == Path("runs/swin_t-drloc-cifar100")
-    assert json.loads(result.stdout) == trained.return_value
+    assert json.loads(result.stdout) == trained.return_value.as_json()
 
 
 def test_train_passes_on_how_to_run_which_changes_no_recipe(vt: Command, trained: Mock) -> None:

@@ -1,8 +1,8 @@
 """Which images a model is measured on, and that what does not fit is said."""
 
-import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,18 @@ from vtzoo.data.read import read_images
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import images as subject
 from vtzoo.evaluate.images import EvaluationImages, Request
+from vtzoo.zoo.result import Result
 
 LABELS = ("dog", "cat", "owl")
 Photos = Callable[..., Path]
 
 
 def find(
-    data: Path | None, labels: tuple[str, ...] = LABELS, result: dict[str, Any] | None = None, *, multi: bool = False,
+    data: Path | None, labels: tuple[str, ...] = LABELS, result: Result | None = None, *, multi: bool = False,
     **settings: Any,
 ) -> EvaluationImages:  # fmt: skip
     request = Request(data=None if data is None else str(data), **settings)
-    return subject.images_for(request, "mine", labels, result or {}, multi_label=multi)
+    return subject.images_for(request, "mine", labels, result or Result(), multi_label=multi)
 
 
 def failure(*arguments: Any, **settings: Any) -> VtzooError:
@@ -104,12 +105,12 @@ def test_a_model_is_not_measured_on_the_images_that_it_was_fine_tuned_on(photos:
     root = photos(cat=[1] * 10, dog=[0] * 10)
     learnt = read_images(root, seed=3)
     manifest = getattr(learnt.train, recorded)
-    result = {"dataset": "photos", "split": "validation", "seed": 3, "train_manifest": manifest}
+    result = Result(dataset="photos", split="validation", seed=3, train_manifest=manifest)
     found = find(root, result=result)
     assert found.split == "val"
     assert found.images.fingerprint == learnt.val.fingerprint
     assert found.described.endswith("that fine-tuning drew from " + str(root) + ": the weights were chosen by it")
-    assert find(root, result=result | {"train_manifest": "of other images"}).split == "all"
+    assert find(root, result=replace(result, train_manifest="of other images")).split == "all"
 
 
 # Classes
@@ -200,12 +201,12 @@ def test_one_class_and_several_do_not_go_together(
 @pytest.mark.parametrize(
     ("result", "why"),
     [
-        ({}, ""),
-        ({"dataset": "my_pets"}, ", and it was fine-tuned on 'my_pets'"),
-        ({"dataset": "cifar10", "split": "validation"}, ", and it was fine-tuned on 'cifar10'"),
+        (Result(), ""),
+        (Result(dataset="my_pets"), ", and it was fine-tuned on 'my_pets'"),
+        (Result(dataset="cifar10", split="validation"), ", and it was fine-tuned on 'cifar10'"),
     ],
 )
-def test_a_model_of_peoples_images_wants_them_given(result: dict[str, str], why: str) -> None:
+def test_a_model_of_peoples_images_wants_them_given(result: Result, why: str) -> None:
     error = failure(None, result=result)
     assert error.message == f"mine has no data set that can be fetched to evaluate it on{why}"
     assert error.hint == "give labelled images: vtzoo evaluate --model mine --data FOLDER"
@@ -228,7 +229,7 @@ def stored(tmp_path: Path, paint: Callable[..., Path]) -> Callable[..., Path]:
 
 
 CIFAR10 = named.labels("cifar10") or ()
-TRAINED = {"dataset": "cifar10"}
+TRAINED = Result(dataset="cifar10")
 
 
 @pytest.mark.parametrize("names", [list(CIFAR10), None], ids=["names", "numbers"])
@@ -278,6 +279,5 @@ def test_recorded_labels_that_differ_from_the_model_s_are_refused(photos: Photos
 
 def test_flowers_do_not_fit_the_model_of_cifar100(real_data: Callable[[str], Path]) -> None:
     labels = named.labels("cifar100") or ()
-    result = json.loads('{"dataset": "cifar100"}')
-    error = failure(real_data("flowers102_64px"), labels, result)
+    error = failure(real_data("flowers102_64px"), labels, Result(dataset="cifar100"))
     assert " lacks 100 of the 102 classes in " in error.message

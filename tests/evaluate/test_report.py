@@ -12,6 +12,7 @@ from vtzoo.errors import VtzooError
 from vtzoo.evaluate import report
 from vtzoo.evaluate.images import Request
 from vtzoo.evaluate.run import Assessment, of_classifier
+from vtzoo.zoo.result import Result
 
 Photos = Callable[..., Path]
 
@@ -19,7 +20,7 @@ Photos = Callable[..., Path]
 @pytest.fixture
 def pets(photos: Photos, sees: type) -> Assessment:
     root = photos(**{"кошка": [1, 1, 1, 1, 0], "dog, red": [0] * 5})
-    return of_classifier("mine", sees("dog, red", "кошка"), Request(data=str(root)), {})
+    return of_classifier("mine", sees("dog, red", "кошка"), Request(data=str(root)), Result())
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def tags(tmp_path: Path, paint: Photos, sees: type) -> Assessment:
     cells = ["1,0", "1,", "0,1", "1,0", "1,1", "0,0"]
     lines = "\n".join(f"{number}.png,{cell}" for number, cell in enumerate(cells))
     (tmp_path / "labels.csv").write_text(f"path,red,green\n{lines}\n")
-    return of_classifier("mine", sees("red", "green", multi=True), Request(data=str(tmp_path / "labels.csv")), {})
+    return of_classifier("mine", sees("red", "green", multi=True), Request(data=str(tmp_path / "labels.csv")), Result())
 
 
 def test_a_report_is_everything_and_report_md_names_every_picture(pets: Assessment, tmp_path: Path) -> None:
@@ -96,14 +97,14 @@ def test_an_earlier_report_leaves_nothing_behind(pets: Assessment, photos: Photo
     report.write(pets, folder)
     (folder / "mine.txt").write_text("stays")
     root = photos("right", cat=[1] * 5, dog=[0] * 5)
-    report.write(of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), {}), folder)
+    report.write(of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), Result()), folder)
     assert {file.name for file in folder.iterdir()} == {"mine.txt"} | set(report.FILES) - {"mistakes.png"}
     assert "mistakes.png" not in (folder / "report.md").read_text()
 
 
 def test_what_markdown_would_read_is_escaped(photos: Photos, sees: type) -> None:
     root = photos(**{"a|b": [0] * 5, "*c* <d>": [0] * 5})
-    text = report.markdown(of_classifier("mine", sees("a|b", "*c* <d>"), Request(data=str(root)), {}), [])
+    text = report.markdown(of_classifier("mine", sees("a|b", "*c* <d>"), Request(data=str(root)), Result()), [])
     assert r"| \*c\* \<d> | a\|b | 5 |" in text
 
 

@@ -22,6 +22,7 @@ from vtzoo.evaluate.images import Request
 from vtzoo.evaluate.predictions import predict_images
 from vtzoo.evaluate.reproduce import reproduce
 from vtzoo.evaluate.run import measure
+from vtzoo.zoo.result import Result
 
 NAMES = tuple(f"class {number}" for number in range(10))
 
@@ -146,7 +147,7 @@ def stated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mock]:
                 images=Mock(images=Mock(is_recorded=lambda manifest: False)),
             )
         )
-        monkeypatch.setattr(metrics.fetch, "find", lambda *_, **__: Mock(result=result))
+        monkeypatch.setattr(metrics.fetch, "find", lambda *_, **__: Mock(result=Result(**result)))
         monkeypatch.setattr(metrics, "load", Mock())
         monkeypatch.setattr(metrics, "of_classifier", measured)
         return measured

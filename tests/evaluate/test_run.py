@@ -12,7 +12,8 @@ from vtzoo.evaluate import run as assessing
 from vtzoo.evaluate.images import Request, images_for
 from vtzoo.evaluate.predictions import predict_images
 from vtzoo.evaluate.run import Assessment, assess, of_classifier
-from vtzoo.zoo import model_folder
+from vtzoo.zoo import lookup
+from vtzoo.zoo.result import Result
 
 Photos = Callable[..., Path]
 
@@ -21,7 +22,7 @@ Photos = Callable[..., Path]
 def pets(photos: Photos, sees: type) -> tuple[Path, Assessment]:
     """Five cats of which one is taken for a dog, and five dogs, measured by a model with an order of its own."""
     root = photos(cat=[1, 1, 1, 1, 0], dog=[0] * 5)
-    return root, of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), {})
+    return root, of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), Result())
 
 
 def test_scores_are_in_the_model_s_order_of_classes(pets: tuple[Path, Assessment]) -> None:
@@ -44,7 +45,7 @@ def test_json_begins_with_the_accuracies_and_says_which_images_gave_them(pets: t
 
 def test_the_manifest_of_a_given_split_is_that_of_the_collection(photos: Photos, sees: type) -> None:
     root = photos(**{"train/cat": [1] * 4, "train/dog": [0] * 4, "val/cat": [1], "val/dog": [0]})
-    found = of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), {})
+    found = of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), Result())
     assert found.fingerprint == read_images(root).val.fingerprint
 
 
@@ -52,7 +53,7 @@ def test_an_accuracy_is_of_the_images_that_can_be_read(photos: Photos, sees: typ
     root = photos(cat=[1, 1, 1, 0, 0], dog=[0] * 5)
     for broken in (root / "cat" / "1.png", root / "cat" / "4.png"):
         broken.write_bytes(broken.read_bytes()[:60])  # it begins as an image does
-    found = of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), {})
+    found = of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), Result())
     assert found.as_json()["images"] == len(found.images) == len(found.probabilities) == 8
     assert found.as_json()["top1"] == pytest.approx(7 / 8)
     assert len(found.unreadable) == 2
@@ -65,7 +66,7 @@ def test_where_no_image_can_be_read_the_first_is_named(photos: Photos, sees: typ
     for broken in root.rglob("*.png"):
         broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(VtzooError, match=r"unreadable image .*cat/0\.png"):
-        of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), {})
+        of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), Result())
 
 
 def test_several_classes_are_measured_over_what_is_known(tmp_path: Path, paint: Photos, sees: type) -> None:
@@ -76,7 +77,7 @@ def test_several_classes_are_measured_over_what_is_known(tmp_path: Path, paint: 
     lines = "\n".join(f"{number}.png,{cell}" for number, cell in enumerate(cells))
     (tmp_path / "labels.csv").write_text(f"path,red,green\n{lines}\n")
     model = sees("red", "green", "blue", multi=True)
-    found = of_classifier("mine", model, Request(data=str(tmp_path / "labels.csv")), {}).as_json()
+    found = of_classifier("mine", model, Request(data=str(tmp_path / "labels.csv")), Result()).as_json()
     assert list(found)[:6] == ["map", "macro_f1", "images", "manifest", "seconds", "images_per_second"]
     assert found["map"] == 1.0  # nothing that is not red is redder
     assert found["macro_f1"] == pytest.approx((2 * 3 / (2 * 3 + 1) + 1) / 2)
@@ -100,8 +101,8 @@ def test_the_embedded_model_scores_about_what_its_card_says(real_data: Callable[
     name = "swin_t-drloc-cifar100"
     classifier = assessing.load(name)
     request = Request(data=str(real_data("cifar100")))
-    images = images_for(request, name, classifier.labels, {"dataset": "cifar100"}, multi_label=False)
+    images = images_for(request, name, classifier.labels, Result(dataset="cifar100"), multi_label=False)
     some = images.select(np.arange(500))
     answers = predict_images(classifier, some.images)
     scores = assessing.single_label.score(some.targets, answers.probabilities, classifier.labels)
-    assert scores.top1_interval[0] < model_folder.find(name).result["top1"] < scores.top1_interval[1]
+    assert scores.top1_interval[0] < lookup.find_model(name).result.top1 < scores.top1_interval[1]

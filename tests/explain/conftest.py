@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vtzoo import models
-from vtzoo.zoo import model_folder
+from vtzoo.zoo import lookup
 from vtzoo.zoo.resources import DEFAULT_MODEL
 
 
@@ -43,7 +43,7 @@ def squares() -> nn.Module:
 @pytest.fixture
 def embedded(tmp_path: Path) -> Path:
     """A copy of the embedded model, which nothing is known of the hashes of: its files may be changed."""
-    folder = Path(shutil.copytree(model_folder.find(DEFAULT_MODEL).folder, tmp_path / "embedded"))
+    folder = Path(shutil.copytree(lookup.find_model(DEFAULT_MODEL).folder, tmp_path / "embedded"))
     (folder / "result.json").unlink()
     return folder
 

@@ -17,8 +17,7 @@ from vtzoo.drloc import DenseRelativeLocalization
 from vtzoo.errors import VtzooError
 from vtzoo.explain.localization import Localization, Localizer, every_pair, localize, read_localizer
 from vtzoo.predict.load import load
-from vtzoo.zoo import model_folder
-from vtzoo.zoo.recipe import parse_recipe
+from vtzoo.zoo.model_folder import ModelFolder
 
 
 class Told(nn.Module):
@@ -107,12 +106,12 @@ def test_the_error_of_a_head_of_l1_is_the_loss_that_it_is_trained_with(embedded:
     edit(embedded, r"loss = .*\n", "")
     head = DenseRelativeLocalization(192)
     save_file(head.state_dict(), embedded / FILE)
-    entry = model_folder.Entry("embedded", embedded)
+    entry = ModelFolder("embedded", embedded)
     classifier: Any = load(entry, backend="torch", device="cpu")
     images = classifier.normalized(prepare(read_image(photos.chelsea), classifier.preprocess)[None])
     found = localize(entry, classifier.model, images)
     assert found is not None
-    drloc = parse_recipe(entry.recipe_text).drloc
+    drloc = entry.recipe.drloc
     assert drloc is not None
     points = (every_pair(4, 4, torch.device("cpu"))[None] + 0.5) / 4  # the middle of each cell, in the unit square
     with torch.no_grad():
@@ -126,9 +125,9 @@ IMAGES = torch.zeros(1, 3, 32, 32)
 
 
 def refusal(folder: Path) -> VtzooError:
-    entry = model_folder.Entry("embedded", folder)
+    entry = ModelFolder("embedded", folder)
     with pytest.raises(VtzooError) as caught:
-        read_localizer(entry, models.create(entry.config).eval(), IMAGES)
+        read_localizer(entry, models.create(entry.config.content).eval(), IMAGES)
     assert caught.value.hint is not None
     return caught.value
 
@@ -143,8 +142,8 @@ def edit(folder: Path, old: str, new: str) -> None:
 
 def test_a_folder_without_a_head_has_no_localization(embedded: Path) -> None:
     (embedded / FILE).unlink()
-    entry = model_folder.Entry("embedded", embedded)
-    assert read_localizer(entry, models.create(entry.config), IMAGES) is None
+    entry = ModelFolder("embedded", embedded)
+    assert read_localizer(entry, models.create(entry.config.content), IMAGES) is None
 
 
 def test_a_head_of_another_grid_is_refused_by_its_shapes(embedded: Path) -> None:
@@ -189,8 +188,8 @@ def test_of_a_head_in_every_stage_the_last_one_speaks(embedded: Path) -> None:
     edit(embedded, "loss = .*", 'loss = "every_stage"')
     heads = nn.ModuleList([DenseRelativeLocalization(96), DenseRelativeLocalization(192)])
     save_file(heads.state_dict(), embedded / FILE)
-    entry = model_folder.Entry("embedded", embedded)
-    found = read_localizer(entry, models.create(entry.config).eval(), IMAGES)
+    entry = ModelFolder("embedded", embedded)
+    found = read_localizer(entry, models.create(entry.config.content).eval(), IMAGES)
     assert found is not None
     assert found.stage == 1
     assert torch.equal(found.head.head[0].weight, heads[1].head[0].weight)  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from vtzoo.export.images import sample_images
 from vtzoo.export.onnx_files import export_model
 from vtzoo.models import create
 from vtzoo.predict.load import load
-from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo.model_folder import ModelFolder
 
 PHOTOS = Path(__file__).parents[1] / "photos"
 CLASSES = named.labels("cifar10")
@@ -152,7 +152,7 @@ def test_a_file_says_where_its_weights_are_from(folder: Path, tmp_path: Path, mo
     cached = tmp_path / "models--some-org--mine" / "snapshots" / commit
     shutil.copytree(folder, cached)
     sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    entry = Entry("mine", cached, pinned={"model.safetensors": sha256})
+    entry = ModelFolder("mine", cached, pinned={"model.safetensors": sha256})
     monkeypatch.setattr("vtzoo.export.onnx_files.fetch.find", lambda name, **_: entry)
     export_model("some-org/mine", tmp_path / "a.onnx", images=2)
     stated = {item.key: item.value for item in onnx.load(tmp_path / "a.onnx").metadata_props}["vtzoo.source"]

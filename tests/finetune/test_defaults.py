@@ -171,8 +171,8 @@ def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weig
 def test_a_model_is_fine_tuned_at_another_size_which_is_said(people: Path, tmp_path: Path) -> None:
     path = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
     job = prepare(path, read_images(people), wishes=Wishes(image_size=64), device="cpu")
-    assert (job.recipe.model.image_size, job.config()["model_args"]["img_size"]) == (64, 64)
-    assert job.config()["pretrained_cfg"]["input_size"] == [3, 64, 64]
+    assert (job.recipe.model.image_size, job.config().content["model_args"]["img_size"]) == (64, 64)
+    assert job.config().content["pretrained_cfg"]["input_size"] == [3, 64, 64]
     assert job.recipe.drloc  # 4 x 4 cells, and 2 x 2 at its own size
     assert next(job.sentences()).startswith("model: it at 64 px, where it was trained at 32, ")
 

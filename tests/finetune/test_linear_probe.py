@@ -18,7 +18,7 @@ from vtzoo.finetune.run import finetune
 from vtzoo.finetune.session import prepare
 from vtzoo.predict.load import load
 from vtzoo.train.criterion import MULTI_LABEL, SINGLE_LABEL, one_hot
-from vtzoo.zoo import model_folder
+from vtzoo.zoo import lookup
 from vtzoo.zoo.recipe import load_recipe
 
 CPU = torch.device("cpu")
@@ -93,7 +93,7 @@ def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_s
     assert {name for name, tensor in after.items() if not torch.equal(tensor, before[name])} == {
         "head.fc.weight", "head.fc.bias",
     }  # fmt: skip
-    assert result["top1"] > 0.8  # a third is chance
+    assert result.top1 > 0.8  # a third is chance
     recipe = load_recipe(tmp_path / "run" / "recipe.toml")
     assert recipe.finetune
     assert recipe.finetune.head_only
@@ -102,7 +102,7 @@ def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_s
     assert "The head alone was fitted to the features of" in (tmp_path / "run" / "README.md").read_text()
     again = prepare(tiny_source, tuned.images, wishes=Wishes(head_only=True), device="cpu")
     kept = finetune(again, tmp_path / "run", resume=True)
-    assert kept["weights"]["model.safetensors"] == result["weights"]["model.safetensors"]
+    assert kept["weights"]["model.safetensors"] == result.weights["model.safetensors"]
 
 
 def test_features_are_the_classifiers_own_and_are_computed_once(
@@ -112,7 +112,7 @@ def test_features_are_the_classifiers_own_and_are_computed_once(
     pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8))
     how = {"mean": tuned.normalization[0], "std": tuned.normalization[1], "device": CPU}
     features = linear_probe.features(tuned.joint.model, pixels, source="one", **how)
-    expected = load(model_folder.find(tiny_source), backend="torch", device="cpu").embed(pixels.numpy())
+    expected = load(lookup.find_model(tiny_source), backend="torch", device="cpu").embed(pixels.numpy())
     assert np.allclose(features.numpy(), expected, atol=1e-5)
     assert torch.equal(linear_probe.features(None, pixels, source="one", **how), features)
     with pytest.raises(AttributeError):

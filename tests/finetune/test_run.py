@@ -29,13 +29,14 @@ from vtzoo.finetune.session import Job, prepare
 from vtzoo.hub import fetch
 from vtzoo.predict.load import load
 from vtzoo.train import loop, run
-from vtzoo.zoo import model_folder
+from vtzoo.zoo import lookup
 from vtzoo.zoo.recipe import load_recipe
+from vtzoo.zoo.result import Result
 
 NAMES = ("Rote Grütze", "grün", "青")
 QUICK = Wishes(epochs=12)
 
-Trained = tuple[Path, dict[str, Any], Job]
+Trained = tuple[Path, Result, Job]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def trained(tiny_source: Path, found: LabelledImages, tmp_path_factory: pytest.T
 
 @pytest.fixture
 def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No export and no card, which take seconds: `finetune` returns the facts that it knows of the training."""
-    monkeypatch.setattr(tuning, "finish", lambda *_, facts, **__: facts)
+    """No export and no card, which take seconds: `finetune` returns the result of the training."""
+    monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
 def job_of(source: Path | str, found: LabelledImages, **wishes: Any) -> Job:
@@ -70,10 +71,10 @@ def text(error: pytest.ExceptionInfo[VtzooError]) -> str:
 
 def test_the_run_is_a_model_folder_with_the_peoples_class_names(trained: Trained) -> None:
     out, result, _ = trained
-    assert model_folder.find(out).labels == NAMES
-    assert set(result["weights"]) == {"model.safetensors", "onnx/model.onnx", "localizer.safetensors"}
-    assert all(files.sha256(out / name) == sha256 for name, sha256 in result["weights"].items())
-    assert json.loads((out / "result.json").read_text()) == result
+    assert lookup.find_model(out).config.labels == NAMES
+    assert set(result.weights) == {"model.safetensors", "onnx/model.onnx", "localizer.safetensors"}
+    assert all(files.sha256(out / name) == sha256 for name, sha256 in result.weights.items())
+    assert json.loads((out / "result.json").read_text()) == result.as_json()
     for backend in ("onnx", "torch"):
         classify = load(out, backend=backend, device="cpu")
         assert classify.labels == NAMES
@@ -84,8 +85,8 @@ def test_a_run_at_another_image_size_is_a_model_of_that_size(
     tiny_source: Path, found: LabelledImages, tmp_path: Path
 ) -> None:
     finetune(job_of(tiny_source, found, image_size=32, epochs=2), tmp_path / "run")
-    entry = model_folder.find(tmp_path / "run")
-    assert entry.preprocess.shape == (3, 32, 32)
+    entry = lookup.find_model(tmp_path / "run")
+    assert entry.config.preprocess.shape == (3, 32, 32)
     assert load_recipe(tmp_path / "run" / "recipe.toml").model.image_size == 32
     photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     answers = [load(entry, backend=backend, device="cpu")(photo) for backend in ("onnx", "torch")]
@@ -98,8 +99,8 @@ def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain
     trained: Trained, found: LabelledImages
 ) -> None:
     out, result, _ = trained
-    assert (len(found.train), len(found.val)) == (result["train_images"], result["held_images"])
-    assert result["split"] == "test"
+    assert (len(found.train), len(found.val)) == (result.train_images, result.held_images)
+    assert result.split == "test"
     model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     mean, std = (torch.tensor(named.find("cifar10").__dict__[name]).view(3, 1, 1) for name in ("mean", "std"))
     assert found.test
@@ -108,16 +109,16 @@ def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
             answers = model((images - mean) / std).argmax(1).numpy()
-        assert result[f"{prefix}top1"] == pytest.approx((answers == part.targets).mean())
-        assert (result[f"{prefix}top5"], result[f"{prefix}images"]) == (1, len(part))
-        assert result[f"{prefix}manifest"] == part.fingerprint
+        assert getattr(result, f"{prefix}top1") == pytest.approx((answers == part.targets).mean())
+        assert (getattr(result, f"{prefix}top5"), getattr(result, f"{prefix}images")) == (1, len(part))
+        assert getattr(result, f"{prefix}manifest") == part.fingerprint
 
 
 def test_the_card_is_the_one_that_its_folder_gives_and_the_files_are_what_the_result_says(trained: Trained) -> None:
     out, result, _ = trained
     card = (out / "README.md").read_text()
-    assert cards.of(model_folder.find(out)) == card
-    assert f"Fine-tuned from `{result_source(out)}`, on {result['train_images']} images" in " ".join(card.split())
+    assert cards.of(lookup.find_model(out)) == card
+    assert f"Fine-tuned from `{result_source(out)}`, on {result.train_images} images" in " ".join(card.split())
     (verdict,) = fetch.verify(str(out))
     assert (verdict.files, verdict.damaged) == (3, ())
 
@@ -129,7 +130,7 @@ def result_source(out: Path) -> str:
 
 
 def test_colours_are_learned_from_first_weights(trained: Trained) -> None:
-    assert trained[1]["top1"] > 0.9  # a third is chance
+    assert trained[1].top1 > 0.9  # a third is chance
 
 
 def test_the_recipe_in_the_folder_is_complete_and_says_what_was_done(trained: Trained, tiny_source: Path) -> None:
@@ -138,11 +139,11 @@ def test_the_recipe_in_the_folder_is_complete_and_says_what_was_done(trained: Tr
     assert recipe == job.recipe
     assert recipe.finetune
     assert recipe.finetune.weights == files.sha256(tiny_source / "model.safetensors")
-    assert (recipe.finetune.images, recipe.finetune.source) == (result["train_images"], tiny_source.name)
+    assert (recipe.finetune.images, recipe.finetune.source) == (result.train_images, tiny_source.name)
     assert recipe.model.arguments["embed_dim"] == 16
     assert recipe.drloc
     assert (recipe.drloc.weight, recipe.drloc.pairs, recipe.drloc.stage) == (0.5, 16, 1)  # the source's own
-    assert result["recipe_sha256"] == files.sha256(out / "recipe.toml")
+    assert result.recipe_sha256 == files.sha256(out / "recipe.toml")
 
 
 def test_a_run_is_a_source_in_its_turn_and_keeps_the_head_of_the_same_classes(
@@ -220,8 +221,8 @@ def test_several_classes_an_image_are_learned_from_what_is_known(
     result = finetune(job, tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["multi_label"] is True
-    assert "top1" not in result
-    assert result["map"] > 0.9  # two thirds is chance
+    assert result.top1 is None
+    assert result.map > 0.9  # two thirds is chance
     assert job.recipe.augmentation.label_smoothing == job.recipe.augmentation.mix_probability == 0
     assert "head: fresh, 3 classes, any number of which an image may have" in [*job.sentences()]
     test = several(found).test
@@ -233,8 +234,8 @@ def test_several_classes_an_image_are_learned_from_what_is_known(
     expected = [
         average_precision_score(test.targets[known[:, k], k], logits[known[:, k], k]) for k in range(3)
     ]  # fmt: skip
-    assert result["map"] == pytest.approx(np.mean(expected))
-    assert f"{result['map']:.2%}" in (tmp_path / "run" / "README.md").read_text()
+    assert result.map == pytest.approx(np.mean(expected))
+    assert f"{result.map:.2%}" in (tmp_path / "run" / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("unfinished")
@@ -248,8 +249,8 @@ def test_unreadable_images_are_named_and_left_out_on_demand(tiny_source: Path, p
     with pytest.raises(VtzooError, match="kaputt") as raised:
         finetune(job_of(tiny_source, found, epochs=2), tmp_path / "a")
     assert "--skip-bad leaves them out" in text(raised)
-    facts = finetune(job_of(tiny_source, found, epochs=2), tmp_path / "b", skip_bad=True)
-    assert facts["train_skipped"] + facts["train_images"] == len(found.train)
+    result = finetune(job_of(tiny_source, found, epochs=2), tmp_path / "b", skip_bad=True)
+    assert result.train_skipped + result.train_images == len(found.train)
 
 
 @pytest.mark.usefixtures("unfinished")

@@ -31,8 +31,8 @@ def found(people: Path) -> LabelledImages:
 
 @pytest.fixture
 def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No export and no card, which take seconds: `finetune` returns the facts that it knows of the training."""
-    monkeypatch.setattr(tuning, "finish", lambda *_, facts, **__: facts)
+    """No export and no card, which take seconds: `finetune` returns the result of the training."""
+    monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
 def job_of(source: Path | str, found: LabelledImages, *, muon: bool = False, **wishes: Any) -> Job:
@@ -100,9 +100,9 @@ def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_loo
     monkeypatch.setattr(EarlyStopping, "evaluate", evaluate)
     monkeypatch.setattr(Job, "criterion", replace(SINGLE_LABEL, score=lambda *_: next(scores)))
     job = job_of(tiny_source, found, epochs=30)
-    facts = finetune(job, tmp_path / "run")
+    result = finetune(job, tmp_path / "run")
     assert len(seen) == 12
-    assert (facts["best_step"], facts["steps"]) == (2 * 3, 12 * 3)
+    assert (result.best_step, result.steps) == (2 * 3, 12 * 3)
     assert all(torch.equal(seen[1][name], tensor) for name, tensor in job.joint.model.state_dict().items())
     assert not torch.equal(seen[1]["head.fc.weight"], seen[-1]["head.fc.weight"])
 
@@ -113,10 +113,10 @@ def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_st
     constant = replace(SINGLE_LABEL, score=lambda *_: 0.5, loss=lambda x, y: SINGLE_LABEL.loss(x, y) * 0 + 1)
     monkeypatch.setattr(Job, "criterion", constant)
     jobs = [job_of(tiny_source, found, epochs=30) for _ in range(2)]
-    facts = finetune(jobs[0], tmp_path / "run")
-    assert facts["steps"] == 11 * 3
+    result = finetune(jobs[0], tmp_path / "run")
+    assert result.steps == 11 * 3
     monkeypatch.setattr(loop, "train_step", None)
-    assert finetune(jobs[1], tmp_path / "run", resume=True) == facts
+    assert finetune(jobs[1], tmp_path / "run", resume=True) == result
     one, other = (job.joint.model.state_dict() for job in jobs)
     assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
 

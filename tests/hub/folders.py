@@ -14,6 +14,7 @@ from vtzoo.data import named
 from vtzoo.export.onnx_files import write_packaged_graph
 from vtzoo.train import run
 from vtzoo.zoo import recipe, resources
+from vtzoo.zoo.folder_files import write_json
 
 NAME = "swin_t-drloc-cifar10"
 ARGUMENTS = {"embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "patch_size": 2, "window_size": 4}
@@ -30,10 +31,10 @@ def make_run(folder: Path, seed: int = 0) -> Path:
     (folder / "onnx").mkdir(parents=True)
     (folder / "recipe.toml").write_bytes(path.read_bytes())
     config = run.describe(model, said, dataset, named.labels("cifar10") or ())
-    run.write_json(folder / "config.json", config)
+    config.write(folder / "config.json")
     run.write_weights(model.state_dict(), folder / "model.safetensors")
     run.write_weights({"head.weight": torch.rand(2, 3)}, folder / "localizer.safetensors")
-    certificate = write_packaged_graph(model, config, folder)
+    certificate = write_packaged_graph(model, config.content, folder)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "curves.png")
     facts = {
         "name": NAME, "dataset": "cifar10", "seed": 0, "steps": 12, "batch": 8, "train_seconds": 3, "train_images": 24,
@@ -48,7 +49,7 @@ def sign(folder: Path, facts: dict | None = None) -> None:
     """Let result.json, with other facts where they are given, name the weights' hashes as they are."""
     facts = facts or json.loads((folder / "result.json").read_text())
     weights = {name: files.sha256(folder / name) for name in run.WEIGHTS if (folder / name).exists()}
-    run.write_json(folder / "result.json", facts | {"weights": weights})
+    write_json(folder / "result.json", facts | {"weights": weights})
 
 
 def pixels(seed: int) -> Image.Image:

@@ -225,7 +225,7 @@ def claim(folder: Path) -> None:
     ("damage", "said"),
     [
         (lose("top1", "manifest"), "has no top1, manifest: no model is published without its metrics"),
-        (claim, "an accuracy that is no fraction"),
+        (claim, "an accuracy outside 0..1"),
         (poison, "holds NaN or infinity"),
         (edit_recipe, "is not the recipe that the run was trained by"),
         (flip, "does not have the sha256 that its result.json names"),

@@ -18,7 +18,7 @@ from folders import NAME, pixels
 from server import Hub
 
 import vtzoo
-from vtzoo.zoo import model_folder
+from vtzoo.zoo import lookup
 
 REPO = f"zoo/{NAME}"
 Run = Vt = Callable[..., CompletedProcess[str]]
@@ -232,7 +232,7 @@ def test_verify_names_what_is_damaged_and_pull_mends_it(published: str, vt: Vt, 
     assert f"{REPO} is not in the cache" in refusal(vt("verify", REPO, check=False))
     vt("pull", REPO)
     rows: list[dict[str, Any]] = json.loads(vt("verify", "--json").stdout)
-    embedded = {entry.name: len(entry.result["weights"]) for entry in model_folder.entries()}
+    embedded = {entry.name: len(entry.result.weights or {}) for entry in lookup.embedded_models()}
     assert embedded["swin_t-drloc-cifar100"] == 3
     assert {row["name"]: row["files"] for row in rows} == embedded | {REPO: 8}
     flip(cached(tmp_path / "home", "model.safetensors"))

@@ -101,9 +101,9 @@ def test_what_is_packed_is_trained_there_and_joined_at_home_to_a_complete_model_
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == FOLDER
     recipe = load_recipe(folder / "recipe.toml")
     assert (recipe.schedule.epochs, recipe.schedule.cosine_epochs, recipe.drloc.schedule_epochs) == (3, 3, 3)
-    assert (result["steps"], result["train_images"], result["hardware"]) == (9, 24, hardware(torch.device("cpu")))
+    assert (result.steps, result.train_images, result.hardware) == (9, 24, hardware(torch.device("cpu")))
     test = named_reader.read(named.find("cifar10"), "test", data)
-    assert measure(load(folder), test)["top1"] == result["top1"]
+    assert measure(load(folder), test)["top1"] == result.top1
     with pytest.raises(VtzooError, match="holds a model already"):
         harvest.join(tmp_path / "out", folder, data)
 
@@ -453,7 +453,7 @@ def test_weights_travel_home_in_files_of_less_than_16_mebibytes(kept: Path, mach
 
 def test_a_record_has_no_weights(kept: Path, machine: Machine, tmp_path: Path) -> None:
     harvest.harvest(machine, NAME, tmp_path / "out", wait=0, now=False, record=True)
-    assert harvest.join(tmp_path / "out", tmp_path / "home", tmp_path)["top1"] == 0.5
+    assert harvest.join(tmp_path / "out", tmp_path / "home", tmp_path).top1 == 0.5
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["result.json"]
 
 

@@ -21,8 +21,10 @@ from vtzoo.errors import VtzooError
 from vtzoo.evaluate.run import measure
 from vtzoo.predict.load import load
 from vtzoo.train import checkpoint, loop, run
-from vtzoo.zoo import model_folder, resources
+from vtzoo.zoo import lookup, resources
+from vtzoo.zoo.folder_files import write_json
 from vtzoo.zoo.recipe import Recipe, identity
+from vtzoo.zoo.result import Result
 
 FILES = {
     "checkpoint.safetensors", "config.json", "curves.png", "localizer.safetensors", "metrics.jsonl",
@@ -35,7 +37,7 @@ Write = Callable[..., Path]
 @pytest.fixture(scope="module")
 def trained(
     recipe_text: Callable[..., str], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, dict[str, Any]]]:
+) -> Iterator[tuple[Path, Result]]:
     """The folder of a finished run of the tiny recipe, and what `train` returned."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.toml").write_text(recipe_text(epochs=2))
@@ -77,37 +79,37 @@ def text(error: pytest.ExceptionInfo[VtzooError]) -> str:
     return f"{error.value.message} | {error.value.hint}"
 
 
-def test_a_run_is_a_complete_model_folder(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_a_run_is_a_complete_model_folder(trained: tuple[Path, Result]) -> None:
     assert names(trained[0]) == FILES
 
 
-def test_the_result_says_what_was_run_and_measured(trained: tuple[Path, dict[str, Any]], tiny_data: Path) -> None:
+def test_the_result_says_what_was_run_and_measured(trained: tuple[Path, Result], tiny_data: Path) -> None:
     folder, result = trained
-    assert json.loads((folder / "result.json").read_text()) == result
+    assert json.loads((folder / "result.json").read_text()) == result.as_json()
     train, test = (named_reader.read(named.find("cifar10"), split, tiny_data) for split in ("train", "test"))
     expected = {
         "name": "swin_t-drloc-cifar10", "dataset": "cifar10", "seed": 3, "steps": 6, "batch": 8, "train_images": 24,
         "train_manifest": train.fingerprint, "train_skipped": 0, "processes": 1, "images": 20,
         "manifest": test.fingerprint, "recipe_sha256": identity(folder / "recipe.toml"),
     }  # fmt: skip
-    assert {name: result[name] for name in expected} == expected
-    assert result["versions"]["vtzoo"] == __version__
-    assert result["versions"]["timm"] == timm.__version__
-    assert None not in result["versions"].values()
-    assert 0 <= result["top1"] <= result["top5"] <= 1
-    assert result["certificate"]["top1_agreement"] == 1
-    assert result["weights"] == {
+    assert {name: getattr(result, name) for name in expected} == expected
+    assert result.versions["vtzoo"] == __version__
+    assert result.versions["timm"] == timm.__version__
+    assert None not in result.versions.values()
+    assert 0 <= result.top1 <= result.top5 <= 1
+    assert result.certificate.top1_agreement == 1
+    assert result.weights == {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")
     }
 
 
-def test_the_recipe_in_the_folder_is_the_one_that_was_run(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_the_recipe_in_the_folder_is_the_one_that_was_run(trained: tuple[Path, Result]) -> None:
     folder, _ = trained
     assert (folder / "recipe.toml").read_bytes() == (folder.parent / "tiny.toml").read_bytes()
 
 
-def test_published_weights_are_the_average_in_fp16(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_published_weights_are_the_average_in_fp16(trained: tuple[Path, Result]) -> None:
     folder, _ = trained
     weights, stored = load_file(folder / "model.safetensors"), load_file(folder / "checkpoint.safetensors")
     assert weights.keys() == {name.removeprefix("average.") for name in stored if name.startswith("average.")}
@@ -119,7 +121,7 @@ def test_published_weights_are_the_average_in_fp16(trained: tuple[Path, dict[str
         assert file.metadata() == {"format": "pt"}
 
 
-def test_the_localizer_is_beside_the_model_and_not_in_it(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_the_localizer_is_beside_the_model_and_not_in_it(trained: tuple[Path, Result]) -> None:
     folder, _ = trained
     model, head = load_file(folder / "model.safetensors"), load_file(folder / "localizer.safetensors")
     assert head["head.0.weight"].shape == (512, 2 * 32)
@@ -128,7 +130,7 @@ def test_the_localizer_is_beside_the_model_and_not_in_it(trained: tuple[Path, di
     assert model.keys() == classifier.state_dict().keys()
 
 
-def test_both_backends_load_the_folder_and_agree(trained: tuple[Path, dict[str, Any]], tiny_data: Path) -> None:
+def test_both_backends_load_the_folder_and_agree(trained: tuple[Path, Result], tiny_data: Path) -> None:
     folder, result = trained
     test = named_reader.read(named.find("cifar10"), "test", tiny_data)
     onnx, torch_ = (load(folder, backend=backend, device="cpu") for backend in ("onnx", "torch"))
@@ -139,10 +141,10 @@ def test_both_backends_load_the_folder_and_agree(trained: tuple[Path, dict[str, 
     assert np.abs(onnx.embed(pixels) - torch_.embed(pixels)).max() < 1e-3
     for classifier in (onnx, torch_):
         measured = measure(classifier, test)
-        assert (measured["top1"], measured["top5"]) == (result["top1"], result["top5"])
+        assert (measured["top1"], measured["top5"]) == (result.top1, result.top5)
 
 
-def test_plain_timm_builds_the_model_and_loads_its_weights(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_plain_timm_builds_the_model_and_loads_its_weights(trained: tuple[Path, Result]) -> None:
     folder, _ = trained
     config = json.loads((folder / "config.json").read_text())
     assert "num_classes" not in config["model_args"]
@@ -160,17 +162,17 @@ def test_plain_timm_builds_the_model_and_loads_its_weights(trained: tuple[Path, 
     assert np.abs(probabilities - load(folder, device="cpu")(pixels)).max() < 1e-3
 
 
-def test_the_card_and_the_curves_are_there(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_the_card_and_the_curves_are_there(trained: tuple[Path, Result]) -> None:
     folder, result = trained
     card = (folder / "README.md").read_text()
     assert "# swin_t-drloc-cifar10" in card
-    assert f"{result['top1']:.2%}" in card
+    assert f"{result.top1:.2%}" in card
     with Image.open(folder / "curves.png") as picture:
         assert picture.size == (3 * 440, 330)
 
 
 def test_a_finished_run_resumes_to_the_same_weights(
-    trained: tuple[Path, dict[str, Any]], tiny_data: Path, tmp_path: Path, unmeasured: list[Path]
+    trained: tuple[Path, Result], tiny_data: Path, tmp_path: Path, unmeasured: list[Path]
 ) -> None:
     folder, result = trained
     out = tmp_path / "run"
@@ -178,9 +180,9 @@ def test_a_finished_run_resumes_to_the_same_weights(
     for name in ("checkpoint.safetensors", "metrics.jsonl"):
         (out / name).write_bytes((folder / name).read_bytes())
     again = run.train(folder / "recipe.toml", data=tiny_data, out=out, seed=3, device="cpu", resume=True)
-    assert again["weights"]["model.safetensors"] == result["weights"]["model.safetensors"]
-    assert again["train_seconds"] == result["train_seconds"]
-    assert again["steps"] == 6
+    assert again.weights["model.safetensors"] == result.weights["model.safetensors"]
+    assert again.train_seconds == result.train_seconds
+    assert again.steps == 6
 
 
 def test_a_baseline_has_no_localizer_and_no_average_at_a_decay_of_zero(
@@ -189,7 +191,7 @@ def test_a_baseline_has_no_localizer_and_no_average_at_a_decay_of_zero(
     out = tmp_path / "deep" / "run"
     result = run.train(write(baseline=True, epochs=1, ema_decay=0), data=tiny_data, out=out, device="cpu")
     assert names(out) == FILES - {"localizer.safetensors", "onnx/model.onnx"}
-    assert result["weights"].keys() == {"model.safetensors"}
+    assert result.weights.keys() == {"model.safetensors"}
     weights, stored = load_file(out / "model.safetensors"), load_file(out / "checkpoint.safetensors")
     assert all(torch.equal(tensor, stored[f"model.{name}"].half()) for name, tensor in weights.items())
 
@@ -204,7 +206,7 @@ def test_a_run_is_measured_by_its_own_folder_even_where_an_embedded_model_has_it
     monkeypatch.chdir(tmp_path)
     run.train(write(epochs=1), data=tiny_data, out=Path("tiny"), device="cpu")
     (loaded,) = unmeasured
-    assert model_folder.find(loaded).folder == tmp_path / "tiny"
+    assert lookup.find_model(loaded).folder == tmp_path / "tiny"
 
 
 def test_editing_the_recipe_while_it_runs_changes_nothing(
@@ -219,7 +221,7 @@ def test_editing_the_recipe_while_it_runs_changes_nothing(
 
     monkeypatch.setattr(run, "fit", fit)
     result = run.train(path, data=tiny_data, out=tmp_path / "run", device="cpu")
-    assert result["recipe_sha256"] == sha256
+    assert result.recipe_sha256 == sha256
     assert (tmp_path / "run" / "recipe.toml").read_bytes() == before
 
 
@@ -344,7 +346,7 @@ def test_a_resumed_run_goes_on_at_its_checkpoint(
 
 def test_weights_and_json_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run.write_weights({"a": torch.ones(3)}, tmp_path / "model.safetensors")
-    run.write_json(tmp_path / "result.json", {"a": 1})
+    write_json(tmp_path / "result.json", {"a": 1})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fail(path: Path, target: Path) -> None:
@@ -354,7 +356,7 @@ def test_weights_and_json_are_written_whole_or_not_at_all(tmp_path: Path, monkey
     with pytest.raises(OSError, match="full"):
         run.write_weights({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(OSError, match="full"):
-        run.write_json(tmp_path / "result.json", {"a": 2})
+        write_json(tmp_path / "result.json", {"a": 2})
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 

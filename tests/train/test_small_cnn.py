@@ -115,7 +115,7 @@ def test_a_run_that_goes_on_keeps_its_whitening_and_ends_as_one_that_was_never_k
 def test_fine_tuning_leaves_the_whitening_as_it_was_trained(
     small_cnn: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "finish", lambda *_, facts, **__: facts)
+    monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
     monkeypatch.setattr(SmallCNN, "whiten", None)
     job = prepare(small_cnn, read_images(people), wishes=Wishes(epochs=3), device="cpu")
     tuning.finetune(job, tmp_path / "run")

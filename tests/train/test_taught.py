@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from vtzoo.data import named, named_reader
 from vtzoo.errors import VtzooError
 from vtzoo.train import loop, run
 from vtzoo.zoo import resources
+from vtzoo.zoo.result import Certificate
 
 NAME = "small_cnn-baseline-cifar10"
 
@@ -36,7 +36,7 @@ def write(recipe_text: Callable[..., str], tmp_path: Path) -> Write:
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No export and no evaluation, which take seconds."""
-    certificate = SimpleNamespace(images=1, max_logit_difference=0.0, top1_agreement=1.0)
+    certificate = Certificate(images=1, max_logit_difference=0.0, top1_agreement=1.0)
     monkeypatch.setattr(run, "write_packaged_graph", lambda *_, **__: certificate)
     monkeypatch.setattr(run, "load", lambda folder: None)
     monkeypatch.setattr(run, "measure", lambda *_, **__: {"top1": 0.5, "top5": 1.0, "images": 20, "manifest": "m"})
@@ -60,10 +60,11 @@ def test_a_taught_run_says_by_whom_and_keeps_nothing_of_the_teacher(
     result = run.train(write(epochs=1), data=tiny_data, out=out, device="cpu", teacher=small_cnn)
     top1 = json.loads((small_cnn / "result.json").read_text())["top1"]
     assert result
-    assert result["teacher"] == {
+    assert result.teacher
+    assert result.teacher.as_json() == {
         "name": NAME, "weights": files.sha256(small_cnn / "model.safetensors"), "top1": top1,
     }  # fmt: skip
-    assert json.loads((out / "result.json").read_text())["teacher"] == result["teacher"]
+    assert json.loads((out / "result.json").read_text())["teacher"] == result.teacher.as_json()
     stored = load_file(out / "checkpoint.safetensors")
     assert {name.partition(".")[0] for name in stored} == {"model", "localizer", "average", "optimizer"}
     own = models.create(json.loads((out / "config.json").read_text())).state_dict().keys()
@@ -80,7 +81,7 @@ def test_a_taught_run_says_by_whom_and_keeps_nothing_of_the_teacher(
 def test_a_run_without_a_teacher_says_nothing_of_one(write: Write, tiny_data: Path, tmp_path: Path) -> None:
     result = run.train(write(taught=False, epochs=1), data=tiny_data, out=tmp_path / "run", device="cpu")
     assert result
-    assert "teacher" not in result
+    assert result.teacher is None
     assert "distillation" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
@@ -134,7 +135,8 @@ def test_a_teacher_that_is_at_hand_is_found_by_its_name(
     monkeypatch.setattr("vtzoo.zoo.resources.weights_folder", lambda: tmp_path / "weights")
     result = run.train(write(epochs=1), data=tiny_data, out=tmp_path / "run", device="cpu")
     assert result
-    assert result["teacher"]["name"] == NAME
+    assert result.teacher
+    assert result.teacher.name == NAME
 
 
 # Which are refused

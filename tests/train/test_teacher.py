@@ -14,6 +14,7 @@ from vtzoo import models
 from vtzoo.train import loop
 from vtzoo.train.teacher import Teacher, divergence
 from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.result import TeacherResult
 
 Starter = Callable[..., loop.Run]
 Tiny = Callable[..., Recipe]
@@ -62,7 +63,8 @@ def cnn() -> Any:
 @pytest.fixture
 def teacher() -> Teacher:
     model = cnn().eval().requires_grad_(False)
-    return Teacher(model=model, weight=0.75, temperature=2.0, facts={"name": "teacher"}, train_manifest="here")
+    facts = TeacherResult(name="teacher", weights="")
+    return Teacher(model=model, weight=0.75, temperature=2.0, facts=facts, train_manifest="here")
 
 
 def step(now: loop.Run, teacher: Teacher | None, optimizer: Any, count: int = 1, **how: Any) -> dict[str, Tensor]:

@@ -8,7 +8,9 @@ import pytest
 
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
-from vtzoo.zoo import model_folder, resources
+from vtzoo.zoo import lookup, resources
+from vtzoo.zoo.facts import model_facts
+from vtzoo.zoo.model_folder import ModelFolder
 
 CONFIG = {
     "architecture": "swin_tiny_patch4_window7_224",
@@ -37,13 +39,13 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def refusal(name: str | Path) -> VtzooError:
     with pytest.raises(VtzooError) as caught:
-        model_folder.find(name)
+        lookup.find_model(name)
     return caught.value
 
 
 def test_the_embedded_models_are_listed_by_name(embedded: Path) -> None:
     (embedded / "no-model").mkdir()
-    assert [entry.name for entry in model_folder.entries()] == ["cvt_13-drloc-svhn", "swin_t-drloc-cifar100"]
+    assert [entry.name for entry in lookup.embedded_models()] == ["cvt_13-drloc-svhn", "swin_t-drloc-cifar100"]
 
 
 def test_an_embedded_model_comes_before_a_folder_of_its_name(
@@ -51,17 +53,17 @@ def test_an_embedded_model_comes_before_a_folder_of_its_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "swin_t-drloc-cifar100")
-    assert model_folder.find("swin_t-drloc-cifar100").folder == embedded / "swin_t-drloc-cifar100"
-    assert model_folder.find("./swin_t-drloc-cifar100/").folder == Path("swin_t-drloc-cifar100")
+    assert lookup.find_model("swin_t-drloc-cifar100").folder == embedded / "swin_t-drloc-cifar100"
+    assert lookup.find_model("./swin_t-drloc-cifar100/").folder == Path("swin_t-drloc-cifar100")
 
 
 def test_a_model_folder_is_found_by_its_path_and_named_by_its_folder(
     embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make(tmp_path / "runs" / "mine")
-    assert model_folder.find(folder) == model_folder.Entry("mine", folder)
+    assert lookup.find_model(folder) == ModelFolder("mine", folder)
     monkeypatch.chdir(folder)
-    assert model_folder.find(".").name == "mine"
+    assert lookup.find_model(".").name == "mine"
 
 
 def test_an_unknown_model_is_answered_by_the_nearest_names(embedded: Path) -> None:
@@ -84,17 +86,17 @@ def test_a_record_is_a_model_that_was_measured_and_has_no_weights(embedded: Path
     record.mkdir()
     for folder in (record, named):
         (folder / "result.json").write_text("{}")
-    assert [entry.folder for entry in model_folder.records()] == [record]
-    assert [model_folder.recorded(folder.name) for folder in (record, named)] == [
-        model_folder.Entry(folder.name, folder) for folder in (record, named)
+    assert [entry.folder for entry in lookup.weightless_models()] == [record]
+    assert [lookup.measured_model(folder.name) for folder in (record, named)] == [
+        ModelFolder(folder.name, folder) for folder in (record, named)
     ]
-    assert model_folder.recorded("t2t_vit_14-drloc-svhn") is None
+    assert lookup.measured_model("t2t_vit_14-drloc-svhn") is None
 
 
 @pytest.mark.parametrize("suffix", ["", "-paper", "-untaught"])
 def test_twins_are_each_others_twins(suffix: str) -> None:
     pair = [f"swin_t-{objective}-cifar100{suffix}" for objective in ("drloc", "baseline")]
-    assert [model_folder.twin_of(name) for name in pair] == pair[::-1]
+    assert [lookup.twin_of(name) for name in pair] == pair[::-1]
 
 
 @pytest.mark.parametrize("name", ["", "../weights", "a" * 5000, "a\0b", "/dev/null"])
@@ -110,30 +112,30 @@ def test_a_folder_without_a_config_is_no_model(embedded: Path, tmp_path: Path) -
 
 
 def test_an_entry_tells_its_labels_and_its_preprocessing(tmp_path: Path) -> None:
-    entry = model_folder.find(make(tmp_path / "mine"))
-    assert entry.labels == ("cat", "rocket")
-    assert entry.preprocess == Preprocess(size=32, interpolation="bicubic", crop=1.0)
+    entry = lookup.find_model(make(tmp_path / "mine"))
+    assert entry.config.labels == ("cat", "rocket")
+    assert entry.config.preprocess == Preprocess(size=32, interpolation="bicubic", crop=1.0)
 
 
 def test_a_model_without_class_names_is_labelled_by_index(tmp_path: Path) -> None:
-    assert model_folder.find(make(tmp_path / "mine", label_names=..., num_classes=3)).labels == ("0", "1", "2")
+    assert lookup.find_model(make(tmp_path / "mine", label_names=..., num_classes=3)).config.labels == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("names", [{"cat": "0"}, "cat", [1, 2]])
 def test_class_names_that_are_no_list_of_names_are_refused(names: Any, tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match=r"config\.json has no list of class names"):
-        _ = model_folder.find(make(tmp_path / "mine", label_names=names)).labels
+        _ = lookup.find_model(make(tmp_path / "mine", label_names=names)).config.labels
 
 
 def test_a_wrong_count_of_class_names_is_refused_with_both_counts(tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match=r"config\.json names 2 classes, and its model has 10"):
-        _ = model_folder.find(make(tmp_path / "mine", num_classes=10)).labels
+        _ = lookup.find_model(make(tmp_path / "mine", num_classes=10)).config.labels
 
 
 @pytest.mark.parametrize("change", [{"architecture": ...}, {"architecture": 3}, {"model_args": [1]}])
 def test_a_config_that_describes_no_model_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match=r"config\.json does not describe a model"):
-        _ = model_folder.find(make(tmp_path / "mine", **change)).config
+        _ = lookup.find_model(make(tmp_path / "mine", **change)).config
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_a_config_that_reaches_out_of_its_folder_is_refused(
     change: dict[str, Any], culprit: str, tmp_path: Path
 ) -> None:
     with pytest.raises(VtzooError, match=f"points out of its folder, by '{culprit}'"):
-        _ = model_folder.find(make(tmp_path / "mine", **change)).config
+        _ = lookup.find_model(make(tmp_path / "mine", **change)).config
 
 
 @pytest.mark.parametrize(
@@ -165,21 +167,21 @@ def test_a_damaged_config_is_refused_by_name(content: bytes, message: str, tmp_p
     folder = make(tmp_path / "mine")
     (folder / "config.json").write_bytes(content)
     with pytest.raises(VtzooError, match=message):
-        _ = model_folder.find(folder).config
+        _ = lookup.find_model(folder).config
 
 
 def test_the_recipe_and_the_result_are_read_from_the_folder(tmp_path: Path) -> None:
-    entry = model_folder.find(make(tmp_path / "mine"))
+    entry = lookup.find_model(make(tmp_path / "mine"))
     (entry.folder / "recipe.toml").write_text("# ours\n", encoding="utf-8")
     (entry.folder / "result.json").write_text('{"top1": 0.5, "weights": {"model.safetensors": "ab"}}', encoding="utf-8")
     assert entry.recipe_text == "# ours\n"
-    assert entry.result["top1"] == 0.5
+    assert entry.result.top1 == 0.5
     assert entry.sha256("model.safetensors") == "ab"
     assert entry.sha256("onnx/model.onnx") is None
 
 
 def test_a_folder_without_a_recipe_or_a_result_names_what_is_missing(tmp_path: Path) -> None:
-    entry = model_folder.find(make(tmp_path / "mine"))
+    entry = lookup.find_model(make(tmp_path / "mine"))
     assert entry.sha256("model.safetensors") is None
     with pytest.raises(VtzooError, match=r"mine has no readable recipe\.toml"):
         _ = entry.recipe_text
@@ -188,5 +190,5 @@ def test_a_folder_without_a_recipe_or_a_result_names_what_is_missing(tmp_path: P
 
 
 def test_what_a_model_says_of_itself_has_the_copy_that_was_measured() -> None:
-    assert model_folder.facts(model_folder.find("swin_t-drloc-flowers102"))["copy"] == "64 px copy"
-    assert "copy" not in model_folder.facts(model_folder.find("swin_t-drloc-cifar100"))
+    assert model_facts(lookup.find_model("swin_t-drloc-flowers102"))["copy"] == "64 px copy"
+    assert "copy" not in model_facts(lookup.find_model("swin_t-drloc-cifar100"))

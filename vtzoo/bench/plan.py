@@ -13,7 +13,7 @@ from vtzoo.doctor.packages import is_installed
 from vtzoo.errors import VtzooError
 from vtzoo.hub import fetch
 from vtzoo.predict.load import DEVICES
-from vtzoo.zoo import model_folder
+from vtzoo.zoo.model_folder import ModelFolder
 
 RUNTIMES = ("onnx", "torch", "openvino")
 PRECISIONS = ("fp32", "fp16", "int8", "bf16")
@@ -51,7 +51,7 @@ class BenchModel:
     """The model to measure."""
 
     name: str
-    entry: model_folder.Entry | None  # None for a bare .onnx file
+    entry: ModelFolder | None  # None for a bare .onnx file
     precision: str  # of its own graph
     shape: tuple[int, ...]  # of a prepared image
     facts: dict[str, Any]
@@ -99,10 +99,10 @@ def find_model(name: str) -> BenchModel:
         entry, shape, classes, precision = None, tuple(facts["shape"]), facts["classes"], facts["precision"]
     else:
         entry = fetch.find(name, use=None if is_installed("torch") else "auto")
-        shape, classes, precision = entry.preprocess.shape, len(entry.labels), "fp32"
+        shape, classes, precision = entry.config.preprocess.shape, len(entry.config.labels), "fp32"
     facts = {"name": entry.name if entry else name, "image_size": shape[1], "classes": classes}
     if entry:
-        facts["architecture"] = entry.config["architecture"]
+        facts["architecture"] = entry.config.architecture
     return BenchModel(name=name, entry=entry, precision=precision, shape=shape, facts=facts)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from vtzoo import cards
 from vtzoo.hub import index
-from vtzoo.zoo import model_folder, recipe
+from vtzoo.zoo import lookup, recipe
+from vtzoo.zoo.facts import model_summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,10 @@ def known() -> list[Known]:
 
     Of the paper's recipes only those come that were measured: `vtzoo.zoo.recipe.shipped` has them all.
     """
-    measured = {entry.name: model_folder.summary(entry) for entry in (*model_folder.entries(), *model_folder.records())}
+    measured = {entry.name: model_summary(entry) for entry in (*lookup.embedded_models(), *lookup.weightless_models())}
     recipes, stale, found = recipe.shipped(), cards.stale_weights(), []
     for name, facts in _places().items():
-        twin = model_folder.twin_of(name)
+        twin = lookup.twin_of(name)
         model: dict[str, Any] = {"name": name, **measured.get(name, {}), **facts, "stale": stale.get(name)}
         if twin != name and (twin in recipes or twin in measured):
             model |= {"twin": twin, "twin_top1": measured.get(twin, {}).get("top1")}
@@ -50,12 +51,14 @@ def known() -> list[Known]:
 def _places() -> dict[str, dict[str, Any]]:
     """Where each model is, and what only that place says of it."""
     places: dict[str, dict[str, Any]]
-    places = {entry.name: {"place": "here", "bytes": model_folder.size(entry)} for entry in model_folder.entries()}
+    places = {entry.name: {"place": "here", "bytes": entry.size} for entry in lookup.embedded_models()}
     for name, pin in sorted(index.known().items()):
         size = sum(content.size for content in pin.files.values())
         at = {"place": "hub", "repo": pin.repo, "revision": pin.revision, "tag": pin.tag, "bytes": size}
         places.setdefault(name, at)
     own, _ = recipe.folders()
-    for name in sorted({path.stem for path in own.glob("*-*.toml")} | {entry.name for entry in model_folder.records()}):
+    for name in sorted(
+        {path.stem for path in own.glob("*-*.toml")} | {entry.name for entry in lookup.weightless_models()}
+    ):
         places.setdefault(name, {"place": "recipe"})
     return places

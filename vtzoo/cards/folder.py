@@ -1,29 +1,19 @@
 """A model folder's card: what it holds is checked, its twin is found, and the card is rendered."""
 
 from pathlib import Path
-from typing import Any
 
 from vtzoo.base import files
 from vtzoo.cards.metadata import check
 from vtzoo.cards.rendering import render
 from vtzoo.errors import VtzooError
 from vtzoo.hub.index import REPO
-from vtzoo.zoo import model_folder, resources
-from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo import lookup, resources
+from vtzoo.zoo.model_folder import ModelFolder
 from vtzoo.zoo.recipe import Recipe, parse_recipe, shipped
-
-NUMBER = (int, float)
-# What a card needs of a result.json, and what those of earlier versions leave out.
-KEYS: dict[str, Any] = {
-    "images": int, "manifest": str, "seed": int, "steps": int, "batch": int,
-    "train_images": int, "train_seconds": NUMBER, "train_skipped": int, "processes": int, "hardware": str,
-    "versions": dict, "recipe_sha256": str, "certificate": dict,
-}  # fmt: skip
-CERTIFICATE: dict[str, Any] = {"images": int, "top1_agreement": NUMBER, "max_logit_difference": NUMBER}
-EARLIER = {"train_skipped": 0, "processes": 1}
+from vtzoo.zoo.result import Result
 
 
-def of(entry: Entry, repo: str | None = None) -> str:
+def of(entry: ModelFolder, repo: str | None = None) -> str:
     """The card of a model folder; as it is published in `repo`, ORG/NAME, where one is given.
 
     Its twin is an embedded model or the record of one, else the folder of the twin's name beside this one, once that
@@ -32,20 +22,18 @@ def of(entry: Entry, repo: str | None = None) -> str:
     if repo is not None and not REPO.fullmatch(repo):
         raise VtzooError(f"{repo!r} is not the name of a repository", "a repository is named ORG/NAME")
     result, recipe = _result(entry), _recipe(entry)
-    if files.sha256(entry.folder / "recipe.toml") != result["recipe_sha256"]:
+    if files.sha256(entry.folder / "recipe.toml") != result.recipe_sha256:
         raise VtzooError(
             f"{entry.folder / 'recipe.toml'} is not the recipe that the model was trained by",
             "put back the file that training wrote, or train the edited one into another folder",
         )
-    asked = dict(entry.config.get("pretrained_cfg") or {})
-    config = entry.config | {"num_classes": len(entry.labels), "pretrained_cfg": asked}
     twin, name = _twin(entry, recipe), entry.name if _embedded(entry) else "."
-    card = render(config, recipe, result, twin, repo, name=name, paired=bool(twin) or _paired(recipe))
+    card = render(entry.config, recipe, result, twin, repo, name=name, paired=bool(twin) or _paired(recipe))
     check(card, result)
     return card
 
 
-def write(entry: Entry, repo: str | None = None) -> Path:
+def write(entry: ModelFolder, repo: str | None = None) -> Path:
     """Render a model folder's card into its README.md, as `of` does, and return the file."""
     if _embedded(entry):
         hint = "in a checkout of vtzoo: python -m vtzoo.cards"
@@ -55,45 +43,32 @@ def write(entry: Entry, repo: str | None = None) -> Path:
     return path
 
 
-def _embedded(entry: Entry) -> bool:
+def _embedded(entry: ModelFolder) -> bool:
     return entry.folder.resolve().parent == resources.weights_folder().resolve()
 
 
-def _recipe(entry: Entry) -> Recipe:
+def _recipe(entry: ModelFolder) -> Recipe:
     path = entry.folder / "recipe.toml"
     if not path.is_file():
         raise VtzooError(f"{entry.folder} has no recipe.toml", "put the recipe there that the model was trained by")
     return parse_recipe(entry.recipe_text, str(path))
 
 
-def _result(entry: Entry) -> dict[str, Any]:
-    """The result.json, with all that a card needs of it; what is missing or no such thing is named."""
+def _result(entry: ModelFolder) -> Result:
+    """The result of a finished run; an unfinished one is a VtzooError with the command that finishes it."""
     if not (entry.folder / "result.json").is_file():
         raise VtzooError(f"{entry.folder} has no result.json: it was not trained to its end", _again(entry))
-    result = EARLIER | entry.result
-    wrong = _wrong(result)
-    if wrong in ("top1", "top5"):
-        raise VtzooError(f"{entry.folder} has no {wrong} in its result.json: it was never measured", _again(entry))
-    if wrong:
-        raise VtzooError(f"{entry.folder / 'result.json'} has no usable {wrong}", _again(entry))
+    try:
+        result = entry.result
+    except VtzooError as error:
+        raise VtzooError(error.message, error.hint or _again(entry)) from error
+    for key in result.missing:
+        why = ": it was never measured" if key in result.metrics else ""
+        raise VtzooError(f"{entry.folder} has no {key} in its result.json{why}", _again(entry))
     return result
 
 
-def _wrong(result: dict[str, Any]) -> str | None:
-    """The first of the keys that is missing or mistyped; None where they are all there."""
-    metrics = ("map",) if "map" in result else ("top1", "top5")
-    wanted = dict.fromkeys(metrics, NUMBER) | KEYS
-    wanted |= {"teacher": dict} if result.get("teacher") else {}
-    wrong = [key for key, kind in wanted.items() if not isinstance(result.get(key), kind)]
-    if "certificate" not in wrong:
-        certificate = result["certificate"]
-        wrong += [
-            f"certificate: {key}" for key, kind in CERTIFICATE.items() if not isinstance(certificate.get(key), kind)
-        ]
-    return wrong[0] if wrong else None
-
-
-def _again(entry: Entry) -> str:
+def _again(entry: ModelFolder) -> str:
     """The command that brings a run to its end."""
     recipe = entry.folder / "recipe.toml"
     tuned = recipe.is_file() and "\n[finetune]" in entry.recipe_text
@@ -103,14 +78,14 @@ def _again(entry: Entry) -> str:
 
 def _paired(recipe: Recipe) -> bool:
     """Whether a twin could be trained: a plain network, which has no grid to localize in, has no recipe for one."""
-    return bool(recipe.drloc or recipe.finetune) or model_folder.twin_of(recipe.name) in shipped()
+    return bool(recipe.drloc or recipe.finetune) or lookup.twin_of(recipe.name) in shipped()
 
 
-def _twin(entry: Entry, recipe: Recipe) -> dict[str, Any] | None:
+def _twin(entry: ModelFolder, recipe: Recipe) -> Result | None:
     """The result of the model that differs in the objective alone; None where none is at hand, or not yet measured."""
-    name = model_folder.twin_of(recipe.name)
-    twin = model_folder.recorded(name) or Entry(name, entry.folder.resolve().parent / name)
+    name = lookup.twin_of(recipe.name)
+    twin = lookup.measured_model(name) or ModelFolder(name, entry.folder.resolve().parent / name)
     if not (twin.folder / "result.json").is_file():
         return None
-    result = EARLIER | twin.result
-    return result if result.get("name") == name and _wrong(result) is None else None
+    result = twin.result
+    return result if result.name == name and not result.missing else None

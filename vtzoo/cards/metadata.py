@@ -5,14 +5,16 @@ from typing import Any
 from vtzoo.cards import subject
 from vtzoo.cards.subject import METRICS
 from vtzoo.errors import VtzooError
+from vtzoo.zoo.config import Config
 from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.result import Result
 
 REQUIRED = ("library_name", "pipeline_tag", "license", "datasets", "model-index")
 TYPES = {"mAP": "map"}  # of a metric on the Hub, where it is no accuracy
 ANEW = "vtzoo card FOLDER --write renders the card anew"
 
 
-def render(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], repo: str | None) -> str:
+def render(config: Config, recipe: Recipe, result: Result, repo: str | None) -> str:
     """The YAML between the two lines of dashes: huggingface_hub's ModelCardData, each accuracy as an EvalResult."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -23,32 +25,32 @@ def render(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], repo:
     accuracies = [
         EvalResult(
             task_type="image-classification", metric_type=TYPES.get(name, "accuracy"), metric_name=name,
-            metric_value=_rounded(result[key]), **images.where, **source,
+            metric_value=_rounded(getattr(result, key)), **images.where, **source,
         )
         for name, key in images.measured.items()
     ]  # fmt: skip
     tags = ["image-classification", "timm", "vtzoo", "onnx", *(["drloc"] if recipe.drloc else [])]
     return ModelCardData(
         model_name=recipe.name, library_name="timm", pipeline_tag="image-classification",
-        license=config["pretrained_cfg"].get("license"), datasets=[images.hub_id] if images.hub_id else None,
+        license=config.license, datasets=[images.hub_id] if images.hub_id else None,
         base_model=images.base, metrics=sorted({TYPES.get(name, "accuracy") for name in images.measured}), tags=tags,
         eval_results=accuracies,
     ).to_yaml()  # fmt: skip
 
 
-def check(card: str, result: dict[str, Any]) -> None:
+def check(card: str, result: Result) -> None:
     """Refuse, by a VtzooError, a card whose metadata the Hub would not read, or whose numbers are not the result's."""
     stated = _read(card)
-    own = "split" in result  # people's own images, which are no data set of the Hub
-    missing = [key for key in REQUIRED if not stated.get(key) and not (own and key == "datasets")]
+    # People's own images are no data set of the Hub.
+    missing = [key for key in REQUIRED if not stated.get(key) and not (result.fine_tuned and key == "datasets")]
     if missing == ["license"]:
         hint = 'add "license": "apache-2.0", or another of the Hub\'s, to pretrained_cfg in config.json'
         raise VtzooError("the card states no license", hint)
     if missing:
         raise VtzooError(f"the card's metadata has no {missing[0]}", ANEW)
     said = _accuracies(stated["model-index"])
-    for name, key in ((name, key) for name, key in METRICS.items() if key in result):
-        measured = _rounded(result[key])
+    for name, key in ((name, key) for name, key in METRICS.items() if key in result.metrics):
+        measured = _rounded(getattr(result, key))
         if said.get(name) != measured:
             raise VtzooError(f"the card's {name} is {said.get(name, 'absent')}, and result.json's {measured}", ANEW)
 

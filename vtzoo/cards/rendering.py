@@ -1,12 +1,13 @@
 """The text of a card, section by section."""
 
 import textwrap
-from typing import Any
 
 from vtzoo.cards import metadata, subject
-from vtzoo.zoo.model_folder import twin_of
+from vtzoo.zoo.config import Config
+from vtzoo.zoo.lookup import twin_of
 from vtzoo.zoo.recipe import Recipe
 from vtzoo.zoo.resources import DEFAULT_MODEL
+from vtzoo.zoo.result import Result
 
 PAPER = """@inproceedings{liu2021efficient,
   title     = {Efficient Training of Visual Transformers with Small Datasets},
@@ -17,7 +18,7 @@ PAPER = """@inproceedings{liu2021efficient,
 
 
 def render(
-    config: dict[str, Any], recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | None = None,
+    config: Config, recipe: Recipe, result: Result, twin: Result | None = None,
     repo: str | None = None, *, name: str = ".", paired: bool = True,
 ) -> str:  # fmt: skip
     """The Markdown of a model's card, metadata first, in the Hub's format.
@@ -39,7 +40,7 @@ def render(
     return "\n\n".join([f"---\n{metadata.render(config, recipe, result, repo)}\n---", *sections]) + "\n"
 
 
-def _model(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], paired: bool) -> str:
+def _model(config: Config, recipe: Recipe, result: Result, paired: bool) -> str:
     """What it is."""
     images, size = subject.of(recipe, result), recipe.model.image_size
     how = f"without dense relative localization{': the baseline of its twin' if paired else ''}"
@@ -50,9 +51,9 @@ def _model(config: dict[str, Any], recipe: Recipe, result: dict[str, Any], paire
             f"{recipe.drloc.pairs} pairs an image, in the grid of stage {recipe.drloc.stage})"
         )
     return f"# {recipe.name}\n\n" + _filled(
-        f"An image classifier: `{recipe.model.name}` (`{config['architecture']}` in timm) at {size} px, "
-        f"trained {how}. {_from(recipe)}, on {result['train_images']:,} images of {images.linked} in "
-        f"{config['num_classes']} classes{'' if recipe.finetune else ' and no other data'}."
+        f"An image classifier: `{recipe.model.name}` (`{config.architecture}` in timm) at {size} px, "
+        f"trained {how}. {_from(recipe)}, on {result.train_images:,} images of {images.linked} in "
+        f"{len(config.labels)} classes{'' if recipe.finetune else ' and no other data'}."
         f"{_taught(recipe, result, images.split)}"
     )
 
@@ -65,11 +66,11 @@ def _from(recipe: Recipe) -> str:
     return f"{how} `{recipe.finetune.source}`"
 
 
-def _taught(recipe: Recipe, result: dict[str, Any], split: str) -> str:
+def _taught(recipe: Recipe, result: Result, split: str) -> str:
     """Which model's logits were a second target; nothing where there was no teacher."""
     if (teacher := recipe.teacher) is None:
         return ""
-    top1 = (result.get("teacher") or {}).get("top1")
+    top1 = result.teacher.top1 if result.teacher else None
     right = f" ({top1:.2%} on the same {split} images)" if top1 is not None else ""
     return (
         f" Taught by {teacher.name}{right}: its logits are a second target, weight {teacher.weight:g}, "
@@ -77,11 +78,11 @@ def _taught(recipe: Recipe, result: dict[str, Any], split: str) -> str:
     )
 
 
-def _accuracy(recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | None, model: str, paired: bool) -> str:
+def _accuracy(recipe: Recipe, result: Result, twin: Result | None, model: str, paired: bool) -> str:
     """How good it is, beside its twin."""
     images = subject.of(recipe, result)
     told = _selected(recipe, images.split)
-    if twin and twin["manifest"] != result["manifest"]:
+    if twin and twin.manifest != result.manifest:
         told += f" The twin was measured on other {images.split} images: the two do not compare."
     if twin and _teacher(twin) != _teacher(result):
         told += " The two were not taught by the same teacher: localization is not their only difference."
@@ -101,12 +102,12 @@ def _accuracy(recipe: Recipe, result: dict[str, Any], twin: dict[str, Any] | Non
 vtzoo evaluate --model {model}{of}
 ```
 
-{images.split.capitalize()} split (sha256 of pixels and labels): `{result["manifest"]}`."""
+{images.split.capitalize()} split (sha256 of pixels and labels): `{result.manifest}`."""
 
 
-def _teacher(result: dict[str, Any]) -> str | None:
+def _teacher(result: Result) -> str | None:
     """The sha256 of the weights that taught a model; None where it had no teacher."""
-    return (result.get("teacher") or {}).get("weights")
+    return result.teacher.weights if result.teacher else None
 
 
 def _selected(recipe: Recipe, split: str) -> str:
@@ -119,22 +120,20 @@ def _selected(recipe: Recipe, split: str) -> str:
     return f"These are the best {weights} by the very images that they are measured on: others may give less."
 
 
-def _row(name: str, result: dict[str, Any] | None, measured: dict[str, str]) -> str:
+def _row(name: str, result: Result | None, measured: dict[str, str]) -> str:
     """A line of the table: a model's numbers, or that nobody has trained it."""
     if result is None:
         return f"| {name} | not trained yet {'| ' * (3 + len(measured))}|"
-    numbers = " | ".join(f"{result[key]:.2%}" if key in result else "" for key in measured.values())
-    return (
-        f"| {name} | {numbers} | {result['images']:,} | 1 (seed {result['seed']}) | {result['steps']:,} "
-        f"| {result['batch']} |"
-    )
+    accuracies = [getattr(result, key) for key in measured.values()]
+    numbers = " | ".join("" if accuracy is None else f"{accuracy:.2%}" for accuracy in accuracies)
+    return f"| {name} | {numbers} | {result.images:,} | 1 (seed {result.seed}) | {result.steps:,} | {result.batch} |"
 
 
-def _use(config: dict[str, Any], recipe: Recipe, repo: str | None, name: str) -> str:
+def _use(config: Config, recipe: Recipe, repo: str | None, name: str) -> str:
     """Three snippets that give the same answer: the command line's, Python's and timm's. A test runs them."""
     model, first, found = repo or name, "", ""
-    if config["architecture"].startswith("vtzoo_"):
-        first = f"import vtzoo.models  # which registers {config['architecture']} with timm\n"
+    if config.architecture.startswith("vtzoo_"):
+        first = f"import vtzoo.models  # which registers {config.architecture} with timm\n"
     loaded = f'"hf-hub:{repo}"' if repo else '"local-dir:."'
     if not repo and name != ".":
         first += "import vtzoo.zoo\n"
@@ -154,7 +153,7 @@ In Python:
 import vtzoo
 
 classify = vtzoo.load("{model}")
-probabilities = classify("photo.jpg")[0]  # {config["num_classes"]} of them, in the order of classify.labels
+probabilities = classify("photo.jpg")[0]  # {len(config.labels)} of them, in the order of classify.labels
 print(classify.labels[probabilities.argmax()], probabilities.max())
 ```
 
@@ -169,7 +168,7 @@ import torch
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 with torch.inference_mode():
     logits = model(transform(Image.open("photo.jpg").convert("RGB")).unsqueeze(0))
-probabilities = logits.{"sigmoid()" if config.get("multi_label") else "softmax(dim=1)"}[0]
+probabilities = logits.{"sigmoid()" if config.multi_label else "softmax(dim=1)"}[0]
 print(model.pretrained_cfg["label_names"][probabilities.argmax()], probabilities.max().item())
 ```"""
 
@@ -183,34 +182,34 @@ def _installed(repo: str | None, name: str) -> tuple[str, str]:
     return f"`pip install vtzoo` brings what predicts, without torch.{where}", 'pip install "vtzoo[train]"'
 
 
-def _training(recipe: Recipe, result: dict[str, Any]) -> str:
+def _training(recipe: Recipe, result: Result) -> str:
     """What it took to train it, and what trains it again."""
-    processes, skipped = result.get("processes", 1), result.get("train_skipped", 0)
-    hardware = result["hardware"] if processes == 1 else f"{processes} processes, each on {result['hardware']}"
-    told = f"{_steps(recipe, result)}, in {_duration(result['train_seconds'])} on {hardware}."
+    processes, skipped = result.processes or 1, result.train_skipped or 0
+    hardware = result.hardware if processes == 1 else f"{processes} processes, each on {result.hardware}"
+    told = f"{_steps(recipe, result)}, in {_duration(result.train_seconds or 0)} on {hardware}."
     if skipped:
         told += f" {skipped:,} training images could not be read and were left out."
     if recipe.drloc:
         told += " The head that localized is in localizer.safetensors; the classifier does not need it."
-    versions = ", ".join(f"{name} {value}" for name, value in result["versions"].items())
+    versions = ", ".join(f"{name} {value}" for name, value in (result.versions or {}).items())
     of = " --data DATA" if subject.of(recipe, result).copy else ""
     return f"""## Training
 
 {_filled(told)}
 
 ```bash
-{_command(recipe)}{of} --seed {result["seed"]}
+{_command(recipe)}{of} --seed {result.seed}
 ```
 
-Recipe: recipe.toml, sha256 `{result["recipe_sha256"]}`.
+Recipe: recipe.toml, sha256 `{result.recipe_sha256}`.
 Versions: {versions}.
 
 ![Training curves](curves.png)"""
 
 
-def _steps(recipe: Recipe, result: dict[str, Any]) -> str:
+def _steps(recipe: Recipe, result: Result) -> str:
     """How many steps the training took, and of what."""
-    tuned, steps, batch = recipe.finetune, f"{result['steps']:,}", f"{result['batch']:,} images"
+    tuned, steps, batch = recipe.finetune, f"{result.steps:,}", f"{result.batch:,} images"
     if tuned is None:
         return f"{steps} optimizer steps of {batch}, {recipe.schedule.epochs} epochs"
     if tuned.head_only:
@@ -226,24 +225,25 @@ def _command(recipe: Recipe) -> str:
     return f"vtzoo finetune --model {recipe.finetune.source} --data DATA{how}"
 
 
-def _onnx(result: dict[str, Any], repo: str | None) -> str:
+def _onnx(result: Result, repo: str | None) -> str:
     """What the graph is, and how far it is from torch."""
-    certificate = result["certificate"]
-    of = f"images of {certificate['source']}" if "source" in certificate else "test images"
-    accuracies = certificate.get("torch_top1"), certificate.get("onnx_top1")
+    certificate = result.certificate
+    assert certificate
+    of = f"images of {certificate.source}" if certificate.source else "test images"
+    accuracies = certificate.torch_top1, certificate.onnx_top1
     right = "; of these torch gets {:.2%} right, and it {:.2%}".format(*accuracies) if None not in accuracies else ""
     weights = "is one self-contained file" if repo else "reads its weights from model.safetensors"
     return "## ONNX\n\n" + _filled(
-        f"onnx/model.onnx {weights}. It agrees with torch on {certificate['top1_agreement']:.2%} of "
-        f"{certificate['images']} {of}{right}; the largest difference of a logit is "
-        f"{certificate['max_logit_difference']:.1e}."
+        f"onnx/model.onnx {weights}. It agrees with torch on {certificate.top1_agreement:.2%} of "
+        f"{certificate.images} {of}{right}; the largest difference of a logit is "
+        f"{certificate.max_logit_difference:.1e}."
     )
 
 
-def _limits(config: dict[str, Any], recipe: Recipe, result: dict[str, Any]) -> str:
+def _limits(config: Config, recipe: Recipe, result: Result) -> str:
     """What not to expect of it."""
-    images, size, classes = subject.of(recipe, result), recipe.model.image_size, config["num_classes"]
-    answers = "answers for each of them" if config.get("multi_label") else "answers with one of them"
+    images, size, classes = subject.of(recipe, result), recipe.model.image_size, len(config.labels)
+    answers = "answers for each of them" if config.multi_label else "answers with one of them"
     return "## Limits\n\n" + _filled(
         f"It knows the {classes} classes of {images.name} and {answers} whatever it sees; its "
         f"probabilities are not calibrated. It looks at {size} x {size} pixels: small objects in large photographs "

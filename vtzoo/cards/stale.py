@@ -6,14 +6,14 @@ from pathlib import Path
 from vtzoo.cards.folder import of
 from vtzoo.hub import fetch, index
 from vtzoo.hub.fetch import Pin
-from vtzoo.zoo import model_folder, recipe, resources
-from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo import lookup, recipe, resources
+from vtzoo.zoo.model_folder import ModelFolder
 
 
 def stale(folder: Path) -> dict[str, str]:
     """The cards, by path, that `folder` or an embedded model's own folder lacks or has otherwise."""
     wanted = {}
-    for entry in model_folder.entries():
+    for entry in lookup.embedded_models():
         card = of(entry)
         wanted[entry.folder / "README.md"] = card
         # The picture lies beside the one and not beside the other.
@@ -29,7 +29,7 @@ def stale_weights() -> dict[str, str]:
     shipped, found = recipe.shipped(), {}
     pins, measured = (
         index.read(resources.index_file()),
-        {one.name: one for one in (*model_folder.entries(), *model_folder.records())},
+        {one.name: one for one in (*lookup.embedded_models(), *lookup.weightless_models())},
     )
     for name in sorted(pins | measured):
         path = shipped.get(name)
@@ -43,7 +43,7 @@ def stale_weights() -> dict[str, str]:
 
 def stale_index(folder: Path) -> list[str]:
     """A sentence on each entry of the index, and each card in `folder`, that does not go with the rest."""
-    pins, embedded = index.read(resources.index_file()), {entry.name: entry for entry in model_folder.entries()}
+    pins, embedded = index.read(resources.index_file()), {entry.name: entry for entry in lookup.embedded_models()}
     stray = sorted(path.stem for path in folder.glob("*.md") if path.stem not in pins | embedded)
     sentences = [f"{folder / name}.md is the card of no model, neither embedded nor in the index" for name in stray]
     for name, pin in sorted(pins.items()):
@@ -57,7 +57,7 @@ def stale_index(folder: Path) -> list[str]:
 
 def published(folder: Path) -> dict[str, str]:
     """The cards, by path, that `folder` lacks or has otherwise of models published alone; they come from the Hub."""
-    embedded, found = {entry.name for entry in model_folder.entries()}, {}
+    embedded, found = {entry.name for entry in lookup.embedded_models()}, {}
     for name, pin in index.read(resources.index_file()).items():
         path = folder / f"{name}.md"
         if name not in embedded and not _is_published(_text(path), pin):
@@ -66,14 +66,14 @@ def published(folder: Path) -> dict[str, str]:
     return found
 
 
-def _trained_by(path: Path, measured: Entry | None, pin: Pin | None) -> bool:
+def _trained_by(path: Path, measured: ModelFolder | None, pin: Pin | None) -> bool:
     """Whether a recipe is the one on record, wherever one is."""
     content = pin.files.get("recipe.toml") if pin else None
-    ours = measured is None or measured.result.get("recipe_sha256") == recipe.identity(path)
+    ours = measured is None or measured.result.recipe_sha256 == recipe.identity(path)
     return ours and (pin is None or (content is not None and content.fits(path)))
 
 
-def _both(entry: Entry, pin: Pin) -> list[str]:
+def _both(entry: ModelFolder, pin: Pin) -> list[str]:
     """On a model that is both embedded and published: the two must be one."""
     found, weights = [], pin.files.get("model.safetensors")
     if weights is None or not weights.fits(entry.folder / "model.safetensors"):

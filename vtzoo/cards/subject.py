@@ -6,6 +6,7 @@ from typing import Any
 from vtzoo.data import named
 from vtzoo.hub.index import REPO
 from vtzoo.zoo.recipe import Finetune, Recipe
+from vtzoo.zoo.result import Result
 
 METRICS = {"top-1": "top1", "top-5": "top5", "mAP": "map"}  # a metric's name on the Hub, and its key in result.json
 
@@ -30,25 +31,25 @@ class Subject:
         return f"{name} (a {self.copy})" if self.copy else name
 
 
-def of(recipe: Recipe, result: dict[str, Any]) -> Subject:
+def of(recipe: Recipe, result: Result) -> Subject:
     """What a recipe and its result say of the images."""
-    measured = {name: key for name, key in METRICS.items() if key in result}
+    measured = {name: key for name, key in METRICS.items() if key in result.metrics}
     if tuned := recipe.finetune:
-        split = result.get("split", "validation")
+        split = result.split or "validation"
         where = {"dataset_type": recipe.dataset, "dataset_name": recipe.dataset, "dataset_split": split}
         return Subject(
             name=recipe.dataset, hub_id=None, where=where, licence="its owner's to state", split=split,
             measured=measured, base=_base(tuned),
         )  # fmt: skip
     dataset = named.find(recipe.dataset)
-    title = titled(dataset.name, result["manifest"])
+    title = titled(dataset.name, result.manifest or "")
     where = {
         "dataset_type": dataset.hub_id, "dataset_name": title, "dataset_config": dataset.config,
         "dataset_split": "+".join(dataset.test_splits), "dataset_revision": dataset.revision,
     }  # fmt: skip
     return Subject(
         name=dataset.name, hub_id=dataset.hub_id, where=where, licence=dataset.licence, split="test",
-        measured=measured, base=None, copy=named.copy_of(dataset.name, result["manifest"]) or "",
+        measured=measured, base=None, copy=named.copy_of(dataset.name, result.manifest or "") or "",
     )  # fmt: skip
 
 

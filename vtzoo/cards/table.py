@@ -1,32 +1,32 @@
 """The README's table of the embedded models, and how a table is put into a text."""
 
 from pathlib import Path
-from typing import Any
 
 from vtzoo.cards import subject
-from vtzoo.zoo import model_folder
+from vtzoo.zoo import lookup
+from vtzoo.zoo.result import Result
 
 
 def models_table() -> str:
     """The Markdown table of the embedded models: how good each is, and what it took to train it."""
     head = "| model | data set | top-1 | without drloc | top-5 | test images | steps x batch | trained in, on |"
-    rows = [_row(entry.result) for entry in model_folder.entries()]
+    rows = [_row(entry.result) for entry in lookup.embedded_models()]
     return "\n".join([head, "| --- " * (head.count("|") - 1) + "|", *rows]) + "\n"
 
 
-def _row(result: dict[str, Any]) -> str:
+def _row(result: Result) -> str:
     """A model's line."""
-    images, minutes = subject.titled(result["dataset"], result["manifest"]), result["train_seconds"] / 60
+    images, minutes = subject.titled(result.dataset or "", result.manifest or ""), (result.train_seconds or 0) / 60
     return (
-        "| {name} | {of} | {top1:.2%} | {without} | {top5:.2%} | {images:,} | {steps:,} x {batch} "
-        "| {minutes:.0f} min, {hardware} |"
-    ).format(**result, of=images, without=_without(result["name"]), minutes=minutes)
+        f"| {result.name} | {images} | {result.top1:.2%} | {_without(result.name or '')} | {result.top5:.2%} "
+        f"| {result.images:,} | {result.steps:,} x {result.batch} | {minutes:.0f} min, {result.hardware} |"
+    )
 
 
 def _without(name: str) -> str:
     """The accuracy of a model's baseline, where that was measured; nothing of a model that is one itself."""
-    baseline = model_folder.recorded(model_folder.twin_of(name)) if "-drloc-" in name else None
-    return f"{baseline.result['top1']:.2%}" if baseline else ""
+    baseline = lookup.measured_model(lookup.twin_of(name)) if "-drloc-" in name else None
+    return f"{baseline.result.top1:.2%}" if baseline else ""
 
 
 def stale_table(readme: Path) -> dict[str, str]:

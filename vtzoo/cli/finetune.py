@@ -1,7 +1,7 @@
 """The command `vtzoo finetune`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from vtzoo.cli.options import (
     RevisionOption,
     print_json,
 )
+
+if TYPE_CHECKING:
+    from vtzoo.zoo.result import Result
 
 
 def finetune(
@@ -94,11 +97,11 @@ def finetune(
     with training(job.recipe.name) as report:
         result = run(job, out, resume=resume, skip_bad=skip_bad, progress=report)
     if as_json:
-        print_json(result)
+        print_json(result.as_json())
         return
-    typer.echo(f"{out}: {_measured(result, '')} on {result['images']:,} {result['split']} images")
-    if result["split"] == "test":
-        typer.echo(f"{_measured(result, 'held_')} on {result['held_images']:,} validation images")
+    typer.echo(f"{out}: {_measured(result)} on {result.images:,} {result.split} images")
+    if result.split == "test":
+        typer.echo(f"{_measured(result, 'held_')} on {result.held_images:,} validation images")
     typer.echo(f"next: vtzoo predict --model {out} photo.jpg")
 
 
@@ -107,7 +110,7 @@ def _tell(lines: list[str]) -> None:
         typer.echo(line, err=True)
 
 
-def _measured(result: dict[str, Any], part: str) -> str:
-    if f"{part}map" in result:
-        return f"mAP {result[f'{part}map']:.2%}"
-    return f"top-1 {result[f'{part}top1']:.2%}, top-5 {result[f'{part}top5']:.2%}"
+def _measured(result: "Result", part: str = "") -> str:
+    """The accuracies of the measured images, or with "held_" of the validation images."""
+    names = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
+    return ", ".join(f"{names[key]} {getattr(result, part + key):.2%}" for key in result.metrics)

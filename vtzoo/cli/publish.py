@@ -55,15 +55,15 @@ def publish(
 def _chosen(runs: list[str] | None, everything: bool) -> list[str]:
     """The models to publish: those named, or all whose weights are here; a record of others is told."""
     from vtzoo.errors import VtzooError
-    from vtzoo.zoo import model_folder
+    from vtzoo.zoo import lookup
 
     if bool(runs) == everything:
         raise typer.BadParameter("name the runs to publish, or publish --all embedded models", param_hint="RUN")
     if runs:
         return runs
-    for record in model_folder.records():
+    for record in lookup.weightless_models():
         typer.echo(f"{record.name} is a record without weights: not published", err=True)
-    if not (names := [entry.name for entry in model_folder.entries()]):
+    if not (names := [entry.name for entry in lookup.embedded_models()]):
         raise VtzooError("there are no weights of any embedded model here", "vtzoo publish RUN publishes a run")
     return names
 

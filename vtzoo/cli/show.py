@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from vtzoo.cli.options import JsonOption, RevisionOption, print_json
+from vtzoo.zoo.facts import model_facts
 
 
 def show(
@@ -20,9 +21,8 @@ def show(
 ) -> None:
     """Show what is known of a model: what it is, how it was trained, how good it is, and its classes."""
     from vtzoo.hub import fetch
-    from vtzoo.zoo import model_folder
 
-    facts = model_folder.facts(fetch.find(model, revision=revision, use="card"))
+    facts = model_facts(fetch.find(model, revision=revision, use="card"))
     if as_json:
         print_json(facts)
         return

@@ -74,9 +74,9 @@ def train(
     if result is None:  # another of torchrun's processes tells
         return
     if as_json:
-        print_json(result)
+        print_json(result.as_json())
         return
-    typer.echo(f"{out}: top-1 {result['top1']:.2%}, top-5 {result['top5']:.2%} on {result['images']:,} test images")
+    typer.echo(f"{out}: top-1 {result.top1:.2%}, top-5 {result.top5:.2%} on {result.images:,} test images")
     typer.echo(f"next: vtzoo predict --model {out} photo.jpg")
 
 

@@ -1,9 +1,7 @@
 """The images to measure a model on: of its own data set or people's, with targets in the model's numbers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from vtzoo.data.read import read_images
 from vtzoo.data.split import images_per_class
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import matching
+from vtzoo.zoo.result import Result
 
 OWN = "evaluate on the data set that the model was trained on: vtzoo show MODEL names it"
 
@@ -52,7 +51,7 @@ class EvaluationImages:
 
 
 def images_for(
-    request: Request, model: str, labels: tuple[str, ...], result: Mapping[str, Any], *, multi_label: bool
+    request: Request, model: str, labels: tuple[str, ...], result: Result, *, multi_label: bool
 ) -> EvaluationImages:
     """The images that a request means, for a model with its labels and its result.json.
 
@@ -62,7 +61,7 @@ def images_for(
     own = named(result)
     if request.data is None:
         if own is None:
-            trained_on = f", and it was fine-tuned on {result['dataset']!r}" if "dataset" in result else ""
+            trained_on = f", and it was fine-tuned on {result.dataset!r}" if result.dataset else ""
             told = f"{model} has no data set that can be fetched to evaluate it on{trained_on}"
             raise VtzooError(told, f"give labelled images: vtzoo evaluate --model {model} --data FOLDER")
         return _of_own(own, request, labels)
@@ -71,10 +70,9 @@ def images_for(
     return _of_people(request, model, labels, result, multi_label=multi_label)
 
 
-def named(result: Mapping[str, Any]) -> Dataset | None:
+def named(result: Result) -> Dataset | None:
     """The named data set that a model was trained on, by its result.json; None where it was people's own, or none."""
-    fine_tuned = "split" in result  # only of people's own images it has to be said which were measured on
-    return None if fine_tuned else datasets.DATASETS.get(str(result.get("dataset")))
+    return None if result.fine_tuned else datasets.DATASETS.get(str(result.dataset))
 
 
 def require_same_classes(model: tuple[str, ...], data: tuple[str, ...]) -> None:
@@ -119,12 +117,12 @@ def _holds(row: Dataset, folder: Path) -> bool:
 
 
 def _of_people(
-    request: Request, model: str, labels: tuple[str, ...], result: Mapping[str, Any], *, multi_label: bool
+    request: Request, model: str, labels: tuple[str, ...], result: Result, *, multi_label: bool
 ) -> EvaluationImages:
     """People's own images, their classes matched with the model's by name."""
-    data, seed = str(request.data), result.get("seed")
+    data = str(request.data)
     found = read_images(
-        data, learn=False, seed=seed if isinstance(seed, int) else 0, image_column=request.image_column,
+        data, learn=False, seed=result.seed or 0, image_column=request.image_column,
         label_column=request.label_column,
     )  # fmt: skip
     _require_same_kind(found, model, data, multi_label=multi_label)
@@ -148,7 +146,7 @@ def _require_same_kind(images: LabelledImages, model: str, data: str, *, multi_l
     raise VtzooError(told, f"{hint}; or fine-tune on it: vtzoo finetune --model {model} --data {data}")
 
 
-def _choose(images: LabelledImages, request: Request, result: Mapping[str, Any]) -> tuple[str, str, LabelledImages]:
+def _choose(images: LabelledImages, request: Request, result: Result) -> tuple[str, str, LabelledImages]:
     """The name of the split to measure on, its description for people, and its images.
 
     Unless the request names a split, it is test, else the given val, else all; but of the data that the model was
@@ -168,7 +166,7 @@ def _choose(images: LabelledImages, request: Request, result: Mapping[str, Any])
     if images.val and not images.val_drawn:
         told = f"the val split of {data}, as it has no test split; a model that was fine-tuned with it"
         return "val", f"{told} has weights chosen by it", images.val
-    if images.val and images.train.is_recorded(result.get("train_manifest")):
+    if images.val and images.train.is_recorded(result.train_manifest):
         return "val", f"the val split that fine-tuning drew from {data}: the weights were chosen by it", images.val
     return "all", f"all the images of {data}, as it has no test or val split", images
 

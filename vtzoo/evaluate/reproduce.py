@@ -24,12 +24,12 @@ def reproduce(
     model of the zoo, a model folder or a model on the Hub; `data` is where the images are read from, None for the Hub.
     """
     entry = fetch.find(name, use=backend)
-    measure = next((key for key in ("top1", "map") if key in entry.result), None)
-    if measure is None:
+    result, measure = entry.result, entry.result.metrics[0]
+    if (stated := getattr(result, measure)) is None:
         raise VtzooError(f"the result.json of {name} states no accuracy to reproduce", "vtzoo evaluate measures one")
-    request = Request(data=None if data is None else str(data), split=MEASURED.get(entry.result.get("split", "")))
+    request = Request(data=None if data is None else str(data), split=MEASURED.get(result.split or ""))
     classifier = load(entry, backend=backend, device=device)
-    found, stated = of_classifier(name, classifier, request, entry.result, progress), entry.result[measure]
-    summary, manifest = found.summary(), entry.result.get("manifest")
-    same = found.fingerprint == manifest or found.images.images.is_recorded(manifest)
+    found = of_classifier(name, classifier, request, result, progress)
+    summary = found.summary()
+    same = found.fingerprint == result.manifest or found.images.images.is_recorded(result.manifest)
     return {**summary, "stated": stated, "reproduced": same and abs(float(summary[measure]) - stated) <= TIES}

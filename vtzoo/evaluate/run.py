@@ -14,7 +14,8 @@ from vtzoo.evaluate.predictions import predict_images
 from vtzoo.hub import fetch
 from vtzoo.predict.classifier import Classifier
 from vtzoo.predict.load import load
-from vtzoo.zoo import model_folder
+from vtzoo.zoo.model_folder import ModelFolder
+from vtzoo.zoo.result import Result
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +71,7 @@ def assess(
 
 
 def of_classifier(
-    model: str, classifier: Classifier, request: Request, result: dict[str, Any],
+    model: str, classifier: Classifier, request: Request, result: Result,
     progress: Callable[[int], None] | None = None,
 ) -> Assessment:  # fmt: skip
     """The same of a classifier that is loaded, and the result.json of its model."""
@@ -113,9 +114,9 @@ def measure(
     return {**fractions, "images": len(images), "manifest": predictions.fingerprint}
 
 
-def _open(model: str, revision: str | None, backend: str) -> tuple[model_folder.Entry | str, dict[str, Any]]:
-    """What is to be loaded for a model's name, and its result.json: nothing where there is none."""
+def _open(model: str, revision: str | None, backend: str) -> tuple[ModelFolder | str, Result]:
+    """What is to be loaded for a model's name, and its result, which states nothing where there is none."""
     if Path(model).suffix == ".onnx":
-        return model, {}
+        return model, Result()
     entry = fetch.find(model, revision=revision, use=backend)
-    return entry, entry.result if (entry.folder / "result.json").exists() else {}
+    return entry, entry.result_or_empty

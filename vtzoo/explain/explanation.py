@@ -12,7 +12,7 @@ from vtzoo.errors import VtzooError, unknown
 from vtzoo.explain.geometry import Box, visible_box
 from vtzoo.hub import fetch
 from vtzoo.predict.load import load
-from vtzoo.zoo import model_folder
+from vtzoo.zoo.model_folder import ModelFolder
 
 if TYPE_CHECKING:
     from vtzoo.explain.localization import Localization
@@ -72,7 +72,7 @@ class Explanation:
 
 
 def explain(
-    name: str | Path | model_folder.Entry, image: ImageSource, *, label: str | None = None, top_k: int = 1,
+    name: str | Path | ModelFolder, image: ImageSource, *, label: str | None = None, top_k: int = 1,
     revision: str | None = None, device: str = "auto",
 ) -> Explanation:  # fmt: skip
     """The explanation for the class `label`, or for each of the `top_k` most probable classes.
@@ -86,7 +86,7 @@ def explain(
     if isinstance(name, str | Path) and Path(name).suffix == ".onnx":
         hint = "name the model folder that it was exported from, or a model on the Hub"
         raise VtzooError(f"{name} is an ONNX file, and only a model on torch can be explained", hint)
-    entry = name if isinstance(name, model_folder.Entry) else fetch.find(name, revision=revision)
+    entry = name if isinstance(name, ModelFolder) else fetch.find(name, revision=revision)
     classifier: Any = load(entry, backend="torch", device=device)
     pixels = prepare(photo, classifier.preprocess)[None]
     probabilities = classifier(pixels)[0]

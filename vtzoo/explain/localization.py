@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vtzoo import models
 from vtzoo.drloc import DISTRIBUTIONS, DenseRelativeLocalization
 from vtzoo.models.localizer import read_head
-from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo.model_folder import ModelFolder
 
 TOGETHER = 4096  # pairs through the head at once, so that a large grid needs no memory to speak of
 
@@ -89,13 +89,13 @@ class Localizer:
         return answers[..., 0] * sides
 
 
-def localize(entry: Entry, model: nn.Module, images: Float[Tensor, "1 c h w"]) -> Localization | None:
+def localize(entry: ModelFolder, model: nn.Module, images: Float[Tensor, "1 c h w"]) -> Localization | None:
     """What a model's localization head says of an image; None where its folder has none."""
     localizer = read_localizer(entry, model, images)
     return localizer and localizer.answers(model, images)[0]
 
 
-def read_localizer(entry: Entry, model: nn.Module, images: Float[Tensor, "b c h w"]) -> Localizer | None:
+def read_localizer(entry: ModelFolder, model: nn.Module, images: Float[Tensor, "b c h w"]) -> Localizer | None:
     """The localizer of a model folder, of several heads the last; None where there is none, a VtzooError if unfit."""
     found = read_head(entry, model, images)
     return found and Localizer(head=found[0], stage=found[1])

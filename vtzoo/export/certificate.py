@@ -1,7 +1,6 @@
 """Compares a graph in ONNX Runtime with torch on real images, and refuses a graph that differs too much."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from vtzoo.errors import VtzooError
 from vtzoo.export.images import VerificationImages
 from vtzoo.export.tracing import INPUT, OUTPUTS, Predictor
+from vtzoo.zoo.result import Certificate
 
 # Allowed fp32 difference, relative to the largest output, or to 1 if all are smaller. It is relative because rounding
 # errors grow with the numbers: logits in the hundreds would never pass an absolute limit. It also bounds changes of the
@@ -17,30 +17,6 @@ from vtzoo.export.tracing import INPUT, OUTPUTS, Predictor
 TOLERANCE = 1e-4
 AGREEMENT = 0.9  # smallest top-1 agreement of a reduced precision; less is a fault
 BATCH = 16  # images in one verification run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """The measured difference between the written graph in ONNX Runtime and the float32 torch model."""
-
-    precision: str = "fp32"  # of the graph
-    images: int
-    source: str  # of the images, a phrase
-    manifest: str | None = None  # sha256 of the images and labels in order, if they are from a dataset
-    max_logit_difference: float  # largest absolute difference over all images and classes
-    top1_agreement: float  # fraction of the images with the same top-1 class
-    torch_top1: float | None = None  # accuracy on these images, if their labels are known
-    onnx_top1: float | None = None
-
-    def summary(self) -> str:
-        """The certificate in one sentence."""
-        agreement = (
-            f"{self.precision}, verified on {self.images} images ({self.source}), "
-            f"top-1 agreement {self.top1_agreement:.2%}, logits differ by at most {self.max_logit_difference:.1e}"
-        )
-        if self.torch_top1 is None or self.onnx_top1 is None:
-            return agreement
-        return f"{agreement}, top-1 {self.onnx_top1:.2%} (torch {self.torch_top1:.2%})"
 
 
 def verify(

@@ -15,7 +15,7 @@ from vtzoo.data.named import Dataset
 from vtzoo.data.transform import Preprocess, prepare, read_image
 from vtzoo.errors import VtzooError
 from vtzoo.predict.classifier import Classifier
-from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo.model_folder import ModelFolder
 
 PHOTOGRAPHS = Path(__file__).with_name("photographs")
 BUNDLED = "crops of the bundled photographs"
@@ -32,7 +32,9 @@ class VerificationImages:
     manifest: str | None = None  # of a split with these images
 
 
-def verification_images(entry: Entry, classifier: Classifier, count: int, data: Path | None) -> VerificationImages:
+def verification_images(
+    entry: ModelFolder, classifier: Classifier, count: int, data: Path | None
+) -> VerificationImages:
     """`count` evenly spaced images of the test split; crops of photographs if the split is not available."""
     split = _split(entry, "test", data)
     if split is None:
@@ -41,13 +43,13 @@ def verification_images(entry: Entry, classifier: Classifier, count: int, data: 
     same = classifier.labels == split.classes
     return VerificationImages(
         pixels=chosen.pixels(classifier.preprocess),
-        source=f"the test split of {entry.result['dataset']}",
+        source=f"the test split of {entry.result.dataset}",
         labels=chosen.targets if same else None,
         manifest=chosen.fingerprint,
     )
 
 
-def calibration_images(entry: Entry, classifier: Classifier, data: Path | None) -> np.ndarray:
+def calibration_images(entry: ModelFolder, classifier: Classifier, data: Path | None) -> np.ndarray:
     """Evenly spaced images of the training split, or crops of photographs; never images to verify on.
 
     They are uint8 (n, 3, height, width).
@@ -82,9 +84,9 @@ def _photographs() -> list[Image.Image]:
     return [read_image(file) for file in sorted(PHOTOGRAPHS.glob("*.jpg"))]
 
 
-def _split(entry: Entry, name: str, data: Path | None) -> LabelledImages | None:
+def _split(entry: ModelFolder, name: str, data: Path | None) -> LabelledImages | None:
     """A split of the data set that the model was trained on: in `data`, which must have it, or cached, or None."""
-    stated = entry.result.get("dataset") if (entry.folder / "result.json").exists() else None
+    stated = entry.result_or_empty.dataset
     if data is not None:
         if stated is None:
             raise VtzooError(

@@ -20,7 +20,7 @@ from torch import nn
 from vtzoo.base import files
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError, unknown
-from vtzoo.export.certificate import Certificate, verify
+from vtzoo.export.certificate import verify
 from vtzoo.export.fp16 import to_fp16
 from vtzoo.export.images import VerificationImages, calibration_images, photograph_crops, verification_images
 from vtzoo.export.int8 import quantize
@@ -29,8 +29,9 @@ from vtzoo.hub import fetch
 from vtzoo.predict.onnx import CPU, open_session
 from vtzoo.predict.torch import TorchClassifier, load_weights
 from vtzoo.zoo import safetensors_reader
-from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo.model_folder import ModelFolder
 from vtzoo.zoo.packaged_graph import point_into
+from vtzoo.zoo.result import Certificate
 
 PRECISIONS = ("fp32", "fp16", "int8")
 VERIFIED = 128  # images by default; ViT-B/16 at 224 pixels takes a minute on two cores
@@ -118,7 +119,7 @@ def export_model(
     """
     entry = fetch.find(name, revision=revision, use="torch")
     classifier = TorchClassifier.from_folder(entry, "cpu")
-    config = entry.config | {"label_names": list(classifier.labels), "num_classes": len(classifier.labels)}
+    config = entry.config.content | {"label_names": list(classifier.labels), "num_classes": len(classifier.labels)}
     chosen = verification_images(entry, classifier, images, data)
     calibration = calibration_images(entry, classifier, data) if precision == "int8" else None
     return write_onnx(
@@ -127,7 +128,7 @@ def export_model(
     )  # fmt: skip
 
 
-def _source(entry: Entry) -> str:
+def _source(entry: ModelFolder) -> str:
     """The model's name and the hash of its weights; for a model from the Hub, also ORG/NAME@COMMIT."""
     known = f"{entry.name} {_hash(safetensors_reader.read_bytes(entry.folder / 'model.safetensors'))}"
     if not entry.pinned:
@@ -148,7 +149,7 @@ def _serialize(graph: onnx.ModelProto, config: dict[str, Any], certificate: Cert
         "vtzoo.preprocess": json.dumps(Preprocess.from_config(config).as_dict()),
         "vtzoo.certificate": json.dumps(asdict(certificate)),
         "vtzoo.source": source,
-        "vtzoo.precision": certificate.precision,
+        "vtzoo.precision": str(certificate.precision),
         **({"vtzoo.multi_label": "true"} if config.get("multi_label") else {}),
     }
     onnx.helper.set_model_props(graph, metadata)

@@ -14,8 +14,8 @@ from vtzoo.data.transform import Preprocess, complete
 from vtzoo.errors import VtzooError
 from vtzoo.hub import fetch
 from vtzoo.predict.torch import imagenet_labels, read_model
-from vtzoo.zoo.model_folder import Entry
-from vtzoo.zoo.recipe import Recipe, parse_recipe
+from vtzoo.zoo.model_folder import ModelFolder
+from vtzoo.zoo.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class Source:
     """A model with its weights, and what its folder says of it."""
 
-    entry: Entry
+    entry: ModelFolder
     config: dict[str, Any]  # its config.json, or that of the same model for images of another size
     model: Any  # timm's methods are no part of nn.Module
     described: dict[str, Any]  # its `pretrained_cfg`, complete
@@ -44,7 +44,8 @@ class Source:
         classes = self.described["num_classes"]
         if not classes:
             return ()
-        return self.entry.labels if self.entry.named else imagenet_labels(classes) or self.entry.labels
+        own = self.entry.config
+        return own.labels if own.named else imagenet_labels(classes) or own.labels
 
     @property
     def multi(self) -> bool:
@@ -67,7 +68,7 @@ def open_source(name: str | Path, revision: str | None = None, image_size: int |
     if Path(name).suffix == ".onnx":
         raise VtzooError(f"{name} is a graph, whose weights cannot be trained", "give the model folder it is made of")
     entry = fetch.find(name, revision=revision, use="finetune")
-    config, model = (entry.config, read_model(entry)) if image_size is None else _at_size(entry, image_size)
+    config, model = (entry.config.content, read_model(entry)) if image_size is None else _at_size(entry, image_size)
     preprocess = Preprocess.from_config(config)
     if preprocess.width is not None:
         _, height, width = preprocess.shape
@@ -79,10 +80,10 @@ def open_source(name: str | Path, revision: str | None = None, image_size: int |
     )  # fmt: skip
 
 
-def _at_size(entry: Entry, image_size: int) -> tuple[dict[str, Any], nn.Module]:
+def _at_size(entry: ModelFolder, image_size: int) -> tuple[dict[str, Any], nn.Module]:
     """A model for images of another size, and its config.json; it has answered one of them."""
     try:
-        config = models.at_size(entry.config, image_size)
+        config = models.at_size(entry.config.content, image_size)
         model = read_model(entry, config)
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, image_size, image_size))
@@ -97,11 +98,11 @@ def _at_size(entry: Entry, image_size: int) -> tuple[dict[str, Any], nn.Module]:
     return config, model
 
 
-def _recipe(entry: Entry) -> Recipe | None:
+def _recipe(entry: ModelFolder) -> Recipe | None:
     if not (entry.folder / "recipe.toml").is_file():
         return None
     try:
-        return parse_recipe(entry.recipe_text, str(entry.folder / "recipe.toml"))
+        return entry.recipe
     except VtzooError as error:  # of another version, or another program's: the weights are what counts
         log.warning("%s; the model is fine-tuned without what its recipe says", error.message)
         return None

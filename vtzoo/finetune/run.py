@@ -28,6 +28,7 @@ from vtzoo.train.loop import Progress, fit, set_up
 from vtzoo.train.pipeline.batches import open_batches
 from vtzoo.train.run import PICTURES, claim, finish, hardware, versions
 from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.result import Result
 
 Report = Callable[[Progress | int], None]
 
@@ -38,22 +39,22 @@ class Fitted:
 
     recipe: Recipe
     text: str  # its TOML
-    facts: dict[str, Any]  # for result.json
+    result: Result  # of the training
     localizer: nn.Module | None = None
     steps_per_epoch: int = 1
 
 
 def finetune(
     job: Job, out: Path, *, resume: bool = False, skip_bad: bool = False, progress: Report | None = None
-) -> dict[str, Any]:
-    """Do what a job says, and return its result.json; `out` becomes a model folder.
+) -> Result:
+    """Do what a job says, and return its result; `out` becomes a model folder.
 
     The accuracy is that of the test images where there are any, else of the validation images, whose own is there as
     `held_...` in any case. With `resume` a run goes on at its last checkpoint, to the result of one that was never
     interrupted; on the CPU, bit for bit. `skip_bad` leaves unreadable images out; `progress` is called as in `train`.
     """
     if job.source.name not in models.MODELS:  # those have a graph
-        require_traceable(job.joint.model, job.config())
+        require_traceable(job.joint.model, job.config().content)
     claim(out, resume)
 
     def prepared(images: LabelledImages, split: str, *, pixels: bool = True) -> PreparedImages:
@@ -68,10 +69,10 @@ def finetune(
         fitted = fit_head(job, prepared(job.images.train, "train"), val, out)
     else:
         fitted = fit_all(job, val, out, skip_bad=skip_bad, progress=progress)
-    facts = fitted.facts | {
-        "seed": job.seed, "processes": 1, "hardware": hardware(job.device), "versions": versions(),
-        "recipe_sha256": sha256(fitted.text.encode()).hexdigest(),
-    }  # fmt: skip
+    result = replace(
+        fitted.result, name=fitted.recipe.name, dataset=fitted.recipe.dataset, seed=job.seed, processes=1,
+        hardware=hardware(job.device), versions=versions(), recipe_sha256=sha256(fitted.text.encode()).hexdigest(),
+    )  # fmt: skip
     files.write(out / "recipe.toml", fitted.text.encode())
 
     def measured(classifier: Classifier) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def finetune(
 
     pictures = VerificationImages(pixels=val.pixels[:PICTURES].numpy(), source="its validation images")
     return finish(
-        job.joint.model, fitted.localizer, fitted.recipe, job.config(), out=out, facts=facts,
+        job.joint.model, fitted.localizer, fitted.recipe, job.config(), out=out, result=result,
         steps_per_epoch=fitted.steps_per_epoch, pictures=pictures, measure=measured,
     )  # fmt: skip
 
@@ -104,13 +105,12 @@ def fit_all(job: Job, val: PreparedImages, out: Path, *, skip_bad: bool, progres
         run.step = checkpoint.restore(stored, run=job.identity, **run.parts())
     seconds = fit(run, job.recipe, seed=job.seed, identity=job.identity, folder=out, progress=progress)
     run.model.load_state_dict(run.best)
-    facts = {
-        "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
-        "train_images": images.images, "train_manifest": images.manifest, "train_skipped": images.skipped,
-        "best_step": run.early_stopping.best_step,
-    }  # fmt: skip
+    result = Result(
+        steps=run.step, batch=batches.batch_size, train_seconds=round(seconds), train_images=images.images,
+        train_manifest=images.manifest, train_skipped=images.skipped, best_step=run.early_stopping.best_step,
+    )  # fmt: skip
     return Fitted(
-        recipe=job.recipe, text=job.text, facts=facts, localizer=run.localizer,
+        recipe=job.recipe, text=job.text, result=result, localizer=run.localizer,
         steps_per_epoch=batches.steps_per_epoch,
     )  # fmt: skip
 
@@ -132,8 +132,8 @@ def fit_head(job: Job, train: PreparedImages, val: PreparedImages, out: Path) ->
     head.load_state_dict({"weight": found.weight, "bias": found.bias})
     images, optimizer = len(train.images), job.recipe.optimizer
     recipe, text = complete(replace(job.recipe, optimizer=replace(optimizer, weight_decay=found.decay)))
-    facts = {
-        "steps": found.steps, "batch": images, "train_seconds": round(time.monotonic() - began), "train_images": images,
-        "train_manifest": train.fingerprint, "train_skipped": len(job.images.train) - images,
-    }  # fmt: skip
-    return Fitted(recipe=recipe, text=text, facts=facts)
+    result = Result(
+        steps=found.steps, batch=images, train_seconds=round(time.monotonic() - began), train_images=images,
+        train_manifest=train.fingerprint, train_skipped=len(job.images.train) - images,
+    )  # fmt: skip
+    return Fitted(recipe=recipe, text=text, result=result)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from vtzoo.models.localizer import load_heads
 from vtzoo.train.criterion import MULTI_LABEL, SINGLE_LABEL, Criterion
 from vtzoo.train.model_with_drloc import ModelWithDrloc, add_drloc
 from vtzoo.train.pipeline.batches import WEIGHTS, key
+from vtzoo.zoo.config import Config
 from vtzoo.zoo.recipe import Finetune, Recipe
 
 
@@ -61,26 +61,21 @@ class Job:
         mean, std = (np.broadcast_to(self.source.described[name], 3).tolist() for name in ("mean", "std"))
         return tuple(mean), tuple(std)
 
-    def config(self) -> dict[str, Any]:
-        """The config.json of the model: the source's, with other classes."""
+    def config(self) -> Config:
+        """The config of the model: the source's, with other classes."""
         described = {name: value for name, value in self.source.described.items() if name in models.DESCRIBING}
         classes, model = self.images.classes, self.joint.model
         described |= {"tag": self.recipe.name, "num_classes": len(classes), "label_names": list(classes)}
         described.pop("label_descriptions", None)
-        return {
-            "architecture": self.source.config["architecture"],
-            "num_classes": len(classes),
-            "num_features": model.num_features,
-            "dtype": "float32",
-            "model_args": self.source.arguments,
-            "label_names": list(classes),
-            **({"multi_label": True} if self.images.multi_label else {}),
-            "pretrained_cfg": described,
-        }
+        return Config.describe(
+            architecture=self.source.config["architecture"], arguments=self.source.arguments,
+            features=model.num_features, labels=classes, pretrained_cfg=described,
+            multi_label=self.images.multi_label,
+        )  # fmt: skip
 
     def sentences(self) -> Iterator[str]:
         """What will be done with the images, line by line."""
-        recipe, size, own = self.recipe, self.recipe.model.image_size, self.source.entry.preprocess.size
+        recipe, size, own = self.recipe, self.recipe.model.image_size, self.source.entry.config.preprocess.size
         resized = "" if size == own else f", where it was trained at {own}"
         parameters = models.parameter_count(self.joint.model)
         yield f"model: {self.source.entry.name} at {size} px{resized}, {parameters:,} parameters"

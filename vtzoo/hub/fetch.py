@@ -15,7 +15,8 @@ from vtzoo.base import files
 from vtzoo.errors import VtzooError
 from vtzoo.hub import cache, client, index
 from vtzoo.hub.index import Content, Pin
-from vtzoo.zoo import model_folder
+from vtzoo.zoo import lookup
+from vtzoo.zoo.model_folder import ModelFolder
 
 __all__ = ["FILES", "PREFIX", "Content", "Pin", "Verdict", "find", "listing", "pull", "verify"]
 
@@ -51,14 +52,14 @@ class Verdict:
     damaged: tuple[str, ...]
 
 
-def find(name: str | Path, *, revision: str | None = None, use: str | None = None) -> model_folder.Entry:
+def find(name: str | Path, *, revision: str | None = None, use: str | None = None) -> ModelFolder:
     """The model of that name: embedded, a folder, or else on the Hub, whose files are then here and verified.
 
     `name` is a name of the index, ORG/NAME or hf-hub:ORG/NAME, with @REVISION or not; `revision` says the same. Of a
     model on the Hub come the files that a `use` reads (one of USES, or "auto" for the one of "onnx" and "torch" that
     the model is made for), or all. What is not there, not complete or not what it should be is a VtzooError.
     """
-    entry = None if str(name).startswith(PREFIX) else model_folder.local(name)
+    entry = None if str(name).startswith(PREFIX) else lookup.local_model(name)
     if entry is None:
         return _entry(_locate(str(name), revision), use)
     if revision is not None:
@@ -69,7 +70,7 @@ def find(name: str | Path, *, revision: str | None = None, use: str | None = Non
     return entry
 
 
-def pull(name: str, *, revision: str | None = None, folder: Path | None = None) -> model_folder.Entry:
+def pull(name: str, *, revision: str | None = None, folder: Path | None = None) -> ModelFolder:
     """A model with all its files, verified, in the cache, or copied into `folder`; one that is here already stays."""
     entry = find(name, revision=revision)
     return entry if folder is None else _copy(entry, folder)
@@ -80,10 +81,10 @@ def verify(name: str | None = None) -> list[Verdict]:
     if name is None:
         pins = {(pin.repo, pin.revision): pin for pin in (*index.known().values(), *cache.remembered())}
         cached = [_judge_pin(pin) for pin in pins.values()]
-        return [_judge_entry(entry) for entry in model_folder.entries()] + [
+        return [_judge_entry(entry) for entry in lookup.embedded_models()] + [
             verdict for verdict in cached if verdict.files
         ]
-    entry = None if name.startswith(PREFIX) else model_folder.local(name)
+    entry = None if name.startswith(PREFIX) else lookup.local_model(name)
     if entry:
         return [_judge_entry(entry)]
     reference = _locate(name, None)
@@ -107,13 +108,11 @@ def _locate(name: str, revision: str | None) -> Reference:
         return Reference(repo=pin.repo, revision=revision or pin.revision, pin=pin if pinned else None)
     if index.REPO.fullmatch(given):
         return Reference(repo=given, revision=revision or "main")
-    names = [*(entry.name for entry in model_folder.entries()), *known]
-    raise model_folder.unknown_model(
-        name, names, "vtzoo list names the models; a model folder's path and ORG/NAME work too"
-    )
+    names = [*(entry.name for entry in lookup.embedded_models()), *known]
+    raise lookup.unknown_model(name, names, "vtzoo list names the models; a model folder's path and ORG/NAME work too")
 
 
-def _entry(reference: Reference, use: str | None) -> model_folder.Entry:
+def _entry(reference: Reference, use: str | None) -> ModelFolder:
     """The model folder in the cache, complete for the use and verified.
 
     A note is kept only of a commit whose files turned out as it says. One that does not go with the Hub any more is
@@ -133,7 +132,7 @@ def _entry(reference: Reference, use: str | None) -> model_folder.Entry:
         cache.remember(pin, reference.revision)
     hashes = {path: content.sha256 for path in wanted if (content := pin.files[path]).sha256}
     name, source = pin.repo.partition("/")[2], f"{pin.repo}@{pin.revision}"
-    return model_folder.Entry(name, cache.snapshot(pin), source=source, pinned=hashes)
+    return ModelFolder(name, cache.snapshot(pin), source=source, pinned=hashes)
 
 
 def _resolve(reference: Reference) -> tuple[Pin, bool]:
@@ -234,7 +233,7 @@ def _download(pin: Pin, paths: list[str]) -> list[str]:
         return [path for damaged in pool.map(download, paths) for path in damaged]
 
 
-def _copy(entry: model_folder.Entry, folder: Path) -> model_folder.Entry:
+def _copy(entry: ModelFolder, folder: Path) -> ModelFolder:
     """A model's files in a folder of their own, none of them through a link that leads out of it.
 
     config.json makes it a model folder: it comes last, and an older one goes first, with the files of that model. So
@@ -254,7 +253,7 @@ def _copy(entry: model_folder.Entry, folder: Path) -> model_folder.Entry:
         files.remove_partials(target)
         with files.replacing(target) as copied:
             shutil.copyfile(entry.folder / path, copied)
-    return model_folder.Entry(entry.name, folder)
+    return ModelFolder(entry.name, folder)
 
 
 def _judge_pin(pin: Pin) -> Verdict:
@@ -268,11 +267,9 @@ def _judge_pin(pin: Pin) -> Verdict:
     return Verdict(name=pin.repo, revision=pin.revision, files=len(there), damaged=damaged)
 
 
-def _judge_entry(entry: model_folder.Entry) -> Verdict:
+def _judge_entry(entry: ModelFolder) -> Verdict:
     """The verdict on a model folder by the hashes in its own result.json."""
-    hashes = entry.result.get("weights", {})
-    if not isinstance(hashes, dict):
-        raise VtzooError(f"{entry.folder / 'result.json'} has no table of hashes, but {hashes!r:.100}", DAMAGED)
+    hashes = entry.result.weights or {}
     for path in hashes:
         index.refuse_escape(path, str(entry.folder / "result.json"))
     paths = {path: entry.folder / path for path in hashes}

@@ -14,8 +14,8 @@ from vtzoo.errors import VtzooError
 from vtzoo.models import factory
 from vtzoo.models.weights import tensors, write_weights
 from vtzoo.zoo import safetensors_reader
-from vtzoo.zoo.model_folder import Entry
-from vtzoo.zoo.recipe import Drloc, parse_recipe
+from vtzoo.zoo.model_folder import ModelFolder
+from vtzoo.zoo.recipe import Drloc
 
 FILE = "localizer.safetensors"
 EVERY_STAGE = "every_stage"  # the paper's L^all: l1 with a head for each grid of at least 4x4 cells
@@ -58,7 +58,7 @@ def write_localizer(localizer: nn.Module, folder: Path) -> None:
     write_weights(localizer.state_dict(), folder / FILE)
 
 
-def load_heads(heads: nn.ModuleList, entry: Entry) -> bool:
+def load_heads(heads: nn.ModuleList, entry: ModelFolder) -> bool:
     """Whether the heads have the shapes of those in a model folder; they then get its weights, else keep their own."""
     localizer = as_stored(heads)
     if localizer is None or not (entry.folder / FILE).is_file():
@@ -71,7 +71,7 @@ def load_heads(heads: nn.ModuleList, entry: Entry) -> bool:
 
 
 def read_head(
-    entry: Entry, model: nn.Module, images: Float[Tensor, "b c h w"]
+    entry: ModelFolder, model: nn.Module, images: Float[Tensor, "b c h w"]
 ) -> tuple[DenseRelativeLocalization, int] | None:
     """A model folder's head, in evaluation mode on the images' device, and its stage; None where the folder has none.
 
@@ -80,7 +80,7 @@ def read_head(
     path = entry.folder / FILE
     if not path.exists():
         return None
-    drloc = parse_recipe(entry.recipe_text, str(entry.folder / "recipe.toml")).drloc
+    drloc = entry.recipe.drloc
     if drloc is None:
         raise VtzooError(f"{path} is there, and recipe.toml beside it trains without localization", HINT)
     weights = _read(entry)
@@ -106,7 +106,7 @@ def _large(grids: list[Tensor]) -> list[int]:
     return [stage for stage, grid in enumerate(grids) if min(grid.shape[-2:]) >= SMALLEST_SIDE]
 
 
-def _read(entry: Entry) -> dict[str, Tensor]:
+def _read(entry: ModelFolder) -> dict[str, Tensor]:
     """The tensors of the file, checked against the sha256 in result.json."""
     return tensors(safetensors_reader.read(entry.folder / FILE, entry.sha256(FILE)))
 

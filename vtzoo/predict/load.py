@@ -5,14 +5,14 @@ from pathlib import Path
 from vtzoo.errors import VtzooError, unknown
 from vtzoo.hub import fetch
 from vtzoo.predict.classifier import Classifier
-from vtzoo.zoo import model_folder
+from vtzoo.zoo.model_folder import ModelFolder
 
 BACKENDS = ("auto", "onnx", "torch")
 DEVICES = ("auto", "cpu", "cuda")
 
 
 def load(
-    name: str | Path | model_folder.Entry, *, revision: str | None = None, backend: str = "auto", device: str = "auto"
+    name: str | Path | ModelFolder, *, revision: str | None = None, backend: str = "auto", device: str = "auto"
 ) -> Classifier:
     """The classifier of a model: its name, a model folder, a bare .onnx file, or ORG/NAME on the Hub.
 
@@ -27,13 +27,13 @@ def load(
         raise unknown("device", device, DEVICES)
     if isinstance(name, str | Path) and Path(name).suffix == ".onnx":
         return _load_file(Path(name), backend, device)
-    entry = name if isinstance(name, model_folder.Entry) else fetch.find(name, revision=revision, use=backend)
+    entry = name if isinstance(name, ModelFolder) else fetch.find(name, revision=revision, use=backend)
     classifier = _load_folder(entry, backend, device)
-    classifier.multi_label = entry.config.get("multi_label") is True
+    classifier.multi_label = entry.config.multi_label
     return classifier
 
 
-def _load_folder(entry: model_folder.Entry, backend: str, device: str) -> Classifier:
+def _load_folder(entry: ModelFolder, backend: str, device: str) -> Classifier:
     has_graph = (entry.folder / "onnx" / "model.onnx").exists()
     if backend == "torch":
         return _load_torch(entry, device, "the torch backend")
@@ -57,7 +57,7 @@ def _load_file(path: Path, backend: str, device: str) -> Classifier:
     return OnnxClassifier.from_file(path, device)
 
 
-def _load_torch(entry: model_folder.Entry, device: str, subject: str) -> Classifier:
+def _load_torch(entry: ModelFolder, device: str, subject: str) -> Classifier:
     """The classifier on torch; without torch, an error that begins with `subject`."""
     try:
         from vtzoo.predict.torch import TorchClassifier

@@ -15,7 +15,7 @@ from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.predict.classifier import Classifier
 from vtzoo.zoo import safetensors_reader
-from vtzoo.zoo.model_folder import Entry
+from vtzoo.zoo.model_folder import ModelFolder
 from vtzoo.zoo.onnx_reader import LOCATION, refuse_external, refuse_foreign
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -37,9 +37,9 @@ class OnnxClassifier(Classifier):
         self.session, self.labels, self.preprocess = session, labels, preprocess
 
     @classmethod
-    def from_folder(cls, entry: Entry, device: str) -> "OnnxClassifier":
+    def from_folder(cls, entry: ModelFolder, device: str) -> "OnnxClassifier":
         """The classifier of a model folder, its graph and weights checked against the hashes in result.json."""
-        labels, preprocess = entry.labels, entry.preprocess
+        labels, preprocess = entry.config.labels, entry.config.preprocess
         graph, weights = _read_folder(entry)
         return cls(_open(graph, weights, device), labels, preprocess, str(entry.folder / "onnx" / "model.onnx"))
 
@@ -62,7 +62,7 @@ class OnnxClassifier(Classifier):
         return logits, features
 
 
-def _read_folder(entry: Entry) -> tuple[bytes, bytes | None]:
+def _read_folder(entry: ModelFolder) -> tuple[bytes, bytes | None]:
     """The graph, and the content of model.safetensors if the graph points into it; both checked."""
     path, name = entry.folder / "onnx" / "model.onnx", "model.safetensors"
     graph = safetensors_reader.read_bytes(path, entry.sha256("onnx/model.onnx"))

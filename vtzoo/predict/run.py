@@ -19,7 +19,7 @@ from vtzoo.predict.formats import FORMATS, text_format
 from vtzoo.predict.load import load
 from vtzoo.predict.outputs import FeatureParts, NpyFile, Output, PredictionParts, TextFile
 from vtzoo.predict.resume import ResumableOutputs
-from vtzoo.zoo import model_folder
+from vtzoo.zoo.model_folder import ModelFolder
 
 WEIGHTS = ("onnx/model.onnx", "model.safetensors")
 
@@ -119,14 +119,14 @@ class PredictRun:
             echo(begin + printed.end)
 
 
-def _find_model(request: PredictRequest) -> Path | model_folder.Entry:
+def _find_model(request: PredictRequest) -> Path | ModelFolder:
     """The .onnx file, or the model folder, which may be downloaded first."""
     if Path(request.model).suffix == ".onnx":
         return Path(request.model)
     return fetch.find(request.model, revision=request.revision, use=request.backend)
 
 
-def _identity(request: PredictRequest, model: Path | model_folder.Entry) -> dict[str, object]:
+def _identity(request: PredictRequest, model: Path | ModelFolder) -> dict[str, object]:
     """The settings that a resumed run must repeat, under the names that messages use."""
     return {
         "images": list(request.images), "model": request.model, "weights": _hashes(model), "backend": request.backend,
@@ -136,7 +136,7 @@ def _identity(request: PredictRequest, model: Path | model_folder.Entry) -> dict
     }  # fmt: skip
 
 
-def _hashes(model: Path | model_folder.Entry) -> list[str]:
+def _hashes(model: Path | ModelFolder) -> list[str]:
     """The sha256 of the .onnx file, or of each file of weights in the model folder."""
     if isinstance(model, Path):
         return [files.sha256(model)]

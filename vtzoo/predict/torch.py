@@ -9,13 +9,14 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from vtzoo.data.transform import Preprocess, complete
+from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.models import create, pick_device
 from vtzoo.models.weights import tensors
 from vtzoo.predict.classifier import Classifier
 from vtzoo.zoo import safetensors_reader
-from vtzoo.zoo.model_folder import Entry, distinct
+from vtzoo.zoo.config import distinct
+from vtzoo.zoo.model_folder import ModelFolder
 
 PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}  # suffixes of weights that only torch.load reads
 
@@ -38,13 +39,14 @@ class TorchClassifier(Classifier):
         self.mean, self.std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (mean, std))
 
     @classmethod
-    def from_folder(cls, entry: Entry, device: str) -> "TorchClassifier":
+    def from_folder(cls, entry: ModelFolder, device: str) -> "TorchClassifier":
         """The classifier of a model folder of the zoo's, or of an image classifier of timm's on the Hub.
 
         The weights are checked against the hash in the folder.
         """
-        labels = entry.labels if entry.named else imagenet_labels(len(entry.labels)) or entry.labels
-        preprocess, described = entry.preprocess, complete(entry.config)
+        config = entry.config
+        labels = config.labels if config.named else imagenet_labels(len(config.labels)) or config.labels
+        preprocess, described = config.preprocess, config.completed
         return cls(read_model(entry), labels, preprocess, described["mean"], described["std"], device)
 
     def normalized(self, pixels: np.ndarray) -> torch.Tensor:
@@ -63,14 +65,14 @@ class TorchClassifier(Classifier):
         return logits.float().cpu().numpy(), features.float().cpu().numpy()
 
 
-def read_model(entry: Entry, config: dict[str, Any] | None = None) -> nn.Module:
+def read_model(entry: ModelFolder, config: dict[str, Any] | None = None) -> nn.Module:
     """The model of a folder, which need not classify, with its checked weights; no pickle is read.
 
     `config` replaces the folder's config.json, for example for another image size.
     """
     _refuse_pickles(entry.folder)
     weights = safetensors_reader.read(entry.folder / "model.safetensors", entry.sha256("model.safetensors"))
-    return _load(entry, weights, entry.config if config is None else config)
+    return _load(entry, weights, entry.config.content if config is None else config)
 
 
 def imagenet_labels(classes: int) -> tuple[str, ...] | None:
@@ -92,7 +94,7 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _load(entry: Entry, weights: safetensors_reader.Weights, config: dict[str, Any]) -> nn.Module:
+def _load(entry: ModelFolder, weights: safetensors_reader.Weights, config: dict[str, Any]) -> nn.Module:
     """The model of a folder with its weights; weights that do not fit are converted by timm's own filter."""
     try:
         model = create(config)

@@ -5,10 +5,9 @@ it alone expects, and the card is rendered anew and says where the model is.
 """
 
 import hashlib
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from vtzoo import cards
 from vtzoo.errors import VtzooError
 from vtzoo.hub import client, fetch, index
 from vtzoo.hub.fetch import Content, Pin
-from vtzoo.zoo import model_folder, safetensors_reader
+from vtzoo.zoo import lookup, safetensors_reader
+from vtzoo.zoo.model_folder import ModelFolder
 from vtzoo.zoo.onnx_reader import inline, refuse_foreign
-from vtzoo.zoo.recipe import parse_recipe
+from vtzoo.zoo.result import Result
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")
-MEASURED = ("images", "manifest", "seed", "steps", "batch", "hardware", "versions", "certificate")
+UNMEASURED = "no model is published without its metrics"
 COMPULSORY = ("model.safetensors", "onnx/model.onnx", "config.json", "recipe.toml", "result.json", "curves.png")
 PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins: https://www.w3.org/TR/png-3/#5PNG-file-signature
 SUPERSEDED = (409, 412)  # what the Hub answers where the parent of a commit is no longer the head
@@ -56,12 +56,12 @@ def prepare(name: str | Path, org: str, index_file: Path | None = None) -> Publi
     Missing metrics or files, weights that are damaged or not finite, a recipe that is not the run's and a card that
     fails its check are VtzooErrors.
     """
-    entry = model_folder.find(name)
+    entry = lookup.find_model(name)
     result = _measured(entry)
-    repo = f"{org}/{result['name']}"
+    repo = f"{org}/{result.name}"
     if not index.REPO.fullmatch(repo):
         raise VtzooError(f"{repo!r} is not the name of a repository", "--org takes the name of a user or organization")
-    beside = Path() if entry in model_folder.entries() else entry.folder.resolve().parent
+    beside = Path() if entry in lookup.embedded_models() else entry.folder.resolve().parent
     place = index_file or beside / "index.toml"
     if place.exists():
         index.read(place)  # one that is damaged shall not be found out after the commit
@@ -73,9 +73,9 @@ def prepare(name: str | Path, org: str, index_file: Path | None = None) -> Publi
         adding = {path: pool.submit(_addition, path, files[path]) for path in WEIGHTS if path in files}
         files["README.md"] = _card(entry, repo)
         weights = {path: added.result().upload_info.sha256.hex() for path, added in adding.items()}
-    files["result.json"] = _as_json(result | {"weights": weights})  # their hashes as they are published
+    files["result.json"] = replace(result, weights=weights).as_bytes()  # their hashes as they are published
     additions = [adding[path].result() if path in adding else _addition(path, data) for path, data in files.items()]
-    return Publication(name=result["name"], repo=repo, additions=additions, index=place)
+    return Publication(name=str(result.name), repo=repo, additions=additions, index=place)
 
 
 def publish(publication: Publication, *, tag: str, private: bool = False) -> Pin:
@@ -100,27 +100,28 @@ def publish(publication: Publication, *, tag: str, private: bool = False) -> Pin
     return pin
 
 
-def _measured(entry: model_folder.Entry) -> dict[str, Any]:
+def _measured(entry: ModelFolder) -> Result:
     """The entry's result.json, if it says all that a card does, and the recipe is the one that it was trained by."""
     result, folder = entry.result, entry.folder
-    metrics = ("map",) if "map" in result else ("top1", "top5")  # of several classes an image, or of one
-    missing = [key for key in (*metrics, *MEASURED, "name", "recipe_sha256") if key not in result]
-    if missing or not all(0 <= result[key] <= 1 for key in metrics):
-        what = f"no {', '.join(missing)}" if missing else "an accuracy that is no fraction"
-        raise VtzooError(
-            f"the result.json of {folder} has {what}: no model is published without its metrics",
-            f"finish the run: vtzoo train {folder / 'recipe.toml'} --out {folder} --resume",
-        )
+    if missing := ", ".join(result.missing):
+        raise VtzooError(f"the result.json of {folder} has no {missing}: {UNMEASURED}", _finishing(folder))
+    if not all(0 <= getattr(result, key) <= 1 for key in result.metrics):
+        raise VtzooError(f"the result.json of {folder} has an accuracy outside 0..1: {UNMEASURED}", _finishing(folder))
     recipe = _read(entry, "recipe.toml")
-    if _sha256(recipe) != result["recipe_sha256"] or parse_recipe(entry.recipe_text).name != result["name"]:
+    if _sha256(recipe) != result.recipe_sha256 or entry.recipe.name != result.name:
         raise VtzooError(
             f"{folder / 'recipe.toml'} is not the recipe that the run was trained by",
-            f"put that back: its sha256 is {result['recipe_sha256']}, as result.json says",
+            f"put that back: its sha256 is {result.recipe_sha256}, as result.json says",
         )
     return result
 
 
-def _read(entry: model_folder.Entry, path: str) -> bytes:
+def _finishing(folder: Path) -> str:
+    """The command that finishes a run."""
+    return f"finish the run: vtzoo train {folder / 'recipe.toml'} --out {folder} --resume"
+
+
+def _read(entry: ModelFolder, path: str) -> bytes:
     """A file of the model folder, and of no other place, checked against result.json; weights are finite numbers."""
     file = entry.folder / path
     if not file.resolve().is_relative_to(entry.folder.resolve()):
@@ -133,7 +134,7 @@ def _read(entry: model_folder.Entry, path: str) -> bytes:
     return content
 
 
-def _self_contained(entry: model_folder.Entry, files: dict[str, bytes]) -> bytes:
+def _self_contained(entry: ModelFolder, files: dict[str, bytes]) -> bytes:
     """The graph with the weights that it reads from model.safetensors inside it."""
     path, content, graph = entry.folder / "model.safetensors", files["model.safetensors"], files["onnx/model.onnx"]
     weights = safetensors_reader.Weights(
@@ -150,11 +151,7 @@ def _addition(path: str, content: bytes) -> Any:
     return CommitOperationAdd(path, content)
 
 
-def _as_json(result: dict[str, Any]) -> bytes:
-    return (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _card(entry: model_folder.Entry, repo: str) -> bytes:
+def _card(entry: ModelFolder, repo: str) -> bytes:
     card = cards.of(entry, repo)
     cards.check(card, entry.result)
     return card.encode()

@@ -1,8 +1,8 @@
 """A recipe in, a model folder out: reads the data, fits, and writes what predicts, evaluates and publishes."""
 
-import json
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,9 @@ from vtzoo.train.distributed import process_group
 from vtzoo.train.loop import Progress, build, fit, set_up
 from vtzoo.train.pipeline.batches import Batches, check_test_images, open_batches
 from vtzoo.train.teacher import open_teacher
+from vtzoo.zoo.config import Config
 from vtzoo.zoo.recipe import Recipe, identity, load_recipe
+from vtzoo.zoo.result import Result
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # what result.json keeps the hashes of
 PICTURES = 256  # that a graph is verified on
@@ -43,8 +45,8 @@ def train(
     path: Path, *, data: Path | None, out: Path, seed: int = 0, device: str = "auto", accumulate: int = 1,
     compiled: bool = False, workers: int | None = None, skip_bad: bool = False, resume: bool = False,
     teacher: Path | None = None, progress: Callable[[Progress | int], None] | None = None,
-) -> dict[str, Any] | None:  # fmt: skip
-    """Train a recipe and return its result.json; `out` becomes a model folder.
+) -> Result | None:  # fmt: skip
+    """Train a recipe and return its result; `out` becomes a model folder.
 
     `data` is where the recipe's data set is read from, None for the Hub. `accumulate` splits a batch into so many parts
     one after another, `compiled` compiles the model, `workers` processes decode in every epoch where a number is given,
@@ -78,8 +80,7 @@ def train(
         if guide:
             guide.check_images(images.manifest, held)
         recipe_sha256, stored = identity(path), out / "checkpoint.safetensors"
-        taught = {"teacher": guide.facts} if guide else {}
-        run_id = f"{recipe_sha256}/{seed}/{images.manifest}" + (f"/{guide.facts['weights']}" if guide else "")
+        run_id = f"{recipe_sha256}/{seed}/{images.manifest}" + (f"/{guide.facts.weights}" if guide else "")
         if not stored.exists():
             whiten(recipe, network.model, batches)
         run = set_up(
@@ -93,20 +94,19 @@ def train(
         seconds = fit(run, recipe, seed=seed, identity=run_id, folder=out, progress=progress)
         if not world.leads:
             return None
-        facts = {
-            "seed": seed, "steps": run.step, "batch": batches.batch_size, "train_seconds": round(seconds),
-            "train_images": images.images, "train_manifest": images.manifest, "train_skipped": images.skipped,
-            "processes": world.size, "hardware": hardware(where),
-            "versions": versions(),
-            "recipe_sha256": recipe_sha256, **taught,
-        }  # fmt: skip
+        result = Result(
+            name=recipe.name, dataset=recipe.dataset, seed=seed, steps=run.step, batch=batches.batch_size,
+            train_seconds=round(seconds), train_images=images.images, train_manifest=images.manifest,
+            train_skipped=images.skipped, processes=world.size, hardware=hardware(where), versions=versions(),
+            recipe_sha256=recipe_sha256, teacher=guide.facts if guide else None,
+        )  # fmt: skip
         run.model.load_state_dict(run.tensors)
         first = held.select(np.arange(min(PICTURES, len(held))))
         pixels, origin = first.pixels(Preprocess.square(recipe.model.image_size)), f"the test split of {recipe.dataset}"
         pictures = VerificationImages(pixels=pixels, source=origin, labels=first.targets)
         return finish(
             run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.classes), out=out,
-            facts=facts, steps_per_epoch=batches.steps_per_epoch, pictures=pictures,
+            result=result, steps_per_epoch=batches.steps_per_epoch, pictures=pictures,
             measure=partial(measure, images=held),
         )  # fmt: skip
 
@@ -120,59 +120,48 @@ def whiten(recipe: Recipe, model: Any, batches: Batches) -> None:
 
 
 def finish(
-    model: nn.Module, localizer: nn.Module | None, recipe: Recipe, config: dict[str, Any], *, out: Path,
-    facts: dict[str, Any], steps_per_epoch: int, pictures: VerificationImages,
+    model: nn.Module, localizer: nn.Module | None, recipe: Recipe, config: Config, *, out: Path,
+    result: Result, steps_per_epoch: int, pictures: VerificationImages,
     measure: Callable[[Classifier], dict[str, Any]],
-) -> dict[str, Any]:  # fmt: skip
-    """Write the model folder of a fitted model, measure it as anybody loads it, and card it; its result.json.
+) -> Result:  # fmt: skip
+    """Write the model folder of a fitted model, measure it as anybody loads it, and card it; the whole result.
 
-    `config` is its config.json, `facts` are what is known of the training, `pictures` prepared images to verify the
-    graph on.
+    `result` describes the training, `pictures` are prepared images to verify the graph on, and `measure` returns the
+    fields of the result that it measures.
     """
     (out / "onnx").mkdir(exist_ok=True)
     write_weights(model.state_dict(), out / "model.safetensors")
     if localizer:
         write_localizer(localizer, out)
-    write_json(out / "config.json", config)
+    config.write(out / "config.json")
     draw_curves(out / "metrics.jsonl", out / "curves.png", steps_per_epoch, recipe.drloc)
-    certificate = write_packaged_graph(model, config, out, images=pictures)
+    certificate = write_packaged_graph(model, config.content, out, images=pictures)
     published = [name for name in WEIGHTS if (out / name).exists()]
-    result = {
-        "name": recipe.name, "dataset": recipe.dataset, **facts,
-        "certificate": vars(certificate), "weights": {name: files.sha256(out / name) for name in published},
-    }  # fmt: skip
-    write_json(out / "result.json", result)
-    result |= measure(load(out.resolve()))  # never an embedded model of the same name
-    write_json(out / "result.json", result)
+    weights = {name: files.sha256(out / name) for name in published}
+    result = replace(result, certificate=certificate, weights=weights)
+    result.write(out / "result.json")
+    result = replace(result, **measure(load(out.resolve())))  # never an embedded model of the same name
+    result.write(out / "result.json")
     files.write(out / "README.md", cards.render(config, recipe, result).encode())
     return result
 
 
-def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...]) -> dict[str, Any]:
-    """The config.json of a model, in timm's Hub format, with which timm and vtzoo build it again."""
+def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...]) -> Config:
+    """The config of a model that was trained from scratch."""
     size = recipe.model.image_size
     sized = models.sized(recipe.model.name, size)
     arguments = {key: value for key, value in recipe.model.arguments.items() if key != "drop_path_rate"}
-    return {
-        "architecture": models.MODELS.get(recipe.model.name, recipe.model.name),
-        "num_classes": dataset.classes,
-        "num_features": model.num_features,
-        "dtype": "float32",  # of the computation, to transformers: the weights' own would be fp16
-        "model_args": sized | arguments,
-        "label_names": list(labels),
-        "pretrained_cfg": {
+    return Config.describe(
+        architecture=models.MODELS.get(recipe.model.name, recipe.model.name), arguments=sized | arguments,
+        features=model.num_features, labels=labels,
+        pretrained_cfg={
             "tag": recipe.name, "num_classes": dataset.classes, "input_size": [3, size, size],
             "fixed_input_size": bool(sized), "interpolation": "bicubic", "crop_mode": "center",
             "crop_pct": recipe.model.crop_pct or 1.0,
             "mean": list(dataset.mean), "std": list(dataset.std), "license": "apache-2.0",
             "first_conv": model.pretrained_cfg.get("first_conv"), "classifier": model.pretrained_cfg.get("classifier"),
         },
-    }  # fmt: skip
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    files.write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    )  # fmt: skip
 
 
 def hardware(device: torch.device) -> str:

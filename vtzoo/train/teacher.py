@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,14 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vtzoo.base import files
-from vtzoo.data import named, transform
+from vtzoo.data import named
 from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.errors import VtzooError
 from vtzoo.hub import fetch
 from vtzoo.predict.torch import read_model
-from vtzoo.zoo import model_folder
-from vtzoo.zoo.model_folder import Entry
-from vtzoo.zoo.recipe import Recipe, parse_recipe
+from vtzoo.zoo import lookup
+from vtzoo.zoo.model_folder import ModelFolder
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.result import TeacherResult
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +27,7 @@ class Teacher:
     model: nn.Module  # frozen, in evaluation mode, on the training device
     weight: float  # of its targets, 0..1; the labels have what is left of 1
     temperature: float  # that divides both models' logits
-    facts: dict[str, Any]  # what result.json says of it: name, weights (sha256) and, where it is known, top1
+    facts: TeacherResult
     train_manifest: str | None  # sha256 of the images and labels that it learned from
 
     @torch.no_grad()
@@ -45,7 +45,7 @@ class Teacher:
 
     def check_images(self, train_manifest: str, held: LabelledImages) -> None:
         """Refuse a teacher that learned from other images than its student does, the test images above all."""
-        name, learned = self.facts["name"], self.train_manifest
+        name, learned = self.facts.name, self.train_manifest
         if learned == train_manifest:
             return
         if learned == held.fingerprint:
@@ -76,20 +76,19 @@ def open_teacher(recipe: Recipe, folder: Path | None, device: torch.device) -> T
         return None
     entry = _find(recipe.teacher.name, folder)
     _refuse_misfit(entry, recipe)
-    facts = {"name": recipe.teacher.name, "weights": files.sha256(entry.folder / "model.safetensors")}
-    if "top1" in entry.result:
-        facts["top1"] = entry.result["top1"]
+    sha256 = files.sha256(entry.folder / "model.safetensors")
+    facts = TeacherResult(name=recipe.teacher.name, weights=sha256, top1=entry.result.top1)
     return Teacher(
         model=read_model(entry).float().eval().requires_grad_(False).to(device), weight=recipe.teacher.weight,
-        temperature=recipe.teacher.temperature, facts=facts, train_manifest=entry.result.get("train_manifest"),
+        temperature=recipe.teacher.temperature, facts=facts, train_manifest=entry.result.train_manifest,
     )  # fmt: skip
 
 
-def _find(name: str, folder: Path | None) -> Entry:
+def _find(name: str, folder: Path | None) -> ModelFolder:
     """The model folder of a teacher; one that is not there is an error that says how to train it."""
     try:
-        entry = fetch.find(name, use="finetune") if folder is None else model_folder.find(folder)
-        said = entry.result.get("name")
+        entry = fetch.find(name, use="finetune") if folder is None else lookup.find_model(folder)
+        said = entry.result.name
     except VtzooError as error:
         raise VtzooError(f"no teacher {name}: {error.message}", _training(name)) from error
     if said != name:
@@ -99,22 +98,23 @@ def _find(name: str, folder: Path | None) -> Entry:
     return entry
 
 
-def _refuse_misfit(entry: Entry, recipe: Recipe) -> None:
+def _refuse_misfit(entry: ModelFolder, recipe: Recipe) -> None:
     """Raise where a teacher's answers, or what it learned from, cannot be those for the recipe's images."""
-    name, dataset, size = entry.result["name"], named.find(recipe.dataset), recipe.model.image_size
-    own = parse_recipe(entry.recipe_text, str(entry.folder / "recipe.toml"))
+    name, dataset, size = entry.result.name, named.find(recipe.dataset), recipe.model.image_size
+    own = entry.recipe
     if own.finetune:
         raise VtzooError(
             f"the teacher {name} goes on from {own.finetune.source}, which may have seen other images",
             "a teacher is trained from scratch, by `vtzoo train`",
         )
     labels = named.labels(dataset.name)  # None where nobody has recorded them
-    if len(entry.labels) != dataset.classes or (labels and entry.labels != labels):
+    own_labels = entry.config.labels
+    if len(own_labels) != dataset.classes or (labels and own_labels != labels):
         raise VtzooError(
-            f"the {len(entry.labels)} classes of the teacher {name} are not the {dataset.classes} of {dataset.name}",
+            f"the {len(own_labels)} classes of the teacher {name} are not the {dataset.classes} of {dataset.name}",
             f"a teacher is trained on the data set of its student, and {name} was on {own.dataset}",
         )
-    shape = tuple(transform.complete(entry.config)["input_size"])
+    shape = tuple(entry.config.completed["input_size"])
     if shape != (3, size, size):
         raise VtzooError(
             f"the teacher {name} takes images of {' x '.join(map(str, shape))}, and its student of 3 x {size} x {size}",

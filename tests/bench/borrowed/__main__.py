@@ -71,7 +71,7 @@ def bring(given: argparse.Namespace) -> None:
 def join(given: argparse.Namespace) -> None:
     """Make a model folder of pieces."""
     result = harvest.join(given.pieces, given.out, given.data)
-    print(f"{given.out}: top-1 {result['top1']:.2%} on {result['images']:,} test images, {result['steps']:,} steps")
+    print(f"{given.out}: top-1 {result.top1:.2%} on {result.images:,} test images, {result.steps:,} steps")
 
 
 def work(given: argparse.Namespace) -> None:

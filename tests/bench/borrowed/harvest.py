@@ -1,6 +1,5 @@
 """harvest: a run in pieces that travel home; join: the complete model folder that they make there."""
 
-import json
 import os
 import time
 import zipfile
@@ -11,6 +10,7 @@ from typing import Any
 
 from vtzoo.errors import VtzooError
 from vtzoo.zoo.recipe import load_recipe
+from vtzoo.zoo.result import Result
 
 from .machine import Machine
 from .pieces import MIB, cut
@@ -94,8 +94,8 @@ def _rest(folder: Path) -> Path:
     return packed
 
 
-def join(pieces: Path, out: Path, data: Path) -> dict[str, Any]:
-    """Make `out` the model folder that `vtzoo train` would have made, of the pieces of a run; its result.json.
+def join(pieces: Path, out: Path, data: Path) -> Result:
+    """Make `out` the model folder that `vtzoo train` would have made, of the pieces of a run; its result.
 
     Every file is checked by its sha256, the graph exported and verified, the accuracy measured and compared with the
     borrowed machine's. Of pieces without weights it is the run's record: recipe, result, metrics.
@@ -110,11 +110,11 @@ def join(pieces: Path, out: Path, data: Path) -> dict[str, Any]:
     (out / "rest.zip").unlink()
     if not (out / "result.json").exists():
         raise VtzooError(f"the run in {pieces} is not over: its log and metrics are in {out}", "harvest again, later")
-    there = json.loads((out / "result.json").read_text())
+    there = Result.read(out / "result.json")
     return _complete(out, there, data) if (out / "model.safetensors").exists() else there
 
 
-def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
+def _complete(out: Path, there: Result, data: Path) -> Result:
     """Export, measure and card the weights in a folder, as the end of `vtzoo train` does."""
     import numpy as np
 
@@ -126,12 +126,13 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
     from vtzoo.predict.torch import load_weights
     from vtzoo.train import run
     from vtzoo.zoo import safetensors_reader
+    from vtzoo.zoo.config import Config
 
-    for name, known in there["weights"].items():
+    for name, known in (there.weights or {}).items():
         if files.sha256(out / name) != known:
             raise VtzooError(f"{out / name} is not what was trained: it has another sha256", "harvest again")
-    recipe, config = load_recipe(out / "recipe.toml"), json.loads((out / "config.json").read_text())
-    model = models.create(config)
+    recipe, config = load_recipe(out / "recipe.toml"), Config.read(out / "config.json")
+    model = models.create(config.content)
     load_weights(model, safetensors_reader.read(out / "model.safetensors"))
     held = named_reader.read(named.find(recipe.dataset), "test", data)
     first = held.select(np.arange(min(run.PICTURES, len(held))))
@@ -140,15 +141,14 @@ def _complete(out: Path, there: dict[str, Any], data: Path) -> dict[str, Any]:
         source=f"the test split of {recipe.dataset}",
         labels=first.targets,
     )
-    measured = ("top1", "top5", "images", "manifest")
-    facts = {key: value for key, value in there.items() if key not in ("name", "dataset", "weights", *measured)}
+    steps = (there.train_images or 0) // (there.batch or 1)  # per epoch
     result = run.finish(
-        model, None, recipe, config, out=out, facts=facts, steps_per_epoch=there["train_images"] // there["batch"],
+        model, None, recipe, config, out=out, result=there, steps_per_epoch=steps,
         pictures=pictures, measure=partial(run.measure, images=held),
     )  # fmt: skip
-    if result["images"] == there["images"] and abs(result["top1"] - there["top1"]) > TIES:
+    if result.images == there.images and abs((result.top1 or 0) - (there.top1 or 0)) > TIES:
         raise VtzooError(
-            f"{out} has a top-1 of {result['top1']:.4f} here, and had one of {there['top1']:.4f} where it was trained",
+            f"{out} has a top-1 of {result.top1:.4f} here, and had one of {there.top1:.4f} where it was trained",
             "vtzoo verify and vtzoo evaluate --backend torch say which of its files is to blame",
         )
     return result

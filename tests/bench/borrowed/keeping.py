@@ -1,6 +1,7 @@
 """What a training leaves on the borrowed machine: weights, their accuracy and a result.json; no graph, no card."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,29 +16,31 @@ from vtzoo.errors import VtzooError
 from vtzoo.predict.load import load
 from vtzoo.train import loop, run
 from vtzoo.train.teacher import open_teacher
+from vtzoo.zoo.config import Config
 from vtzoo.zoo.recipe import Recipe, load_recipe
+from vtzoo.zoo.result import Result
 
 KEPT = ("model.safetensors", "localizer.safetensors")
 
 
 def keep(
-    model: torch.nn.Module, localizer: torch.nn.Module | None, recipe: Recipe, config: dict[str, Any], *, out: Path,
-    facts: dict[str, Any], measure: Any, device: str, **_: Any,
-) -> dict[str, Any]:  # fmt: skip
+    model: torch.nn.Module, localizer: torch.nn.Module | None, recipe: Recipe, config: Config, *, out: Path,
+    result: Result, measure: Any, device: str, **_: Any,
+) -> Result:  # fmt: skip
     """What `vtzoo.train.run.finish` does, but for the graph, the curves and the card: they can wait for home."""
     run.write_weights(model.state_dict(), out / "model.safetensors")
     if localizer:
         run.write_weights(localizer.state_dict(), out / "localizer.safetensors")
-    run.write_json(out / "config.json", config)
+    config.write(out / "config.json")
     measured = measure(load(out.resolve(), backend="torch", device=device))
     weights = {name: files.sha256(out / name) for name in KEPT if (out / name).exists()}
-    result = {"name": recipe.name, "dataset": recipe.dataset, **facts, "weights": weights, **measured}
-    run.write_json(out / "result.json", result)
+    result = replace(result, weights=weights, **measured)
+    result.write(out / "result.json")
     return result
 
 
-def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict[str, Any]:
-    """Keep what the last checkpoint of a run holds, which ended early or still goes on; its result.json."""
+def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> Result:
+    """Keep what the last checkpoint of a run holds, which ended early or still goes on; its result."""
     stored = folder / "checkpoint.safetensors"
     if not stored.exists():
         raise VtzooError(f"{folder} has no checkpoint yet", "wait a minute: one is written every minute")
@@ -59,16 +62,16 @@ def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> dict
         localizer.load_state_dict(head)
     training, held = named_reader.read(dataset, "train", data), named_reader.read(dataset, "test", data)
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    known = {
-        "seed": int(seed), "steps": int(facts["step"]), "batch": min(recipe.optimizer.batch_size, len(training)),
-        "train_seconds": round(last["seconds"]), "train_images": len(training), "train_manifest": manifest,
-        "train_skipped": 0, "processes": 1, "hardware": run.hardware(models.pick_device(device)),
-        "versions": run.versions(), "recipe_sha256": sha256,
-    }  # fmt: skip
-    if guide := open_teacher(recipe, teacher, torch.device("cpu")):
-        known["teacher"] = guide.facts
+    guide = open_teacher(recipe, teacher, torch.device("cpu"))
+    result = Result(
+        name=recipe.name, dataset=recipe.dataset, seed=int(seed), steps=int(facts["step"]),
+        batch=min(recipe.optimizer.batch_size, len(training)), train_seconds=round(last["seconds"]),
+        train_images=len(training), train_manifest=manifest, train_skipped=0, processes=1,
+        hardware=run.hardware(models.pick_device(device)), versions=run.versions(), recipe_sha256=sha256,
+        teacher=guide.facts if guide else None,
+    )  # fmt: skip
     config = run.describe(network.model, recipe, dataset, training.classes)
     return keep(
-        network.model, localizer, recipe, config, out=folder, facts=known, measure=partial(run.measure, images=held),
+        network.model, localizer, recipe, config, out=folder, result=result, measure=partial(run.measure, images=held),
         device=device,
     )  # fmt: skip
