@@ -50,28 +50,28 @@ def measure(row: str, seed: int, data: Path, steps: int | None, threads: int) ->
 
     torch.set_num_threads(threads)
     from vtzoo.finetune import run as finetune
-    from vtzoo.finetune.defaults import Wishes
+    from vtzoo.finetune.defaults import Overrides
     from vtzoo.finetune.session import prepare
 
     begins, localizes = ROWS[row]
-    job = prepare(MODEL, flowers(data), wishes=Wishes(drloc=localizes), seed=seed, device="cpu")
+    session = prepare(MODEL, flowers(data), overrides=Overrides(drloc=localizes), seed=seed, device="cpu")
     if begins == "nothing":
-        job = fresh(job, steps)
+        session = fresh(session, steps)
     with tempfile.TemporaryDirectory() as folder:
-        result = finetune.finetune(job, Path(folder) / "run")
+        result = finetune.finetune(session, Path(folder) / "run")
     return {"row": row, "seed": seed, "test_images": result.images} | {
         key: getattr(result, key) for key in ("top1", "held_top1", "steps", "batch", "best_step", "train_seconds")
     }
 
 
-def fresh(job: Any, steps: int | None) -> Any:
-    """The same job from fresh weights: every layer at one rate from the first step, and as many steps as are bought."""
+def fresh(session: Any, steps: int | None) -> Any:
+    """The same session from fresh weights: one learning rate for every layer, and as many steps as are bought."""
     import torch
 
     from vtzoo import models
     from vtzoo.train.model_with_drloc import add_drloc
 
-    tuned, recipe = job.tuned, job.recipe
+    tuned, recipe = session.tuned, session.recipe
     epochs = max(2, (steps or recipe.steps) // (tuned.images // recipe.optimizer.batch_size))
     drloc = recipe.drloc and replace(recipe.drloc, warmup_epochs=epochs / 20, schedule_epochs=float(epochs))
     recipe = replace(
@@ -81,12 +81,12 @@ def fresh(job: Any, steps: int | None) -> Any:
             tuned, head_epochs=0, layer_decay=1.0, patience=10_000, look_epochs=max(1, round(epochs / 40))
         ),
     )  # fmt: skip
-    torch.manual_seed(job.seed)
+    torch.manual_seed(session.seed)
     model = models.build(
-        recipe.model.name, num_classes=len(job.images.classes), image_size=recipe.model.image_size,
+        recipe.model.name, num_classes=len(session.images.classes), image_size=recipe.model.image_size,
         **recipe.model.arguments,
     )  # fmt: skip
-    return replace(job, joint=add_drloc(recipe, model, job.device), recipe=recipe)
+    return replace(session, network=add_drloc(recipe, model, session.device), recipe=recipe)
 
 
 def rate(data: Path, threads: int) -> float:
@@ -98,12 +98,14 @@ def rate(data: Path, threads: int) -> float:
     from vtzoo.train import loop
     from vtzoo.train.pipeline.batches import open_batches
 
-    job = fresh(prepare(MODEL, flowers(data), device="cpu"), 64)
-    mean, std = job.normalization
-    batches, _ = open_batches(job.recipe, job.images.train, mean=mean, std=std, flip=True, seed=0, device=job.device)
+    session = fresh(prepare(MODEL, flowers(data), device="cpu"), 64)
+    mean, std = session.normalization
+    batches, _ = open_batches(
+        session.recipe, session.images.train, mean=mean, std=std, flip=True, seed=0, device=session.device
+    )
     with tempfile.TemporaryDirectory() as folder:
-        run = loop.set_up(job.recipe, job.joint, batches)
-        return 62 / loop.fit(run, job.recipe, seed=0, identity="rate", folder=Path(folder))
+        run = loop.set_up(session.recipe, session.network, batches)
+        return 62 / loop.fit(run, session.recipe, seed=0, identity="rate", folder=Path(folder))
 
 
 def heads(data: Path, threads: int) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     os.environ["VTZOO_CACHE"] = tempfile.mkdtemp()  # no feature is there before
     from vtzoo.evaluate.run import measure
-    from vtzoo.finetune.defaults import Wishes
+    from vtzoo.finetune.defaults import Overrides
     from vtzoo.finetune.run import finetune
     from vtzoo.finetune.session import prepare
     from vtzoo.predict.load import load
@@ -123,14 +125,14 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     from vtzoo.zoo import lookup
 
     collection, began = flowers(data), time.monotonic()
-    job = prepare(
+    session = prepare(
         MODEL,
         collection.select(np.flatnonzero(collection.splits != "test")),
-        wishes=Wishes(head_only=True),
+        overrides=Overrides(head_only=True),
         device="cpu",
     )
     with tempfile.TemporaryDirectory() as folder:
-        result = finetune(job, Path(folder) / "run")
+        result = finetune(session, Path(folder) / "run")
         seconds = time.monotonic() - began
         top1 = measure(load(Path(folder) / "run", device="cpu"), collection.test)["top1"]
     classifier = TorchClassifier.from_folder(lookup.find_model(MODEL), "cpu")
@@ -155,11 +157,11 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def bench(seeds: int, data: Path, work: Path, jobs: int) -> list[dict[str, Any]]:
+def bench(seeds: int, data: Path, work: Path, sessions: int) -> list[dict[str, Any]]:
     """Every row with every seed: first what starts from the model, whose time then buys the steps of the others."""
     work.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    threads = max(1, (os.cpu_count() or 1) // sessions)
+    with ProcessPoolExecutor(sessions, mp_context=get_context("spawn")) as pool:
         speed = _kept(pool, work / "speed.json", rate, data, threads)
         runs: list[dict[str, Any]] = []
         for begins in ("model", "nothing"):
@@ -209,7 +211,7 @@ def render(measured: dict[str, Any]) -> str:
     head = measured["head"]
     lines = [
         f"{measured['seeds']} seeds a row, {measured['train_images']:,} training images, "
-        f"{measured['test_images']:,} test images, batch {measured['batch']}, {measured['jobs']} runs at a time on "
+        f"{measured['test_images']:,} test images, batch {measured['batch']}, {measured['sessions']} runs at a time on "
         f"{measured['machine']}; {versions(measured)}.",
         "",
         "| Flowers-102 at 64 px | top-1, test images | seconds | steps |",
@@ -232,15 +234,15 @@ def main() -> None:
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of Flowers-102's Parquet files at 64 px")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on its share of the cores")
+    parser.add_argument("--sessions", type=int, default=2, help="runs at a time, each on its share of the cores")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vtzoo-finetune", help="so far")
     arguments = parser.parse_args()
-    runs = bench(arguments.seeds, arguments.data, arguments.work, arguments.jobs)
+    runs = bench(arguments.seeds, arguments.data, arguments.work, arguments.sessions)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # alone, on all cores
         head = _kept(pool, arguments.work / "head.json", heads, arguments.data, os.cpu_count())
     measured = {
         **circumstances("torch", "timm", "scikit-learn"),
-        "seeds": arguments.seeds, "jobs": arguments.jobs, "train_images": 1_020,
+        "seeds": arguments.seeds, "sessions": arguments.sessions, "train_images": 1_020,
         **{key: runs[0][key] for key in ("batch", "test_images")},
         "rows": summary(runs), "head": head, "runs": runs,
     }  # fmt: skip

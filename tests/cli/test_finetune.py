@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import Result
 
-from vtzoo.finetune.defaults import Wishes
+from vtzoo.finetune.defaults import Overrides
 from vtzoo.zoo.result import Result as TrainResult
 
 Command = Callable[..., Result]
@@ -65,12 +65,12 @@ def test_options_are_passed_on_and_the_accuracy_is_printed(
     assert prepare.call_args.args[1].classes == ("Birnen", "Äpfel")
     assert prepare.call_args.kwargs == {
         "revision": None, "seed": 3, "device": "auto",
-        "wishes": Wishes(
+        "overrides": Overrides(
             drloc=False, flip=False, head_only=True, image_size=64, epochs=4, batch_size=2, learning_rate=0.1
         ),
     }  # fmt: skip
-    (job, out), how = tuned.call_args
-    assert (job, out) == (prepare.return_value, tmp_path / "run")
+    (session, out), how = tuned.call_args
+    assert (session, out) == (prepare.return_value, tmp_path / "run")
     assert (how["resume"], how["skip_bad"]) == (True, True)
     assert result.stdout == (
         f"{out}: top-1 50.00%, top-5 100.00% on 6 validation images\nnext: vtzoo predict --model {out} photo.jpg\n"

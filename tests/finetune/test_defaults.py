@@ -14,23 +14,29 @@ from vtzoo import models
 from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.read import read_images
 from vtzoo.errors import VtzooError
-from vtzoo.finetune.defaults import Wishes, batch_size, complete, plan
-from vtzoo.finetune.pretrained import open_source
+from vtzoo.finetune.defaults import Overrides, batch_size, complete, default_recipe
+from vtzoo.finetune.pretrained import open_pretrained
 from vtzoo.finetune.run import finetune
-from vtzoo.finetune.session import Job, prepare
+from vtzoo.finetune.session import Session, prepare
 from vtzoo.zoo.recipe import Recipe, parse_recipe
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def job(tiny_source: Path, people: Path) -> Job:
+def session(tiny_source: Path, people: Path) -> Session:
     return prepare(tiny_source, read_images(people), device="cpu")
 
 
-def of(job: Job, images: int, multi: bool = False, **wishes: Any) -> Recipe:
-    return plan(
-        job.source, job.joint.model, dataset="a", images=images, multi=multi, wishes=Wishes(**wishes), device=CPU
+def of(session: Session, images: int, multi: bool = False, **overrides: Any) -> Recipe:
+    return default_recipe(
+        session.pretrained,
+        session.network.model,
+        dataset="a",
+        images=images,
+        multi=multi,
+        overrides=Overrides(**overrides),
+        device=CPU,
     )[0]
 
 
@@ -43,9 +49,9 @@ def of(job: Job, images: int, multi: bool = False, **wishes: Any) -> Recipe:
     ],
 )  # fmt: skip
 def test_small_sets_get_hundreds_of_steps_and_large_ones_ten_epochs(
-    images: int, batch: int, steps: int, mixed: bool, job: Job
+    images: int, batch: int, steps: int, mixed: bool, session: Session
 ) -> None:
-    recipe = of(job, images)
+    recipe = of(session, images)
     assert (recipe.optimizer.batch_size, recipe.steps) == (batch, steps)
     assert bool(recipe.augmentation.mixup) == mixed
     assert recipe.finetune
@@ -57,26 +63,26 @@ def test_a_batch_grows_with_the_square_root_of_the_images(images: int, batch: in
     assert batch_size(images) == batch
 
 
-def test_a_wish_takes_the_place_of_a_default_and_of_nothing_else(job: Job) -> None:
-    usual, wished = of(job, 100), of(job, 100, batch_size=20, learning_rate=0.5, flip=False)
+def test_a_wish_takes_the_place_of_a_default_and_of_nothing_else(session: Session) -> None:
+    usual, wished = of(session, 100), of(session, 100, batch_size=20, learning_rate=0.5, flip=False)
     assert (wished.optimizer.batch_size, wished.optimizer.learning_rate) == (20, 0.5)
     assert (usual.augmentation.flip, wished.augmentation.flip) == (True, False)
     assert wished.model == usual.model
-    assert of(job, 100, epochs=1).schedule.epochs == 1
-    assert of(job, 100, epochs=30).steps == 30 * 12
+    assert of(session, 100, epochs=1).schedule.epochs == 1
+    assert of(session, 100, epochs=30).steps == 30 * 12
 
 
-def test_a_recipe_is_what_its_text_says(job: Job) -> None:
-    assert parse_recipe(job.text) == job.recipe
-    assert complete(job.recipe) == (job.recipe, job.text)
+def test_a_recipe_is_what_its_text_says(session: Session) -> None:
+    assert parse_recipe(session.text) == session.recipe
+    assert complete(session.recipe) == (session.recipe, session.text)
 
 
 @pytest.mark.parametrize(
     "key", ["images = 0", "head_epochs = -1", "layer_decay = 1.5", "look_epochs = 0", "patience = 0"]
 )
-def test_a_value_that_no_run_could_mean_is_refused_by_name(key: str, job: Job) -> None:
+def test_a_value_that_no_run_could_mean_is_refused_by_name(key: str, session: Session) -> None:
     name = key.partition(" ")[0]
-    lines = [key if line.startswith(f"{name} = ") else line for line in job.text.splitlines()]
+    lines = [key if line.startswith(f"{name} = ") else line for line in session.text.splitlines()]
     with pytest.raises(VtzooError, match=f"finetune: {name} is out of range"):
         parse_recipe("\n".join(lines))
 
@@ -103,21 +109,21 @@ def folder(path: Path, architecture: str, size: int | list[int], **arguments: An
 def test_timms_weights_localize_in_the_last_grid_of_four_cells_or_more_with_the_papers_weight(
     architecture: str, size: int, arguments: dict[str, Any], weight: float, stage: int, people: Path, tmp_path: Path
 ) -> None:
-    job = prepare(folder(tmp_path / "it", architecture, size, **arguments), read_images(people), device="cpu")
-    assert job.recipe.drloc
-    assert (job.recipe.drloc.weight, job.recipe.drloc.pairs, job.recipe.drloc.stage) == (weight, 64, stage)
-    assert not job.reused
-    assert job.joint.model.get_classifier().out_features == 3
-    assert job.recipe.precision == "float32"
+    session = prepare(folder(tmp_path / "it", architecture, size, **arguments), read_images(people), device="cpu")
+    assert session.recipe.drloc
+    assert (session.recipe.drloc.weight, session.recipe.drloc.pairs, session.recipe.drloc.stage) == (weight, 64, stage)
+    assert not session.reused
+    assert session.network.model.get_classifier().out_features == 3
+    assert session.recipe.precision == "float32"
 
 
 def test_a_model_without_a_large_enough_grid_is_fine_tuned_without_localization_which_is_said(
     people: Path, tmp_path: Path
 ) -> None:
     source = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
-    job = prepare(source, read_images(people), device="cpu")
-    assert job.recipe.drloc is None
-    assert "localization: none" in [*job.sentences()]
+    session = prepare(source, read_images(people), device="cpu")
+    assert session.recipe.drloc is None
+    assert "localization: none" in [*session.sentences()]
 
 
 def refused(source: Path | str, found: LabelledImages) -> str:
@@ -134,7 +140,7 @@ def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(
     wide = folder(tmp_path / "wide", "resnet18", [32, 64])
     told = "takes images of 32 x 64 pixels, and training makes squares | say which: --image-size 32"
     assert told in refused(wide, found)
-    assert prepare(wide, found, wishes=Wishes(image_size=32), device="cpu").source.preprocess.shape == (3, 32, 32)
+    assert prepare(wide, found, overrides=Overrides(image_size=32), device="cpu").source.preprocess.shape == (3, 32, 32)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "fine-tuning runs in a single process" in refused(wide, found)
 
@@ -153,7 +159,7 @@ def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weig
     architecture: str, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
     path = folder(tmp_path / "it", architecture, 64, **arguments)
-    source = open_source(path, image_size=96)
+    source = open_pretrained(path, image_size=96)
     assert source.preprocess.shape == (3, 96, 96)
     assert source.described["input_size"] == [3, 96, 96]
     sized = arguments | ({"img_size": 96} if "img_size" in arguments else {})
@@ -170,11 +176,11 @@ def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weig
 
 def test_a_model_is_fine_tuned_at_another_size_which_is_said(people: Path, tmp_path: Path) -> None:
     path = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
-    job = prepare(path, read_images(people), wishes=Wishes(image_size=64), device="cpu")
-    assert (job.recipe.model.image_size, job.config().content["model_args"]["img_size"]) == (64, 64)
-    assert job.config().content["pretrained_cfg"]["input_size"] == [3, 64, 64]
-    assert job.recipe.drloc  # 4 x 4 cells, and 2 x 2 at its own size
-    assert next(job.sentences()).startswith("model: it at 64 px, where it was trained at 32, ")
+    session = prepare(path, read_images(people), overrides=Overrides(image_size=64), device="cpu")
+    assert (session.recipe.model.image_size, session.config().content["model_args"]["img_size"]) == (64, 64)
+    assert session.config().content["pretrained_cfg"]["input_size"] == [3, 64, 64]
+    assert session.recipe.drloc  # 4 x 4 cells, and 2 x 2 at its own size
+    assert next(session.sentences()).startswith("model: it at 64 px, where it was trained at 32, ")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,7 @@ def test_a_size_that_a_model_cannot_take_is_refused_in_a_sentence(
 ) -> None:
     path = folder(tmp_path / "it", architecture, 64, **arguments)
     with pytest.raises(VtzooError) as raised:
-        open_source(path, image_size=40)
+        open_pretrained(path, image_size=40)
     assert raised.value.message == f"it cannot be made for images of 40 x 40 pixels: {reason}"
     assert raised.value.hint == "choose another --image-size: most take multiples of 32"
 
@@ -204,10 +210,12 @@ def test_a_source_without_weights_is_refused_in_a_sentence(people: Path, tmp_pat
 def test_a_model_that_cannot_become_a_graph_is_refused_before_it_is_trained(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = prepare(folder(tmp_path / "it", "resnet18", 64), read_images(people), device="cpu")
-    monkeypatch.setattr(job.joint.model, "forward_features", lambda images: images if images.sum() > 0 else -images)
+    session = prepare(folder(tmp_path / "it", "resnet18", 64), read_images(people), device="cpu")
+    monkeypatch.setattr(
+        session.network.model, "forward_features", lambda images: images if images.sum() > 0 else -images
+    )
     with pytest.raises(VtzooError, match="resnet18 cannot be exported to ONNX"):
-        finetune(job, tmp_path / "run")
+        finetune(session, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -216,6 +224,6 @@ def test_a_source_whose_recipe_is_of_another_kind_goes_without_it(
 ) -> None:
     source = folder(tmp_path / "it", "resnet18", 64)
     (source / "recipe.toml").write_text("steps = 3\n")
-    job = prepare(source, read_images(people), device="cpu")
-    assert job.source.recipe is None
+    session = prepare(source, read_images(people), device="cpu")
+    assert session.pretrained.recipe is None
     assert "is fine-tuned without what its recipe says" in caplog.text

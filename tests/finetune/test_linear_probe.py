@@ -13,7 +13,7 @@ from vtzoo import models
 from vtzoo.data.read import read_images
 from vtzoo.errors import VtzooError
 from vtzoo.finetune import linear_probe
-from vtzoo.finetune.defaults import Wishes
+from vtzoo.finetune.defaults import Overrides
 from vtzoo.finetune.run import finetune
 from vtzoo.finetune.session import prepare
 from vtzoo.predict.load import load
@@ -79,17 +79,17 @@ def test_several_classes_are_fitted_to_what_is_known(blobs: Callable[[int], Blob
 
 @pytest.fixture
 def tuned(tiny_source: Path, people: Path) -> Any:
-    """The job of fitting the head alone."""
-    return prepare(tiny_source, read_images(people), wishes=Wishes(head_only=True), device="cpu")
+    """The session of fitting the head alone."""
+    return prepare(tiny_source, read_images(people), overrides=Overrides(head_only=True), device="cpu")
 
 
 def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_sources(
     tuned: Any, tiny_source: Path, tmp_path: Path
 ) -> None:
-    before = {name: tensor.clone() for name, tensor in tuned.joint.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in tuned.network.model.state_dict().items()}
     assert [*tuned.sentences()][-1] == "training: the head alone, to convergence, on features that are computed once"
     result = finetune(tuned, tmp_path / "run")
-    after = tuned.joint.model.state_dict()
+    after = tuned.network.model.state_dict()
     assert {name for name, tensor in after.items() if not torch.equal(tensor, before[name])} == {
         "head.fc.weight", "head.fc.bias",
     }  # fmt: skip
@@ -100,7 +100,7 @@ def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_s
     assert recipe.optimizer.weight_decay in linear_probe.DECAYS
     assert load(tmp_path / "run", device="cpu").labels == tuned.images.classes
     assert "The head alone was fitted to the features of" in (tmp_path / "run" / "README.md").read_text()
-    again = prepare(tiny_source, tuned.images, wishes=Wishes(head_only=True), device="cpu")
+    again = prepare(tiny_source, tuned.images, overrides=Overrides(head_only=True), device="cpu")
     kept = finetune(again, tmp_path / "run", resume=True)
     assert kept["weights"]["model.safetensors"] == result.weights["model.safetensors"]
 
@@ -111,7 +111,7 @@ def test_features_are_the_classifiers_own_and_are_computed_once(
     monkeypatch.setenv("VTZOO_CACHE", str(tmp_path))
     pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8))
     how = {"mean": tuned.normalization[0], "std": tuned.normalization[1], "device": CPU}
-    features = linear_probe.features(tuned.joint.model, pixels, source="one", **how)
+    features = linear_probe.features(tuned.network.model, pixels, source="one", **how)
     expected = load(lookup.find_model(tiny_source), backend="torch", device="cpu").embed(pixels.numpy())
     assert np.allclose(features.numpy(), expected, atol=1e-5)
     assert torch.equal(linear_probe.features(None, pixels, source="one", **how), features)
@@ -121,7 +121,7 @@ def test_features_are_the_classifiers_own_and_are_computed_once(
         linear_probe.features(None, 255 - pixels, source="one", **how)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:50])
-    assert torch.equal(linear_probe.features(tuned.joint.model, pixels, source="one", **how), features)
+    assert torch.equal(linear_probe.features(tuned.network.model, pixels, source="one", **how), features)
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "tf_mobilenetv3_small_minimal_100"])

@@ -23,9 +23,9 @@ from vtzoo.data.read import read_images
 from vtzoo.data.transform import prepare as prepared
 from vtzoo.errors import VtzooError
 from vtzoo.finetune import run as tuning
-from vtzoo.finetune.defaults import Wishes
+from vtzoo.finetune.defaults import Overrides
 from vtzoo.finetune.run import finetune
-from vtzoo.finetune.session import Job, prepare
+from vtzoo.finetune.session import Session, prepare
 from vtzoo.hub import fetch
 from vtzoo.predict.load import load
 from vtzoo.train import loop, run
@@ -34,9 +34,9 @@ from vtzoo.zoo.recipe import load_recipe
 from vtzoo.zoo.result import Result
 
 NAMES = ("Rote Grütze", "grün", "青")
-QUICK = Wishes(epochs=12)
+QUICK = Overrides(epochs=12)
 
-Trained = tuple[Path, Result, Job]
+Trained = tuple[Path, Result, Session]
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def found(people: Path) -> LabelledImages:
 
 @pytest.fixture(scope="module")
 def trained(tiny_source: Path, found: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    """The folder of a finished run with the default settings but the number of epochs, its result, and its job."""
+    """The folder of a finished run with the default settings but the number of epochs, its result, and its session."""
     out = tmp_path_factory.mktemp("tuned") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
-        job = prepare(tiny_source, found, wishes=Wishes(epochs=30), device="cpu")
-        yield out, finetune(job, out), job
+        session = prepare(tiny_source, found, overrides=Overrides(epochs=30), device="cpu")
+        yield out, finetune(session, out), session
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
-def job_of(source: Path | str, found: LabelledImages, **wishes: Any) -> Job:
-    return prepare(source, found, wishes=replace(QUICK, **wishes), device="cpu")
+def job_of(source: Path | str, found: LabelledImages, **overrides: Any) -> Session:
+    return prepare(source, found, overrides=replace(QUICK, **overrides), device="cpu")
 
 
 def text(error: pytest.ExceptionInfo[VtzooError]) -> str:
@@ -134,9 +134,9 @@ def test_colours_are_learned_from_first_weights(trained: Trained) -> None:
 
 
 def test_the_recipe_in_the_folder_is_complete_and_says_what_was_done(trained: Trained, tiny_source: Path) -> None:
-    out, result, job = trained
+    out, result, session = trained
     recipe = load_recipe(out / "recipe.toml")
-    assert recipe == job.recipe
+    assert recipe == session.recipe
     assert recipe.finetune
     assert recipe.finetune.weights == files.sha256(tiny_source / "model.safetensors")
     assert (recipe.finetune.images, recipe.finetune.source) == (result.train_images, tiny_source.name)
@@ -152,11 +152,11 @@ def test_a_run_is_a_source_in_its_turn_and_keeps_the_head_of_the_same_classes(
     again = job_of(trained[0], found)
     assert again.kept
     stored = load_file(trained[0] / "model.safetensors")
-    assert torch.equal(again.joint.model.state_dict()["head.fc.weight"], stored["head.fc.weight"].float())
+    assert torch.equal(again.network.model.state_dict()["head.fc.weight"], stored["head.fc.weight"].float())
     assert "head: the model's own, as these are its classes, 3 classes" in [*again.sentences()]
     fresh = job_of(tiny_source, found)
     assert not fresh.kept
-    assert fresh.joint.model.state_dict()["head.fc.weight"].shape == (3, 32)
+    assert fresh.network.model.state_dict()["head.fc.weight"].shape == (3, 32)
     turned = replace(found, classes=found.classes[::-1])
     assert not job_of(trained[0], turned).kept
 
@@ -179,30 +179,32 @@ def test_what_will_happen_is_said_before_anything_is_written(
 
 
 def test_telling_what_will_happen_changes_nothing_of_the_training(tiny_source: Path, found: LabelledImages) -> None:
-    job = job_of(tiny_source, found)
-    before = {name: tensor.clone() for name, tensor in job.joint.state_dict().items()}
+    session = job_of(tiny_source, found)
+    before = {name: tensor.clone() for name, tensor in session.network.state_dict().items()}
     state = torch.get_rng_state()
-    list(job.sentences())
+    list(session.sentences())
     assert torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(before[name], tensor) for name, tensor in job.joint.state_dict().items())
-    assert all(parameter.grad is None for parameter in job.joint.parameters())
-    assert job.joint.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in session.network.state_dict().items())
+    assert all(parameter.grad is None for parameter in session.network.parameters())
+    assert session.network.training
 
 
 def test_the_localization_heads_are_the_sources_where_they_fit(tiny_source: Path, found: LabelledImages) -> None:
-    job = job_of(tiny_source, found)
+    session = job_of(tiny_source, found)
     stored = load_file(tiny_source / "localizer.safetensors")
-    assert job.reused
-    assert all(torch.equal(tensor, stored[name].float()) for name, tensor in job.joint.heads[0].state_dict().items())
+    assert session.reused
+    assert all(
+        torch.equal(tensor, stored[name].float()) for name, tensor in session.network.heads[0].state_dict().items()
+    )
 
 
 def test_the_twin_has_no_localization_and_is_named_so(tiny_source: Path, found: LabelledImages) -> None:
-    twin, job = job_of(tiny_source, found, drloc=False), job_of(tiny_source, found)
-    assert len(twin.joint.heads) == 0
-    assert twin.recipe == replace(job.recipe, name=twin.recipe.name, drloc=None)
-    assert (job.recipe.name, twin.recipe.name) == (f"swin_t-drloc-{found.name}", f"swin_t-baseline-{found.name}")
+    twin, session = job_of(tiny_source, found, drloc=False), job_of(tiny_source, found)
+    assert len(twin.network.heads) == 0
+    assert twin.recipe == replace(session.recipe, name=twin.recipe.name, drloc=None)
+    assert (session.recipe.name, twin.recipe.name) == (f"swin_t-drloc-{found.name}", f"swin_t-baseline-{found.name}")
     assert "localization: none" in [*twin.sentences()]
-    own, other = (one.joint.model.state_dict() for one in (job, twin))
+    own, other = (one.network.model.state_dict() for one in (session, twin))
     assert all(torch.equal(own[name], tensor) for name, tensor in other.items())
 
 
@@ -217,18 +219,18 @@ def several(found: LabelledImages) -> LabelledImages:
 def test_several_classes_an_image_are_learned_from_what_is_known(
     tiny_source: Path, found: LabelledImages, tmp_path: Path
 ) -> None:
-    job = prepare(tiny_source, several(found), wishes=Wishes(epochs=40), device="cpu")
-    result = finetune(job, tmp_path / "run")
+    session = prepare(tiny_source, several(found), overrides=Overrides(epochs=40), device="cpu")
+    result = finetune(session, tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["multi_label"] is True
     assert result.top1 is None
     assert result.map > 0.9  # two thirds is chance
-    assert job.recipe.augmentation.label_smoothing == job.recipe.augmentation.mix_probability == 0
-    assert "head: fresh, 3 classes, any number of which an image may have" in [*job.sentences()]
+    assert session.recipe.augmentation.label_smoothing == session.recipe.augmentation.mix_probability == 0
+    assert "head: fresh, 3 classes, any number of which an image may have" in [*session.sentences()]
     test = several(found).test
     assert test
     logits = load(tmp_path / "run", backend="torch", device="cpu").run(
-        np.stack([prepared(image, job.source.preprocess) for image in test.encoded])
+        np.stack([prepared(image, session.pretrained.preprocess) for image in test.encoded])
     )[0]
     known = ~np.isnan(test.targets)
     expected = [
@@ -262,7 +264,10 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(
     before = (out / "checkpoint.safetensors").read_bytes()
     with pytest.raises(VtzooError, match="already holds a run"):
         finetune(job_of(tiny_source, found, epochs=2), out)
-    for other in (job_of(tiny_source, found, epochs=3), prepare(tiny_source, found, wishes=Wishes(epochs=2), seed=1)):
+    for other in (
+        job_of(tiny_source, found, epochs=3),
+        prepare(tiny_source, found, overrides=Overrides(epochs=2), seed=1),
+    ):
         with pytest.raises(VtzooError, match="belongs to another recipe, seed, data set or teacher"):
             finetune(other, out, resume=True)
     with pytest.raises(VtzooError, match="belongs to another recipe, seed or data set"):

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.read import read_images
 from vtzoo.finetune import run as tuning
-from vtzoo.finetune.defaults import Wishes, complete
+from vtzoo.finetune.defaults import Overrides, complete
 from vtzoo.finetune.run import finetune
-from vtzoo.finetune.session import Job, prepare
+from vtzoo.finetune.session import Session, prepare
 from vtzoo.train import loop
 from vtzoo.train.criterion import SINGLE_LABEL
 from vtzoo.train.early_stopping import EarlyStopping
 
-QUICK = Wishes(epochs=12)
+QUICK = Overrides(epochs=12)
 
 pytestmark = pytest.mark.usefixtures("unfinished")
 
@@ -35,15 +35,15 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
-def job_of(source: Path | str, found: LabelledImages, *, muon: bool = False, **wishes: Any) -> Job:
-    job = prepare(source, found, wishes=replace(QUICK, **wishes), device="cpu")
+def job_of(source: Path | str, found: LabelledImages, *, muon: bool = False, **overrides: Any) -> Session:
+    session = prepare(source, found, overrides=replace(QUICK, **overrides), device="cpu")
     if not muon:
-        return job
+        return session
     optimizer = replace(
-        job.recipe.optimizer, name="muon", momentum=0.95, iterations=5, learning_rate=1e-2, adamw_learning_rate=1e-3
+        session.recipe.optimizer, name="muon", momentum=0.95, iterations=5, learning_rate=1e-2, adamw_learning_rate=1e-3
     )
-    recipe, text = complete(replace(job.recipe, optimizer=optimizer))
-    return replace(job, recipe=recipe, text=text)
+    recipe, text = complete(replace(session.recipe, optimizer=optimizer))
+    return replace(session, recipe=recipe, text=text)
 
 
 @pytest.mark.parametrize("muon", [False, True])
@@ -59,13 +59,13 @@ def test_the_heads_learn_alone_at_first_and_then_everything_does(
         return answer
 
     monkeypatch.setattr(loop, "_step", step)
-    job = job_of(tiny_source, found, muon=muon)
-    finetune(job, tmp_path / "run")
-    heads = {f"heads.0.{name}" for name, _ in job.joint.heads[0].named_parameters()} | {
+    session = job_of(tiny_source, found, muon=muon)
+    finetune(session, tmp_path / "run")
+    heads = {f"heads.0.{name}" for name, _ in session.network.heads[0].named_parameters()} | {
         "model.head.fc.weight", "model.head.fc.bias",
     }  # fmt: skip
     assert all(names == heads for names in moved[:6])
-    assert moved[10] == {name for name, _ in job.joint.named_parameters()}  # the last rates are next to nothing
+    assert moved[10] == {name for name, _ in session.network.named_parameters()}  # the last rates are next to nothing
 
 
 def test_each_layer_learns_by_its_distance_from_the_head(
@@ -98,12 +98,12 @@ def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_loo
         real(self, model, tensors, step)
 
     monkeypatch.setattr(EarlyStopping, "evaluate", evaluate)
-    monkeypatch.setattr(Job, "criterion", replace(SINGLE_LABEL, score=lambda *_: next(scores)))
-    job = job_of(tiny_source, found, epochs=30)
-    result = finetune(job, tmp_path / "run")
+    monkeypatch.setattr(Session, "criterion", replace(SINGLE_LABEL, score=lambda *_: next(scores)))
+    session = job_of(tiny_source, found, epochs=30)
+    result = finetune(session, tmp_path / "run")
     assert len(seen) == 12
     assert (result.best_step, result.steps) == (2 * 3, 12 * 3)
-    assert all(torch.equal(seen[1][name], tensor) for name, tensor in job.joint.model.state_dict().items())
+    assert all(torch.equal(seen[1][name], tensor) for name, tensor in session.network.model.state_dict().items())
     assert not torch.equal(seen[1]["head.fc.weight"], seen[-1]["head.fc.weight"])
 
 
@@ -111,13 +111,13 @@ def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_st
     tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     constant = replace(SINGLE_LABEL, score=lambda *_: 0.5, loss=lambda x, y: SINGLE_LABEL.loss(x, y) * 0 + 1)
-    monkeypatch.setattr(Job, "criterion", constant)
-    jobs = [job_of(tiny_source, found, epochs=30) for _ in range(2)]
-    result = finetune(jobs[0], tmp_path / "run")
+    monkeypatch.setattr(Session, "criterion", constant)
+    sessions = [job_of(tiny_source, found, epochs=30) for _ in range(2)]
+    result = finetune(sessions[0], tmp_path / "run")
     assert result.steps == 11 * 3
     monkeypatch.setattr(loop, "train_step", None)
-    assert finetune(jobs[1], tmp_path / "run", resume=True) == result
-    one, other = (job.joint.model.state_dict() for job in jobs)
+    assert finetune(sessions[1], tmp_path / "run", resume=True) == result
+    one, other = (session.network.model.state_dict() for session in sessions)
     assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
 
 
@@ -135,14 +135,14 @@ def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
             raise Killed
         return real(now, *rest)
 
-    real, jobs = loop._step, [job_of(tiny_source, found, muon=muon) for _ in range(3)]
+    real, sessions = loop._step, [job_of(tiny_source, found, muon=muon) for _ in range(3)]
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
-    finetune(jobs[0], tmp_path / "whole")
+    finetune(sessions[0], tmp_path / "whole")
     monkeypatch.setattr(loop, "_step", killed)
     with pytest.raises(Killed):
-        finetune(jobs[1], tmp_path / "run")
+        finetune(sessions[1], tmp_path / "run")
     monkeypatch.setattr(loop, "_step", real)
-    finetune(jobs[2], tmp_path / "run", resume=True)
+    finetune(sessions[2], tmp_path / "run", resume=True)
     one, other = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "run"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], tensor) for name, tensor in other.items())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vtzoo.data.read import read_images
 from vtzoo.finetune import run as finetune
-from vtzoo.finetune.defaults import Wishes
+from vtzoo.finetune.defaults import Overrides
 from vtzoo.finetune.session import prepare
 from vtzoo.train import log, loop, run
 
@@ -22,5 +22,5 @@ source, data, out, workers = *map(Path, sys.argv[1:4]), int(sys.argv[4])
 if source.suffix == ".toml":
     run.train(source, data=data, out=out, device="cpu", resume=True, workers=workers or None)
 else:
-    job = prepare(source, read_images(data), wishes=Wishes(epochs=EPOCHS), device="cpu")
+    job = prepare(source, read_images(data), overrides=Overrides(epochs=EPOCHS), device="cpu")
     finetune.finetune(job, out, resume=True)

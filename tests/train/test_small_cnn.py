@@ -17,7 +17,7 @@ from vtzoo.data.read import read_images
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.finetune import run as tuning
-from vtzoo.finetune.defaults import Wishes
+from vtzoo.finetune.defaults import Overrides
 from vtzoo.finetune.session import prepare
 from vtzoo.models.cnn import SmallCNN
 from vtzoo.predict.load import load
@@ -117,7 +117,7 @@ def test_fine_tuning_leaves_the_whitening_as_it_was_trained(
 ) -> None:
     monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
     monkeypatch.setattr(SmallCNN, "whiten", None)
-    job = prepare(small_cnn, read_images(people), wishes=Wishes(epochs=3), device="cpu")
+    job = prepare(small_cnn, read_images(people), overrides=Overrides(epochs=3), device="cpu")
     tuning.finetune(job, tmp_path / "run")
     before = load_file(small_cnn / "model.safetensors")
     after = load_file(tmp_path / "run" / "checkpoint.safetensors")

@@ -81,21 +81,21 @@ def finetune(
 
     images = read_images(data, seed=seed, image_column=image_column, label_column=label_column)
     _tell(summary(images))
-    from vtzoo.finetune.defaults import Wishes
+    from vtzoo.finetune.defaults import Overrides
     from vtzoo.finetune.run import finetune as run
     from vtzoo.finetune.session import prepare
 
-    wishes = Wishes(
+    overrides = Overrides(
         drloc=drloc, head_only=head_only, flip=flip, image_size=image_size, epochs=epochs, batch_size=batch_size,
         learning_rate=learning_rate,
     )  # fmt: skip
-    job = prepare(model, images, revision=revision, wishes=wishes, seed=seed, device=device)
-    out = out or Path("runs") / job.recipe.name
-    _tell([*job.sentences(), f"into: {out}"])
+    session = prepare(model, images, revision=revision, overrides=overrides, seed=seed, device=device)
+    out = out or Path("runs") / session.recipe.name
+    _tell([*session.sentences(), f"into: {out}"])
     if dry_run:
         return
-    with training(job.recipe.name) as report:
-        result = run(job, out, resume=resume, skip_bad=skip_bad, progress=report)
+    with training(session.recipe.name) as report:
+        result = run(session, out, resume=resume, skip_bad=skip_bad, progress=report)
     if as_json:
         print_json(result.as_json())
         return

@@ -14,7 +14,7 @@ from torch import nn
 from vtzoo import grid, models
 from vtzoo.drloc import SMALLEST_SIDE
 from vtzoo.errors import VtzooError
-from vtzoo.finetune.pretrained import Source
+from vtzoo.finetune.pretrained import Pretrained
 from vtzoo.models.localizer import grids_of_black
 from vtzoo.zoo.recipe import (
     Augmentation,
@@ -43,7 +43,7 @@ PLAIN = Augmentation(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class Overrides:
     """What somebody asks for in the place of a default; None asks for nothing."""
 
     drloc: bool = True
@@ -55,28 +55,36 @@ class Wishes:
     learning_rate: float | None = None
 
 
-def plan(
-    source: Source, model: nn.Module, *, dataset: str, images: int, multi: bool, wishes: Wishes, device: torch.device
+def default_recipe(
+    pretrained: Pretrained,
+    model: nn.Module,
+    *,
+    dataset: str,
+    images: int,
+    multi: bool,
+    overrides: Overrides,
+    device: torch.device,
 ) -> tuple[Recipe, str]:
     """The recipe of a fine-tuning run and its TOML text; `model` is what is trained, on the CPU."""
-    alone = wishes.head_only
-    batch = images if alone else min(images, wishes.batch_size or batch_size(images))
-    epochs = 1 if alone else wishes.epochs or _epochs(images, batch)
+    alone = overrides.head_only
+    batch = images if alone else min(images, overrides.batch_size or batch_size(images))
+    epochs = 1 if alone else overrides.epochs or _epochs(images, batch)
     heads = 0 if epochs == 1 else math.ceil(epochs / 10)
-    drloc = localization(source, model, epochs - heads) if wishes.drloc and not alone else None
+    drloc = localization(pretrained, model, epochs - heads) if overrides.drloc and not alone else None
     objective = "drloc" if drloc else "baseline"
     recipe = Recipe(
-        name=f"{source.name}-{objective}-{dataset}", dataset=dataset, precision=_precision(source, device),
-        model=_model(source),
+        name=f"{pretrained.name}-{objective}-{dataset}", dataset=dataset, precision=_precision(pretrained, device),
+        model=_model(pretrained),
         optimizer=Optimizer(
-            batch_size=batch, learning_rate=1.0 if alone else wishes.learning_rate or RATE, weight_decay=0.05,
+            batch_size=batch, learning_rate=1.0 if alone else overrides.learning_rate or RATE, weight_decay=0.05,
             betas=(0.9, 0.999), clip_norm=5.0,
         ),
         schedule=_schedule(epochs - heads, 0 if alone else epochs * (images // batch)),
-        augmentation=PLAIN if alone else _augmentation(wishes.flip, mixed=images >= MIXED, multi=multi),
+        augmentation=PLAIN if alone else _augmentation(overrides.flip, mixed=images >= MIXED, multi=multi),
         drloc=drloc,
         finetune=Finetune(
-            source=source.entry.source or source.entry.name, weights=source.sha256, images=images, multi_label=multi,
+            source=pretrained.entry.source or pretrained.entry.name, weights=pretrained.sha256,
+            images=images, multi_label=multi,
             head_only=alone, head_epochs=heads, layer_decay=LAYER_DECAY,
             look_epochs=max(1, round(epochs / LOOKS)), patience=LOOKS // 4,
         ),
@@ -122,35 +130,38 @@ def _augmentation(flip: bool, *, mixed: bool, multi: bool) -> Augmentation:
     return replace(every, label_smoothing=0.1, **mixing)
 
 
-def _model(source: Source) -> Model:
-    arguments = {key: value for key, value in source.arguments.items() if key != "img_size"} | {
+def _model(pretrained: Pretrained) -> Model:
+    arguments = {key: value for key, value in pretrained.arguments.items() if key != "img_size"} | {
         "drop_path_rate": DROP_PATH
     }
-    crop = source.preprocess.crop
+    crop = pretrained.preprocess.crop
     return Model(
-        name=source.name, image_size=source.preprocess.size, crop_pct=crop if crop < 1 else None, arguments=arguments
+        name=pretrained.name,
+        image_size=pretrained.preprocess.size,
+        crop_pct=crop if crop < 1 else None,
+        arguments=arguments,
     )
 
 
-def _precision(source: Source, device: torch.device) -> str:
-    """What the source was trained in; else bfloat16 on a GPU, and float32 on a CPU, which may have nothing else."""
-    if source.recipe:
-        return source.recipe.precision
+def _precision(pretrained: Pretrained, device: torch.device) -> str:
+    """The precision of the pretrained recipe; else bfloat16 on a GPU and float32 on a CPU."""
+    if pretrained.recipe:
+        return pretrained.recipe.precision
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
-def localization(source: Source, model: nn.Module, epochs: int) -> Drloc | None:
+def localization(pretrained: Pretrained, model: nn.Module, epochs: int) -> Drloc | None:
     """The localization of a run of so many epochs: the source's own, else in the last grid that is large enough.
 
     None where the model has no such grid.
     """
     span = {"warmup_epochs": epochs / 20, "schedule_epochs": float(epochs)}
-    if source.recipe and source.recipe.drloc:
-        return replace(source.recipe.drloc, **span)
-    stage = _last_stage(model, source.preprocess.size)
+    if pretrained.recipe and pretrained.recipe.drloc:
+        return replace(pretrained.recipe.drloc, **span)
+    stage = _last_stage(model, pretrained.preprocess.size)
     if stage is None:
         return None
-    weight = next((weight for part, weight in WEIGHTS.items() if part in source.name), WEIGHT)
+    weight = next((weight for part, weight in WEIGHTS.items() if part in pretrained.name), WEIGHT)
     return Drloc(weight=weight, pairs=PAIRS, loss="l1", stage=stage, normalize=False, **span)
 
 

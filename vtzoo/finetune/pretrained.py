@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Source:
+class Pretrained:
     """A model with its weights, and what its folder says of it."""
 
     entry: ModelFolder
@@ -59,7 +59,7 @@ class Source:
         return {key: value for key, value in given.items() if key not in ("num_classes", "drop_path_rate")}
 
 
-def open_source(name: str | Path, revision: str | None = None, image_size: int | None = None) -> Source:
+def open_pretrained(name: str | Path, revision: str | None = None, image_size: int | None = None) -> Pretrained:
     """The model of that name, folder or repository, its weights verified; what cannot be trained is a VtzooError.
 
     With an `image_size` it is made for square images of so many pixels a side, its weights resampled where that takes
@@ -74,7 +74,7 @@ def open_source(name: str | Path, revision: str | None = None, image_size: int |
         _, height, width = preprocess.shape
         told = f"{entry.name} takes images of {height} x {width} pixels, and training makes squares"
         raise VtzooError(told, f"say which: --image-size {height}")
-    return Source(
+    return Pretrained(
         entry=entry, config=config, model=model, described=complete(config), preprocess=preprocess,
         recipe=_recipe(entry), sha256=files.sha256(entry.folder / "model.safetensors"),
     )  # fmt: skip
@@ -108,14 +108,14 @@ def _recipe(entry: ModelFolder) -> Recipe | None:
         return None
 
 
-def with_classes(source: Source, classes: tuple[str, ...], *, drop_path: float, keep: bool) -> nn.Module:
+def with_classes(pretrained: Pretrained, classes: tuple[str, ...], *, drop_path: float, keep: bool) -> nn.Module:
     """The source's model with its weights, path dropping on where it has any, and a fresh head unless it is kept."""
-    config = source.config
+    config = pretrained.config
     try:
         model = models.create(config | {"model_args": (config.get("model_args") or {}) | {"drop_path_rate": drop_path}})
     except TypeError:  # an architecture that drops no paths
         model = models.create(config)
-    model.load_state_dict(source.model.state_dict())
+    model.load_state_dict(pretrained.model.state_dict())
     if not keep:
         model.reset_classifier(len(classes))  # type: ignore[operator]
     return model

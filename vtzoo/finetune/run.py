@@ -19,7 +19,7 @@ from vtzoo.export.onnx_files import require_traceable
 from vtzoo.finetune import linear_probe
 from vtzoo.finetune.defaults import complete
 from vtzoo.finetune.images import PreparedImages, prepare_images
-from vtzoo.finetune.session import Job
+from vtzoo.finetune.session import Session
 from vtzoo.predict.classifier import Classifier
 from vtzoo.train import checkpoint
 from vtzoo.train.criterion import one_hot
@@ -35,7 +35,7 @@ Report = Callable[[Progress | int], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fitted:
-    """What came of the training, beside the weights, which are in the job's model."""
+    """What came of the training, beside the weights, which are in the session's model."""
 
     recipe: Recipe
     text: str  # its TOML
@@ -45,33 +45,33 @@ class Fitted:
 
 
 def finetune(
-    job: Job, out: Path, *, resume: bool = False, skip_bad: bool = False, progress: Report | None = None
+    session: Session, out: Path, *, resume: bool = False, skip_bad: bool = False, progress: Report | None = None
 ) -> Result:
-    """Do what a job says, and return its result; `out` becomes a model folder.
+    """Do what a session says, and return its result; `out` becomes a model folder.
 
     The accuracy is that of the test images where there are any, else of the validation images, whose own is there as
     `held_...` in any case. With `resume` a run goes on at its last checkpoint, to the result of one that was never
     interrupted; on the CPU, bit for bit. `skip_bad` leaves unreadable images out; `progress` is called as in `train`.
     """
-    if job.source.name not in models.MODELS:  # those have a graph
-        require_traceable(job.joint.model, job.config().content)
+    if session.pretrained.name not in models.MODELS:  # those have a graph
+        require_traceable(session.network.model, session.config().content)
     claim(out, resume)
 
     def prepared(images: LabelledImages, split: str, *, pixels: bool = True) -> PreparedImages:
         return prepare_images(
-            images, job.source.preprocess, name=f"{images.name}-{split}", skip_bad=skip_bad, pixels=pixels,
+            images, session.pretrained.preprocess, name=f"{images.name}-{split}", skip_bad=skip_bad, pixels=pixels,
             progress=progress,
         )  # fmt: skip
 
-    val = prepared(job.images.val, "val")
-    test = prepared(job.images.test, "test", pixels=False).images if job.images.test else None
-    if job.tuned.head_only:
-        fitted = fit_head(job, prepared(job.images.train, "train"), val, out)
+    val = prepared(session.images.val, "val")
+    test = prepared(session.images.test, "test", pixels=False).images if session.images.test else None
+    if session.tuned.head_only:
+        fitted = fit_head(session, prepared(session.images.train, "train"), val, out)
     else:
-        fitted = fit_all(job, val, out, skip_bad=skip_bad, progress=progress)
+        fitted = fit_all(session, val, out, skip_bad=skip_bad, progress=progress)
     result = replace(
-        fitted.result, name=fitted.recipe.name, dataset=fitted.recipe.dataset, seed=job.seed, processes=1,
-        hardware=hardware(job.device), versions=versions(), recipe_sha256=sha256(fitted.text.encode()).hexdigest(),
+        fitted.result, name=fitted.recipe.name, dataset=fitted.recipe.dataset, seed=session.seed, processes=1,
+        hardware=hardware(session.device), versions=versions(), recipe_sha256=sha256(fitted.text.encode()).hexdigest(),
     )  # fmt: skip
     files.write(out / "recipe.toml", fitted.text.encode())
 
@@ -82,58 +82,64 @@ def finetune(
 
     pictures = VerificationImages(pixels=val.pixels[:PICTURES].numpy(), source="its validation images")
     return finish(
-        job.joint.model, fitted.localizer, fitted.recipe, job.config(), out=out, result=result,
+        session.network.model, fitted.localizer, fitted.recipe, session.config(), out=out, result=result,
         steps_per_epoch=fitted.steps_per_epoch, pictures=pictures, measure=measured,
     )  # fmt: skip
 
 
-def fit_all(job: Job, val: PreparedImages, out: Path, *, skip_bad: bool, progress: Report | None) -> Fitted:
+def fit_all(session: Session, val: PreparedImages, out: Path, *, skip_bad: bool, progress: Report | None) -> Fitted:
     """Train the whole model, and leave the best weights by the validation images in it."""
-    classes, (mean, std) = len(job.images.classes), job.normalization
+    classes, (mean, std) = len(session.images.classes), session.normalization
     batches, images = open_batches(
-        job.recipe, job.images.train, mean=mean, std=std, flip=True, seed=job.seed, device=job.device,
+        session.recipe, session.images.train, mean=mean, std=std, flip=True, seed=session.seed, device=session.device,
         skip_bad=skip_bad, progress=progress,
     )  # fmt: skip
-    run = set_up(job.recipe, job.joint, batches, criterion=job.criterion)
+    run = set_up(session.recipe, session.network, batches, criterion=session.criterion)
     run.early_stopping = EarlyStopping(
-        images=val.pixels.to(job.device), mean=mean, std=std, criterion=job.criterion,
-        targets=torch.from_numpy(one_hot(val.images.targets, classes)).to(job.device), patience=job.tuned.patience,
+        images=val.pixels.to(session.device), mean=mean, std=std, criterion=session.criterion,
+        targets=torch.from_numpy(one_hot(val.images.targets, classes)).to(session.device),
+        patience=session.tuned.patience,
         tensors={name: tensor.detach().clone() for name, tensor in run.tensors.items()},
     )  # fmt: skip
     stored = out / "checkpoint.safetensors"
     if stored.exists():
-        run.step = checkpoint.restore(stored, run=job.identity, **run.parts())
-    seconds = fit(run, job.recipe, seed=job.seed, identity=job.identity, folder=out, progress=progress)
+        run.step = checkpoint.restore(stored, run=session.identity, **run.parts())
+    seconds = fit(run, session.recipe, seed=session.seed, identity=session.identity, folder=out, progress=progress)
     run.model.load_state_dict(run.best)
     result = Result(
         steps=run.step, batch=batches.batch_size, train_seconds=round(seconds), train_images=images.images,
         train_manifest=images.manifest, train_skipped=images.skipped, best_step=run.early_stopping.best_step,
     )  # fmt: skip
     return Fitted(
-        recipe=job.recipe, text=job.text, result=result, localizer=run.localizer,
+        recipe=session.recipe, text=session.text, result=result, localizer=run.localizer,
         steps_per_epoch=batches.steps_per_epoch,
     )  # fmt: skip
 
 
-def fit_head(job: Job, train: PreparedImages, val: PreparedImages, out: Path) -> Fitted:
+def fit_head(session: Session, train: PreparedImages, val: PreparedImages, out: Path) -> Fitted:
     """Fit the head alone, on features that are computed once; its recipe says by which weight decay."""
-    began, (mean, std) = time.monotonic(), job.normalization
-    linear_probe.check(out, run=job.identity)
-    head = linear_probe.linear_head(job.joint.model, job.recipe.model.image_size, job.device)
+    began, (mean, std) = time.monotonic(), session.normalization
+    linear_probe.check(out, run=session.identity)
+    head = linear_probe.linear_head(session.network.model, session.recipe.model.image_size, session.device)
     seen = [
         linear_probe.features(
-            job.joint.model, split.pixels, mean=mean, std=std, device=job.device, source=job.source.sha256
+            session.network.model,
+            split.pixels,
+            mean=mean,
+            std=std,
+            device=session.device,
+            source=session.pretrained.sha256,
         )
         for split in (train, val)
     ]
-    targets = [torch.from_numpy(one_hot(split.images.targets, len(job.images.classes))) for split in (train, val)]
-    found = linear_probe.learn(seen[0], targets[0], seen[1], targets[1], job.criterion)
-    linear_probe.keep(found, out, run=job.identity)
+    targets = [torch.from_numpy(one_hot(split.images.targets, len(session.images.classes))) for split in (train, val)]
+    found = linear_probe.learn(seen[0], targets[0], seen[1], targets[1], session.criterion)
+    linear_probe.keep(found, out, run=session.identity)
     head.load_state_dict({"weight": found.weight, "bias": found.bias})
-    images, optimizer = len(train.images), job.recipe.optimizer
-    recipe, text = complete(replace(job.recipe, optimizer=replace(optimizer, weight_decay=found.decay)))
+    images, optimizer = len(train.images), session.recipe.optimizer
+    recipe, text = complete(replace(session.recipe, optimizer=replace(optimizer, weight_decay=found.decay)))
     result = Result(
         steps=found.steps, batch=images, train_seconds=round(time.monotonic() - began), train_images=images,
-        train_manifest=train.fingerprint, train_skipped=len(job.images.train) - images,
+        train_manifest=train.fingerprint, train_skipped=len(session.images.train) - images,
     )  # fmt: skip
     return Fitted(recipe=recipe, text=text, result=result)

@@ -15,8 +15,8 @@ from vtzoo import models
 from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.named import RGB
 from vtzoo.errors import VtzooError
-from vtzoo.finetune.defaults import DROP_PATH, Wishes, plan
-from vtzoo.finetune.pretrained import Source, open_source, with_classes
+from vtzoo.finetune.defaults import DROP_PATH, Overrides, default_recipe
+from vtzoo.finetune.pretrained import Pretrained, open_pretrained, with_classes
 from vtzoo.models.localizer import load_heads
 from vtzoo.train.criterion import MULTI_LABEL, SINGLE_LABEL, Criterion
 from vtzoo.train.model_with_drloc import ModelWithDrloc, add_drloc
@@ -26,12 +26,12 @@ from vtzoo.zoo.recipe import Finetune, Recipe
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
+class Session:
     """A model with a head for the classes of the images, and how it is to be trained."""
 
-    source: Source
+    pretrained: Pretrained
     images: LabelledImages
-    joint: ModelWithDrloc  # the model on the device, and its localization heads
+    network: ModelWithDrloc  # the model on the device, and its localization heads
     recipe: Recipe
     text: str  # the recipe's TOML
     seed: int
@@ -58,27 +58,27 @@ class Job:
     @property
     def normalization(self) -> tuple[RGB, RGB]:
         """The mean and standard deviation of pixels, 0..1, that the pretrained model takes."""
-        mean, std = (np.broadcast_to(self.source.described[name], 3).tolist() for name in ("mean", "std"))
+        mean, std = (np.broadcast_to(self.pretrained.described[name], 3).tolist() for name in ("mean", "std"))
         return tuple(mean), tuple(std)
 
     def config(self) -> Config:
         """The config of the model: the source's, with other classes."""
-        described = {name: value for name, value in self.source.described.items() if name in models.DESCRIBING}
-        classes, model = self.images.classes, self.joint.model
+        described = {name: value for name, value in self.pretrained.described.items() if name in models.DESCRIBING}
+        classes, model = self.images.classes, self.network.model
         described |= {"tag": self.recipe.name, "num_classes": len(classes), "label_names": list(classes)}
         described.pop("label_descriptions", None)
         return Config.describe(
-            architecture=self.source.config["architecture"], arguments=self.source.arguments,
+            architecture=self.pretrained.config["architecture"], arguments=self.pretrained.arguments,
             features=model.num_features, labels=classes, pretrained_cfg=described,
             multi_label=self.images.multi_label,
         )  # fmt: skip
 
     def sentences(self) -> Iterator[str]:
         """What will be done with the images, line by line."""
-        recipe, size, own = self.recipe, self.recipe.model.image_size, self.source.entry.config.preprocess.size
+        recipe, size, own = self.recipe, self.recipe.model.image_size, self.pretrained.entry.config.preprocess.size
         resized = "" if size == own else f", where it was trained at {own}"
-        parameters = models.parameter_count(self.joint.model)
-        yield f"model: {self.source.entry.name} at {size} px{resized}, {parameters:,} parameters"
+        parameters = models.parameter_count(self.network.model)
+        yield f"model: {self.pretrained.entry.name} at {size} px{resized}, {parameters:,} parameters"
         head = "the model's own, as these are its classes" if self.kept else "fresh"
         several = ", any number of which an image may have" if self.images.multi_label else ""
         yield f"head: {head}, {len(self.images.classes):,} classes{several}"
@@ -107,7 +107,7 @@ class Job:
 
     def _seconds(self) -> float:
         """About what a step takes: the faster of two forward and backward passes, after one to warm up."""
-        size, model = self.recipe.model.image_size, self.joint.model.eval()  # statistics of batches stay as they are
+        size, model = self.recipe.model.image_size, self.network.model.eval()  # statistics of batches stay as they are
         images = torch.zeros(self.recipe.optimizer.batch_size, 3, size, size, device=self.device)
         precision, taken = getattr(torch, self.recipe.precision), []
         for _ in range(3):
@@ -117,34 +117,34 @@ class Job:
             loss.backward()
             loss.item()  # waits for a GPU
             taken.append(time.monotonic() - began)
-        self.joint.zero_grad()
-        self.joint.train()
+        self.network.zero_grad()
+        self.network.train()
         return min(taken[1:])
 
 
 def prepare(
-    model: str | Path, images: LabelledImages, *, revision: str | None = None, wishes: Wishes | None = None,
+    model: str | Path, images: LabelledImages, *, revision: str | None = None, overrides: Overrides | None = None,
     seed: int = 0, device: str = "auto",
-) -> Job:  # fmt: skip
+) -> Session:  # fmt: skip
     """The run that fine-tunes a model (a name, a folder, hf-hub:ORG/NAME) on images; nothing is written yet.
 
     Where the classes are the model's own, in its order, its head goes on; else it gets a fresh one.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise VtzooError("fine-tuning runs in a single process", "start it without torchrun")
-    wishes = wishes or Wishes()
-    where, source = models.pick_device(device), open_source(model, revision, wishes.image_size)
+    overrides = overrides or Overrides()
+    where, pretrained = models.pick_device(device), open_pretrained(model, revision, overrides.image_size)
     torch.manual_seed(key(seed, 0, WEIGHTS))
-    kept = source.labels == images.classes and source.multi == images.multi_label
-    tuned = with_classes(source, images.classes, drop_path=DROP_PATH, keep=kept)
-    recipe, text = plan(
-        source, tuned, dataset=images.name, images=len(images.train), multi=images.multi_label,
-        wishes=wishes, device=where,
+    kept = pretrained.labels == images.classes and pretrained.multi == images.multi_label
+    tuned = with_classes(pretrained, images.classes, drop_path=DROP_PATH, keep=kept)
+    recipe, text = default_recipe(
+        pretrained, tuned, dataset=images.name, images=len(images.train), multi=images.multi_label,
+        overrides=overrides, device=where,
     )  # fmt: skip
-    joint = add_drloc(recipe, tuned.to(where), where)
-    return Job(
-        source=source, images=images, joint=joint, recipe=recipe, text=text, seed=seed, device=where,
-        kept=kept, reused=load_heads(joint.heads, source.entry),
+    network = add_drloc(recipe, tuned.to(where), where)
+    return Session(
+        pretrained=pretrained, images=images, network=network, recipe=recipe, text=text, seed=seed, device=where,
+        kept=kept, reused=load_heads(network.heads, pretrained.entry),
     )  # fmt: skip
 
 
