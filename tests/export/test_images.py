@@ -95,7 +95,7 @@ def test_a_certificate_counts_what_is_right_on_the_evaluation_split(folder: Path
 def test_fewer_images_are_evenly_spaced_over_the_split(folder: Path, data: Path, tmp_path: Path) -> None:
     certificate = export_model(folder, tmp_path / "a.onnx", images=4, data=data)
     split = named_reader.read(named.find("cifar10"), "test", data)
-    assert certificate.manifest == split.select(np.array([0, 9, 19, 29])).manifest
+    assert certificate.manifest == split.select(np.array([0, 9, 19, 29])).fingerprint
 
 
 def test_int8_is_calibrated_on_training_images_alone(

@@ -42,10 +42,10 @@ class EarlyStopping:
         """Score the model with the weights `tensors`, reached after `step` steps; copy them if they are the best."""
         logits = logits_with(model, tensors, self.images, self.mean, self.std)
         loss = self.criterion.loss(logits, self.targets).item()
-        seen = self.criterion.score(self.targets.cpu().numpy(), logits.cpu().numpy()), -loss
-        self.looks += 1
-        if seen > self.best:
-            self.best, self.step, self.found = seen, step, self.looks
+        found = self.criterion.score(self.targets.cpu().numpy(), logits.cpu().numpy()), -loss
+        self.evaluations += 1
+        if found > self.best:
+            self.best, self.best_step, self.best_evaluation = found, step, self.evaluations
             for name, tensor in tensors.items():
                 self.tensors[name].copy_(tensor)
 

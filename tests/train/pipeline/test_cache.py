@@ -210,7 +210,7 @@ def test_the_key_is_the_same_wherever_the_same_bytes_are_stored(make_split: Make
     files = replace(split, encoded=rows)
     assert content_key(files, LARGE) == content_key(split, LARGE)
     Path(stored[4]["path"] or "").unlink()
-    assert content_key(files, LARGE) != content_key(split, LARGE)
+    assert content_key(replace(files), LARGE) != content_key(split, LARGE)  # a later run
 
 
 def test_changed_data_never_meet_an_old_cache(make_split: MakeSplit, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_boxes_are_cut_out_of_images_larger_than_the_model_s(opened: Opener, mak
 
 @pytest.mark.parametrize("name", ["svhn", "cifar10"])
 def test_digits_are_never_mirrored(name: str, opened: Opener, make_split: MakeSplit) -> None:
-    batches, _ = opened(make_split(noise(8)), replace(STILL, flip=True), dataset=named.find(name))
+    batches, _ = opened(make_split(noise(8)), replace(STILL, flip=True), flip=named.find(name).flip)
     assert batches.crops.flip == (name == "cifar10")
 
 

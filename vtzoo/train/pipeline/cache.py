@@ -63,7 +63,7 @@ def open_stored(
     except OSError:  # missing, or no permission: then the write below fails too, and its error is reported
         pass
     except (SafetensorError, ValueError) as error:
-        log.warning("the cache %s is not as it was written (%s): it is built anew", path, error)
+        log.warning("the cache %s is damaged (%s): it is rebuilt", path, error)
     size = estimate(images, storage)
     try:
         if size <= memory_budget.on_disk(folder):
