@@ -16,8 +16,13 @@ from typing import Any
 import numpy as np
 import onnx
 from figures import circumstances, options, tell, versions
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_dynamic
-from onnxruntime.quantization import quantize_static as quantize
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 MODELS = {"swin_t-drloc-cifar100": "cifar100", "cvt_13-drloc-flowers102": "flowers102_64px"}  # its folder of images
@@ -59,19 +64,18 @@ class Reader(CalibrationDataReader):
 
 def traced(name: str, data: Path) -> tuple[onnx.ModelProto, np.ndarray, Any]:
     """The model's graph in fp32, its calibration images, uint8 (n, 3, height, width), and the Pictures of its test."""
-    from vtzoo.inference.torch import TorchClassifier
-
-    from vtzoo import hub
-    from vtzoo.export import pictures
+    from vtzoo.export import images
     from vtzoo.export.tracing import predictor_of, trace
+    from vtzoo.hub import fetch
+    from vtzoo.predict.torch import TorchClassifier
 
-    entry = hub.find(name, use="torch")
+    entry = fetch.find(name, use="torch")
     classifier = TorchClassifier.from_folder(entry, "cpu")
     predictor = predictor_of(classifier.model, entry.config)
-    graph = trace(predictor, entry.config.architecture, classifier.preprocess, optimize=True, opset=None)
-    pictures.CALIBRATION = CALIBRATION
-    tested = pictures.to_verify_on(entry, classifier, TEST, data)
-    return graph, pictures.to_calibrate_on(entry, classifier, data), tested
+    graph = trace(predictor, entry.config["architecture"], classifier.preprocess, optimize=True, opset=None)
+    images.CALIBRATION = CALIBRATION
+    tested = images.to_verify_on(entry, classifier, TEST, data)
+    return graph, images.to_calibrate_on(entry, classifier, data), tested
 
 
 def graphs(graph: onnx.ModelProto, images: np.ndarray, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -90,7 +94,7 @@ def graphs(graph: onnx.ModelProto, images: np.ndarray, folder: Path) -> Iterator
         extra: dict[str, Any] = {"CalibStridedMinMax": 64}
         if operators == WEIGHTS:
             extra["OpTypesToExcludeOutputQuantization"] = PRODUCTS
-        quantize(
+        quantize_static(
             before, made, Reader(images), op_types_to_quantize=None if operators == ALL else PRODUCTS,
             nodes_to_quantize=_by_weights(onnx.load(before)) if operators == WEIGHTS else None, per_channel=True,
             activation_type=QuantType.QUInt8, calibrate_method=CalibrationMethod[method], extra_options=extra,

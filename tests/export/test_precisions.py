@@ -204,6 +204,12 @@ def test_a_file_with_shared_8_bit_weights_runs() -> None:
     np.testing.assert_allclose(answer, images.mean((2, 3)), atol=2)
 
 
+def test_the_graph_that_was_quantized_still_runs(files: dict[str, Path]) -> None:
+    graph, images = onnx.load(files["fp32"]), sample_images(32, 8)
+    int8.quantize(graph, images)
+    np.testing.assert_array_equal(run(graph.SerializeToString(), images), run(files["fp32"], images))
+
+
 def test_a_graph_without_products_stays_as_it_is() -> None:
     nodes = [onnx.helper.make_node("Relu", ["images"], ["logits"])]
     value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("images", "logits")]

@@ -125,7 +125,11 @@ def test_no_other_spelling_of_a_number_hides_external_data(tag: bytes, value: by
         refuse_external(content, "it")
 
 
-@pytest.mark.parametrize("content", [b"", b"Dear diary, today", b"\x3a\x05\x01", b"\xff" * 11, b"\x38\x01", b"\x3b"])
+NAMELESS = b"\x3a\x07\x2a\x05\x42\x01\xff\x70\x01"  # an external initializer, whose name is not UTF-8
+WRONG = [b"", b"Dear diary, today", b"\x3a\x05\x01", b"\xff" * 11, b"\x38\x01", b"\x3b", NAMELESS]
+
+
+@pytest.mark.parametrize("content", WRONG)
 def test_what_is_no_onnx_file_is_refused(content: bytes) -> None:
     with pytest.raises(VtzooError, match="it is not an ONNX file, or a truncated one"):
         external(content, "it")

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from vtzoo.export.fp16 import unshared
 from vtzoo.export.tracing import INPUT
@@ -30,21 +32,19 @@ def quantize(graph: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
     The file has standard operators alone, QuantizeLinear and DequantizeLinear: any ONNX runtime understands it. The
     output of a product stays in float32. The graph is marked as pre-processed: the exporter has folded its constants.
     """
-    from onnxruntime.quantization import QuantType, quantize_static
-    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
-
     if not _products(graph):  # quantize_static takes an empty list for all nodes
         return graph
     graph = unshared(graph)
     add_pre_process_metadata(graph)
     with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(graph, before)  # quantize_static takes the weights out of a graph that is given as such
         quantize_static(
-            graph, Path(folder) / "int8.onnx", _Batches(images),  # pyright: ignore[reportArgumentType]  (it asks for get_next)
-            op_types_to_quantize=PRODUCTS,
-            nodes_to_quantize=_products(graph), per_channel=True, activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8, extra_options={"OpTypesToExcludeOutputQuantization": PRODUCTS},
+            before, after, _Batches(images), op_types_to_quantize=PRODUCTS, nodes_to_quantize=_products(graph),
+            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": PRODUCTS},
         )  # fmt: skip
-        return onnx.load(Path(folder) / "int8.onnx")
+        return onnx.load(after)
 
 
 def _products(graph: onnx.ModelProto) -> list[str]:
@@ -53,12 +53,12 @@ def _products(graph: onnx.ModelProto) -> list[str]:
     return [node.name for node in graph.graph.node if node.op_type in PRODUCTS and node.input[1] in constant]
 
 
-class _Batches:
+class _Batches(CalibrationDataReader):
     """Images as quantize_static asks for them."""
 
     def __init__(self, images: np.ndarray) -> None:
         self.batches = iter([images[start : start + BATCH] for start in range(0, len(images), BATCH)])
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> dict[str, np.ndarray] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         batch = next(self.batches, None)
         return None if batch is None else {INPUT: batch}
