@@ -157,11 +157,11 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def bench(seeds: int, data: Path, work: Path, sessions: int) -> list[dict[str, Any]]:
+def bench(seeds: int, data: Path, work: Path, jobs: int) -> list[dict[str, Any]]:
     """Every row with every seed: first what starts from the model, whose time then buys the steps of the others."""
     work.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // sessions)
-    with ProcessPoolExecutor(sessions, mp_context=get_context("spawn")) as pool:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         speed = _kept(pool, work / "speed.json", rate, data, threads)
         runs: list[dict[str, Any]] = []
         for begins in ("model", "nothing"):
@@ -211,7 +211,7 @@ def render(measured: dict[str, Any]) -> str:
     head = measured["head"]
     lines = [
         f"{measured['seeds']} seeds a row, {measured['train_images']:,} training images, "
-        f"{measured['test_images']:,} test images, batch {measured['batch']}, {measured['sessions']} runs at a time on "
+        f"{measured['test_images']:,} test images, batch {measured['batch']}, {measured['jobs']} runs at a time on "
         f"{measured['machine']}; {versions(measured)}.",
         "",
         "| Flowers-102 at 64 px | top-1, test images | seconds | steps |",
@@ -234,15 +234,15 @@ def main() -> None:
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of Flowers-102's Parquet files at 64 px")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
-    parser.add_argument("--sessions", type=int, default=2, help="runs at a time, each on its share of the cores")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on its share of the cores")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vtzoo-finetune", help="so far")
     arguments = parser.parse_args()
-    runs = bench(arguments.seeds, arguments.data, arguments.work, arguments.sessions)
+    runs = bench(arguments.seeds, arguments.data, arguments.work, arguments.jobs)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # alone, on all cores
         head = _kept(pool, arguments.work / "head.json", heads, arguments.data, os.cpu_count())
     measured = {
         **circumstances("torch", "timm", "scikit-learn"),
-        "seeds": arguments.seeds, "sessions": arguments.sessions, "train_images": 1_020,
+        "seeds": arguments.seeds, "jobs": arguments.jobs, "train_images": 1_020,
         **{key: runs[0][key] for key in ("batch", "test_images")},
         "rows": summary(runs), "head": head, "runs": runs,
     }  # fmt: skip

@@ -140,7 +140,11 @@ def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(
     wide = folder(tmp_path / "wide", "resnet18", [32, 64])
     told = "takes images of 32 x 64 pixels, and training makes squares | say which: --image-size 32"
     assert told in refused(wide, found)
-    assert prepare(wide, found, overrides=Overrides(image_size=32), device="cpu").source.preprocess.shape == (3, 32, 32)
+    assert prepare(wide, found, overrides=Overrides(image_size=32), device="cpu").pretrained.preprocess.shape == (
+        3,
+        32,
+        32,
+    )
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "fine-tuning runs in a single process" in refused(wide, found)
 

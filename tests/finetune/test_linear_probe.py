@@ -102,7 +102,7 @@ def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_s
     assert "The head alone was fitted to the features of" in (tmp_path / "run" / "README.md").read_text()
     again = prepare(tiny_source, tuned.images, overrides=Overrides(head_only=True), device="cpu")
     kept = finetune(again, tmp_path / "run", resume=True)
-    assert kept["weights"]["model.safetensors"] == result.weights["model.safetensors"]
+    assert kept.weights["model.safetensors"] == result.weights["model.safetensors"]
 
 
 def test_features_are_the_classifiers_own_and_are_computed_once(

@@ -3,7 +3,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from vtzoo.train import checkpoint, loop, run
 from vtzoo.zoo import lookup, resources
 from vtzoo.zoo.folder_files import write_json
 from vtzoo.zoo.recipe import Recipe, identity
-from vtzoo.zoo.result import Result
+from vtzoo.zoo.result import Certificate, Result
 
 FILES = {
     "checkpoint.safetensors", "config.json", "curves.png", "localizer.safetensors", "metrics.jsonl",
@@ -61,7 +60,7 @@ def write(recipe_text: Callable[..., str], tmp_path: Path) -> Write:
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """No export and no evaluation, which take seconds; the folders that would have been loaded to be measured."""
     loaded: list[Path] = []
-    certificate = SimpleNamespace(images=1, max_logit_difference=0.0, top1_agreement=1.0)
+    certificate = Certificate(images=1, max_logit_difference=0.0, top1_agreement=1.0)
     metrics = {"top1": 0.5, "top5": 1.0, "images": 20, "manifest": "m"}
     monkeypatch.setattr(run, "write_packaged_graph", lambda *_, **__: certificate)
     monkeypatch.setattr(run, "load", loaded.append)
