@@ -63,7 +63,7 @@ class Reader(CalibrationDataReader):
 
 
 def traced(name: str, data: Path) -> tuple[onnx.ModelProto, np.ndarray, Any]:
-    """The model's graph in fp32, its calibration images, uint8 (n, 3, height, width), and the Pictures of its test."""
+    """A fp32 graph, calibration images, uint8 (n, 3, height, width), and the VerificationImages of the test split."""
     from vtzoo.export import images
     from vtzoo.export.tracing import predictor_of, trace
     from vtzoo.hub import fetch
@@ -71,11 +71,11 @@ def traced(name: str, data: Path) -> tuple[onnx.ModelProto, np.ndarray, Any]:
 
     entry = fetch.find(name, use="torch")
     classifier = TorchClassifier.from_folder(entry, "cpu")
-    predictor = predictor_of(classifier.model, entry.config)
-    graph = trace(predictor, entry.config["architecture"], classifier.preprocess, optimize=True, opset=None)
+    predictor = predictor_of(classifier.model, entry.config.content)
+    graph = trace(predictor, entry.config.architecture, classifier.preprocess, optimize=True, opset=None)
     images.CALIBRATION = CALIBRATION
-    tested = images.to_verify_on(entry, classifier, TEST, data)
-    return graph, images.to_calibrate_on(entry, classifier, data), tested
+    tested = images.verification_images(entry, classifier, TEST, data)
+    return graph, images.calibration_images(entry, classifier, data), tested
 
 
 def graphs(graph: onnx.ModelProto, images: np.ndarray, folder: Path) -> Iterator[tuple[str, Path]]:
