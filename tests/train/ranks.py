@@ -1,4 +1,6 @@
-"""What torchrun starts in these tests: `ranks.py RECIPE DATA OUT [STEP]` trains, and rank 1 dies once at that step."""
+"""What torchrun starts in these tests: `ranks.py RECIPE DATA OUT [STEP]` trains, and rank 1 dies once at that step.
+
+It leaves the number of torchrun's restarts in OUT/restarts."""
 
 import os
 import sys
@@ -27,3 +29,4 @@ def step(state: loop.Run, *rest: object) -> object:
 
 loop._step = step
 run.train(recipe, data=data, out=out, device="cpu", accumulate=int(os.environ.get("PARTS", 1)))
+(out / "restarts").write_text(os.environ["TORCHELASTIC_RESTART_COUNT"])

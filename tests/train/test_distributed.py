@@ -93,8 +93,8 @@ def test_a_killed_rank_starts_again_at_the_checkpoint(
     torchrun: Torchrun, recipes: dict[str, Path], tiny_data: Path, alone: dict[str, Path], tmp_path: Path
 ) -> None:
     """With Muon, whose checkpoint has AdamW's moments too."""
-    done = torchrun(2, recipes["muon"], tiny_data, tmp_path, 7, restarts=1)
-    assert "exitcode: -9" in done.stderr  # it did die
+    torchrun(2, recipes["muon"], tiny_data, tmp_path, 7, restarts=1)
+    assert (tmp_path / "restarts").read_text() == "1"  # rank 1 did die
     assert_alike(tmp_path, alone["muon"])
 
 
