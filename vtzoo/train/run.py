@@ -1,4 +1,4 @@
-"""A recipe in, a model folder out: reads the data, fits, and writes what predicts, evaluates and publishes."""
+"""Trains a recipe: reads the data, fits the model, and writes, measures and documents a model folder."""
 
 import platform
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from torch import nn
 from vtzoo import __version__, cards, models
 from vtzoo.base import files
 from vtzoo.data import named, named_reader
+from vtzoo.data.labelled_images import LabelledImages
 from vtzoo.data.named import Dataset
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
@@ -36,8 +37,8 @@ from vtzoo.zoo.config import Config
 from vtzoo.zoo.recipe import Recipe, identity, load_recipe
 from vtzoo.zoo.result import Result
 
-WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # what result.json keeps the hashes of
-PICTURES = 256  # that a graph is verified on
+WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # result.json records their sha256
+PICTURES = 256  # images that verify the ONNX graph
 VERSIONED = ("torch", "timm", "numpy", "pillow", "onnxruntime")
 
 
@@ -48,15 +49,15 @@ def train(
 ) -> Result | None:  # fmt: skip
     """Train a recipe and return its result; `out` becomes a model folder.
 
-    `data` is where the recipe's data set is read from, None for the Hub. `accumulate` splits a batch into so many parts
-    one after another, `compiled` compiles the model, `workers` processes decode in every epoch where a number is given,
-    and `skip_bad` leaves unreadable training images out. With `resume` a run goes on at its last checkpoint, to the
-    very losses of a run that was never interrupted; on the CPU, bit for bit. `teacher` is the model folder of the
-    recipe's teacher; None looks for it among the models at hand. `progress` is called with every further number of
-    images that are decoded, then with where the run stands.
+    `data` is the path of the recipe's data set; None reads it from the Hub. `accumulate` is the number of parts of a
+    batch, computed one after another. `compiled` compiles the model. `workers` is the number of processes that decode
+    in every epoch; None decodes once, within the memory budget. `skip_bad` leaves unreadable training images out.
+    `resume` continues from the last checkpoint, to the losses of an uninterrupted run, bit for bit on the CPU.
+    `teacher` is the teacher's model folder; None looks it up by its name. `progress` is called with the number of newly
+    decoded images, and during training with its Progress.
 
-    Started by torchrun, each process takes its share of every batch; all but the first return None. What torchrun
-    starts again after a process died goes on by itself; machines must share the folder `out`.
+    Under torchrun, each process takes its share of every batch, and all but rank 0 return None. A restart by torchrun,
+    after a process died, resumes the run; all machines must share the folder `out`.
     """
     recipe = load_recipe(path)
     if recipe.finetune:
@@ -67,30 +68,26 @@ def train(
     with process_group(where) as world:
         claim(out, resume or world.restarts > 0 or not world.leads)
         guide = open_teacher(recipe, teacher, where)
-        network = build(
-            recipe, dataset.classes, seed, where
-        )  # what cannot be trained is refused before the data is read
-        training, held = (named_reader.read(dataset, split, data) for split in ("train", "test"))  # before the hours
-        with world.first():  # decodes the images into the cache, where the others find them
-            check_test_images(held, recipe.model.image_size, name=dataset.name)
+        network = build(recipe, dataset.classes, seed, where)  # before the data: refuses an untrainable recipe early
+        training, test = (named_reader.read(dataset, split, data) for split in ("train", "test"))
+        with world.first():  # rank 0 decodes the images into the cache, from where the other ranks read them
+            check_test_images(test, recipe.model.image_size, name=dataset.name)
             batches, images = open_batches(
                 recipe, training, mean=dataset.mean, std=dataset.std, flip=dataset.flip, seed=seed, device=where,
                 workers=workers, accumulate=accumulate, skip_bad=skip_bad, progress=progress,
             )  # fmt: skip
         if guide:
-            guide.check_images(images.manifest, held)
+            guide.check_images(images.manifest, test)
         recipe_sha256, stored = identity(path), out / "checkpoint.safetensors"
         run_id = f"{recipe_sha256}/{seed}/{images.manifest}" + (f"/{guide.facts.weights}" if guide else "")
         if not stored.exists():
             whiten(recipe, network.model, batches)
-        run = set_up(
-            recipe, network, batches, world=world, accumulate=accumulate, compiled=compiled, teacher=guide
-        )  # fmt: skip
+        run = set_up(recipe, network, batches, world=world, accumulate=accumulate, compiled=compiled, teacher=guide)
         if stored.exists():
             run.step = checkpoint.restore(stored, run=run_id, **run.parts())
         world.wait()
         if world.leads:
-            files.write(out / "recipe.toml", path.read_bytes())  # as it is now: it may be edited while the run goes on
+            files.write(out / "recipe.toml", path.read_bytes())  # now: the user may edit it during the run
         seconds = fit(run, recipe, seed=seed, identity=run_id, folder=out, progress=progress)
         if not world.leads:
             return None
@@ -101,22 +98,26 @@ def train(
             recipe_sha256=recipe_sha256, teacher=guide.facts if guide else None,
         )  # fmt: skip
         run.model.load_state_dict(run.tensors)
-        first = held.select(np.arange(min(PICTURES, len(held))))
-        pixels, origin = first.pixels(Preprocess.square(recipe.model.image_size)), f"the test split of {recipe.dataset}"
-        pictures = VerificationImages(pixels=pixels, source=origin, labels=first.targets)
         return finish(
             run.model, run.localizer, recipe, describe(run.model, recipe, dataset, training.classes), out=out,
-            result=result, steps_per_epoch=batches.steps_per_epoch, pictures=pictures,
-            measure=partial(measure, images=held),
+            result=result, steps_per_epoch=batches.steps_per_epoch, pictures=verification_images(test, recipe),
+            measure=partial(measure, images=test),
         )  # fmt: skip
 
 
 def whiten(recipe: Recipe, model: Any, batches: Batches) -> None:
-    """Set the first layer by training images, where it is to be: from the first batch, in every process."""
+    """Whiten the first layer, if the recipe or the model asks for it, on the first batch: equal in every process."""
     if recipe.model.whitening:
         whitening.whiten(whitening.first_convolution(model), batches.batch(0).images, recipe.model.whitening)
-    elif hasattr(model, "whiten"):  # its first layer is nothing else
+    elif hasattr(model, "whiten"):  # the small CNN's first layer always is
         model.whiten(batches.batch(0).images)
+
+
+def verification_images(test: LabelledImages, recipe: Recipe) -> VerificationImages:
+    """The first test images, as the model takes them, to verify its ONNX graph on."""
+    first = test.select(np.arange(min(PICTURES, len(test))))
+    pixels = first.pixels(Preprocess.square(recipe.model.image_size))
+    return VerificationImages(pixels=pixels, source=f"the test split of {recipe.dataset}", labels=first.targets)
 
 
 def finish(
@@ -124,10 +125,10 @@ def finish(
     result: Result, steps_per_epoch: int, pictures: VerificationImages,
     measure: Callable[[Classifier], dict[str, Any]],
 ) -> Result:  # fmt: skip
-    """Write the model folder of a fitted model, measure it as anybody loads it, and card it; the whole result.
+    """Write the model folder of a fitted model, measure the model loaded from there, and return the whole result.
 
-    `result` describes the training, `pictures` are prepared images to verify the graph on, and `measure` returns the
-    fields of the result that it measures.
+    `result` describes the training, `pictures` verify the ONNX graph, and `measure` returns the result's measured
+    fields.
     """
     (out / "onnx").mkdir(exist_ok=True)
     write_weights(model.state_dict(), out / "model.safetensors")
@@ -140,14 +141,14 @@ def finish(
     weights = {name: files.sha256(out / name) for name in published}
     result = replace(result, certificate=certificate, weights=weights)
     result.write(out / "result.json")
-    result = replace(result, **measure(load(out.resolve())))  # never an embedded model of the same name
+    result = replace(result, **measure(load(out.resolve())))  # a path: an embedded model may have the same name
     result.write(out / "result.json")
     files.write(out / "README.md", cards.render(config, recipe, result).encode())
     return result
 
 
 def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...]) -> Config:
-    """The config of a model that was trained from scratch."""
+    """The config of a model that a recipe trained from scratch."""
     size = recipe.model.image_size
     sized = models.sized(recipe.model.name, size)
     arguments = {key: value for key, value in recipe.model.arguments.items() if key != "drop_path_rate"}
@@ -165,7 +166,7 @@ def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ..
 
 
 def hardware(device: torch.device) -> str:
-    """What trains here, in words: the GPU's name, or the number of CPU threads."""
+    """The GPU's name, or the number of CPU threads and the architecture."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -173,12 +174,12 @@ def hardware(device: torch.device) -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Of what a result depends on."""
+    """The versions of vtzoo and of the packages that a result depends on."""
     return {"vtzoo": __version__} | {name: installed(name) for name in VERSIONED}
 
 
 def installed(name: str) -> str | None:
-    """The version of an installed distribution; ONNX Runtime goes by two names."""
+    """The version of an installed distribution, or of its `-gpu` variant, as ONNX Runtime has."""
     for candidate in (name, f"{name}-gpu"):
         try:
             return version(candidate)
@@ -188,7 +189,7 @@ def installed(name: str) -> str | None:
 
 
 def claim(out: Path, resume: bool) -> None:
-    """Make the folder; refuse to train over an earlier run, unless to go on with it, and over a model put there."""
+    """Make the folder of a run; a folder with an earlier run needs `resume`, and a folder with a model is refused."""
     if out.exists() and not out.is_dir():
         raise VtzooError(f"{out} is not a folder", "choose another --out")
     if (out / "checkpoint.safetensors").exists():

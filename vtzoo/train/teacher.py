@@ -1,4 +1,4 @@
-"""A teacher: a trained model whose logits are a second target for the model that learns (Hinton et al. 2015)."""
+"""Distillation: a trained model, the teacher, whose logits are a second target of the student (Hinton et al. 2015)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,33 +22,33 @@ from vtzoo.zoo.result import TeacherResult
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Teacher:
-    """A model that answers the very images that the student sees, and how much its answers count."""
+    """A trained model that sees the student's augmented images, and the weight of its targets."""
 
     model: nn.Module  # frozen, in evaluation mode, on the training device
-    weight: float  # of its targets, 0..1; the labels have what is left of 1
-    temperature: float  # that divides both models' logits
+    weight: float  # of its targets, 0..1; the labels have weight 1 - weight
+    temperature: float  # divides the logits of both models
     facts: TeacherResult
-    train_manifest: str | None  # sha256 of the images and labels that it learned from
+    train_manifest: str | None  # sha256 of its training images and labels
 
     @torch.no_grad()
     def logits(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
-        """Its logits of an augmented batch, which is normalized as its own training images were."""
+        """The teacher's logits of an augmented batch, normalized as its own training images were."""
         return self.model(images).float()
 
     def divergence(self, logits: Float[Tensor, "b k"], images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
-        """How far a student's logits of some images are from its own."""
+        """The divergence of a student's logits from the teacher's, on the same images."""
         return divergence(logits.float(), self.logits(images), self.temperature)
 
     def loss(self, cross_entropy: Float[Tensor, ""], distillation: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """The labels' loss and the teacher's, each with its weight."""
+        """The weighted sum of the labels' loss and the teacher's."""
         return (1 - self.weight) * cross_entropy + self.weight * distillation
 
-    def check_images(self, train_manifest: str, held: LabelledImages) -> None:
-        """Refuse a teacher that learned from other images than its student does, the test images above all."""
+    def check_images(self, train_manifest: str, test: LabelledImages) -> None:
+        """Raise a VtzooError for a teacher with other training images than its student, such as the test images."""
         name, learned = self.facts.name, self.train_manifest
         if learned == train_manifest:
             return
-        if learned == held.fingerprint:
+        if learned == test.fingerprint:
             raise VtzooError(
                 f"the teacher {name} was trained on the test images", _training(name, " on the training images")
             )
@@ -59,16 +59,15 @@ class Teacher:
 
 
 def divergence(logits: Float[Tensor, "b k"], taught: Float[Tensor, "b k"], temperature: float) -> Float[Tensor, ""]:
-    """T^2 KL(teacher || student) at temperature T, a mean over images; T^2 keeps the gradient's size."""
+    """T^2 KL(teacher || student) at temperature T, a mean over images; T^2 keeps the scale of the gradient."""
     student, teacher = (functional.log_softmax(values / temperature, dim=1) for values in (logits, taught))
     return temperature**2 * functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
 def open_teacher(recipe: Recipe, folder: Path | None, device: torch.device) -> Teacher | None:
-    """The teacher that a recipe names, from its model folder or, where none is given, from the models at hand.
+    """The teacher of a recipe, from the given model folder or by its name; None for a recipe without a teacher.
 
-    None where the recipe names none. A teacher that is not there, that knows other data than the recipe's, answers
-    other classes or takes images of another size is a VtzooError.
+    A missing teacher, or a teacher with other data, classes or image size than the recipe's, is a VtzooError.
     """
     if recipe.teacher is None:
         if folder is not None:
@@ -85,7 +84,7 @@ def open_teacher(recipe: Recipe, folder: Path | None, device: torch.device) -> T
 
 
 def _find(name: str, folder: Path | None) -> ModelFolder:
-    """The model folder of a teacher; one that is not there is an error that says how to train it."""
+    """The model folder of a teacher; the error for a missing teacher says how to train it."""
     try:
         entry = fetch.find(name, use="finetune") if folder is None else lookup.find_model(folder)
         said = entry.result.name
@@ -99,7 +98,7 @@ def _find(name: str, folder: Path | None) -> ModelFolder:
 
 
 def _refuse_misfit(entry: ModelFolder, recipe: Recipe) -> None:
-    """Raise where a teacher's answers, or what it learned from, cannot be those for the recipe's images."""
+    """Raise a VtzooError for a teacher whose training, classes or image size do not fit the recipe."""
     name, dataset, size = entry.result.name, named.find(recipe.dataset), recipe.model.image_size
     own = entry.recipe
     if own.finetune:
@@ -107,7 +106,7 @@ def _refuse_misfit(entry: ModelFolder, recipe: Recipe) -> None:
             f"the teacher {name} goes on from {own.finetune.source}, which may have seen other images",
             "a teacher is trained from scratch, by `vtzoo train`",
         )
-    labels = named.labels(dataset.name)  # None where nobody has recorded them
+    labels = named.labels(dataset.name)  # None if they are not recorded
     own_labels = entry.config.labels
     if len(own_labels) != dataset.classes or (labels and own_labels != labels):
         raise VtzooError(
@@ -123,5 +122,5 @@ def _refuse_misfit(entry: ModelFolder, recipe: Recipe) -> None:
 
 
 def _training(name: str, how: str = "") -> str:
-    """What to type to have a teacher."""
+    """The hint to train a teacher and pass its folder."""
     return f"train it{how}: vtzoo train {name} --out runs/{name}; then go on with --teacher runs/{name}"
