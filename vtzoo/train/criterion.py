@@ -44,7 +44,7 @@ def multi_label_right(logits: Matrix, targets: Matrix) -> Number:
 
 
 def accuracy(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Top-1 of targets and scores, both (images, classes)."""
+    """The fraction of images whose first class is right; both arrays are (images, classes)."""
     return top1(targets.argmax(1), scores)
 
 
@@ -54,7 +54,7 @@ class Criterion:
 
     metric: str  # the key of `score` in result.json
     loss: Callable[[Tensor, Tensor], Tensor]  # of logits and targets
-    right: Callable[[Tensor, Tensor], Tensor]  # likewise, the number of images
+    right: Callable[[Tensor, Tensor], Tensor]  # of logits and targets: the number of images, or a sum of fractions
     score: Callable[[np.ndarray, np.ndarray], float]  # of all images' targets and scores, 0..1
 
 

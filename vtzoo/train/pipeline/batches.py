@@ -179,9 +179,9 @@ def open_batches(
 ) -> tuple[Batches, Facts]:  # fmt: skip
     """A recipe's batches of a training split, decoded once, and the facts about its images.
 
-    On the device, or else on the disk, in `folder` or the user's cache; where neither has room, and with `workers`,
-    that many processes decode in every epoch. Unreadable images are a VtzooError, but with `skip_bad` they are left
-    out. `progress` is called with every further number of images that are decoded now.
+    Decoded images are kept in a cache in `folder` (by default the user's cache), and on the device within its memory
+    budget. With `workers`, and for images that exceed the budgets, processes decode in every epoch. Unreadable images
+    are a VtzooError; `skip_bad` leaves them out. `progress` is called with the number of newly decoded images.
     """
     if workers is not None and workers < 1:
         raise VtzooError(f"{workers} processes cannot decode images", "--workers takes 1 or more")
@@ -209,7 +209,7 @@ def open_batches(
 
 
 def check_test_images(images: LabelledImages, size: int, *, name: str, folder: Path | None = None) -> None:
-    """Refuse a split of test images of which one cannot be read: an accuracy is that of them all.
+    """Raise a VtzooError for an unreadable test image: an accuracy counts all of them.
 
     The cache remembers a split that passed.
     """
@@ -220,7 +220,7 @@ def check_test_images(images: LabelledImages, size: int, *, name: str, folder: P
 
 
 def refusal(images: LabelledImages, storage: Storage, unreadable: np.ndarray, *, skippable: bool = True) -> VtzooError:
-    """The error for images that cannot be read: the first by its name, and how many they are."""
+    """The error for unreadable images: the name of the first, and their number."""
     first = DecodingPass(images=images.select(unreadable[:1]), keep=storage.pixels)
     list(first)
     reason = first.errors[0].message if first.errors else f"unreadable image {images.encoded.name(int(unreadable[0]))}"

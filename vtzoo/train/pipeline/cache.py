@@ -26,10 +26,10 @@ from vtzoo.data.labelled_images import DecodingPass, LabelledImages
 from vtzoo.train.pipeline import memory_budget
 from vtzoo.train.pipeline.storage import Storage
 
-VERSION = 2  # of the file's layout; another one is another key
-HEADER = 1024  # bytes reserved for the header, which is written last: only then the size and the hash are known
-SAMPLE = 2048  # images whose headers are read, to estimate the size of all
-ABANDONED = 3600  # seconds, after which an unfinished file is taken for one that nobody writes any more
+VERSION = 2  # of the file's layout, a part of the key
+HEADER = 1024  # bytes reserved for the header, which is written last, with the size and the hash
+SAMPLE = 2048  # images whose headers give the estimate of the total size
+ABANDONED = 3600  # seconds after its last write until an unfinished file counts as abandoned
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class Stored:
     """The decoded images of a split."""
 
     pixels: UInt8[Tensor, "*shape"]  # (n, 3, height, width), or flat, in the order of the rows
-    extents: Int[Tensor, "rows 2"]  # height and width; 0 for a row whose image cannot be read, which has no pixels
-    manifest: str  # of the images that can be read, as `LabelledImages.fingerprint` has it
-    mapped: bool  # whether the pixels are still in a file, and are read when they are used
+    extents: Int[Tensor, "rows 2"]  # height and width; 0 for an unreadable image, which has no pixels
+    manifest: str  # the readable images' `LabelledImages.fingerprint`
+    mapped: bool  # whether the pixels are mapped from the file, and read on use
 
 
 class OverBudgetError(Exception):
@@ -79,12 +79,12 @@ def open_stored(
 
 
 def content_key(images: LabelledImages, storage: Storage) -> str:
-    """The sha256 of all that decides what is stored: the encoded images, their targets, storage and decoder."""
+    """The sha256 of the encoded images, their targets, the storage and the decoder's version."""
     return sha256(f"{VERSION} {storage} Pillow {PIL.__version__} {images.content_hash}".encode()).hexdigest()
 
 
 def estimate(images: LabelledImages, storage: Storage) -> int:
-    """About how many bytes the stored images take, by the headers of some of them."""
+    """The approximate bytes of the stored images, from the headers of a sample."""
     numbers = np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int)
     shapes = [shape for number in numbers if (shape := images.encoded.shape(int(number)))]
     areas = [np.prod(storage.extent(*shape)) for shape in shapes]
@@ -110,7 +110,7 @@ def read(path: Path, key: str) -> Stored:
 
 
 def build(path: Path, key: str, images: DecodingPass[np.ndarray]) -> None:
-    """Decode images into a cache, which appears whole or not at all; what stops it is an OSError.
+    """Decode images into a cache, which appears whole or not at all; a failed write is an OSError.
 
     Of two processes that build the same cache, the later replaces the file by an equal file.
     """
@@ -122,9 +122,9 @@ def build(path: Path, key: str, images: DecodingPass[np.ndarray]) -> None:
 
 
 def write(file: BinaryIO, key: str, images: DecodingPass[np.ndarray]) -> None:
-    """Decode images into an open file, one after another, then write what goes before them."""
+    """Decode images into an open file, one after another, then write the header and the extents before them."""
     rows = len(images.images)
-    first = 8 * rows  # where the pixels begin, after the extents
+    first = 8 * rows  # bytes of the extents, where the pixels begin
     file.seek(HEADER + first)
     extents, hashed = fill(file, images)
     end = file.tell() - HEADER
@@ -151,7 +151,7 @@ def in_memory(images: DecodingPass[np.ndarray]) -> Stored:
 
 
 def fill(stream: BinaryIO, images: DecodingPass[np.ndarray]) -> tuple[np.ndarray, str]:
-    """Write the pixels of every image that can be read, and return the extents of all, and the pixels' sha256."""
+    """Write the pixels of every readable image; return the extents of all rows, and the pixels' sha256."""
     extents, digest = np.zeros((len(images.images), 2), "<i4"), sha256()
     for number, pixels in images:
         stream.write(pixels.data)

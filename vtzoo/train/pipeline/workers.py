@@ -47,7 +47,7 @@ class Decoder(Dataset):
         try:
             for place, number in enumerate(request.images):
                 pixels[place] = self.crops.of_image(self.encoded[number], uniform[place : place + 1])
-        except VtzooError as error:  # to be raised where it is a sentence: out of here it comes as a traceback's text
+        except VtzooError as error:  # `take` raises it: from here it would arrive as the text of a traceback
             return error
         return torch.from_numpy(pixels)
 
