@@ -96,9 +96,7 @@ def _luminance(pixels: Images) -> Float[Tensor, "b 1 h w"]:
 def _blend(plain: Float[Tensor, "..."], pixels: Images, factor: PerImage) -> Images:
     """`plain` at factor 0, the images at 1, extrapolated above 1; truncated to levels, not rounded, as in Pillow."""
     blended = (pixels.float() - plain).mul_(_per_pixel(factor.float())).add_(plain)
-    return (
-        blended.clamp_(0, 255).short().byte()
-    )  # through int16: torch's conversion from float to uint8 is not vectorized
+    return blended.clamp_(0, 255).short().byte()  # by int16: torch does not vectorize the conversion of float to uint8
 
 
 def _per_pixel(amount: PerImage) -> Float[Tensor, "b 1 1 1"]:

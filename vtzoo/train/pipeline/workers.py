@@ -124,9 +124,8 @@ def _no_signals() -> Iterator[None]:
         yield
         return
     alarm = signal.getsignal(signal.SIGCHLD)
-    mask = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGINT}
-    )  # inherited by the processes; this process gets a pending Ctrl-C afterwards
+    # The processes inherit the mask; this process gets a pending Ctrl-C afterwards.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
