@@ -5,6 +5,7 @@ relative localization.
 """
 
 import dataclasses
+import functools
 import warnings
 from typing import Any
 
@@ -52,6 +53,7 @@ def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> 
         ) from error
 
 
+@functools.cache  # builds a model: 0.2 s for Swin-T
 def sized(name: str, image_size: int) -> dict[str, int]:
     """The `img_size` argument of an architecture; empty if it takes images of any size, as CNNs do."""
     entry_point = timm.model_entrypoint(MODELS.get(name, name))
