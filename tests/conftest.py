@@ -2,6 +2,7 @@
 
 import atexit
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -64,19 +65,26 @@ def python() -> Iterator[Python]:
 
 @pytest.fixture(scope="session")
 def traced_once() -> Iterator[None]:
-    """A model that is packaged is traced once, whatever its weights; each graph is verified with its own ones."""
+    """Traces equal models once: to trace a tiny model takes longer than to train it.
+
+    Models that are packaged are equal whatever their weights, as each graph is verified with its own weights; models of
+    self-contained files, whose graphs hold weights, are equal with equal weights.
+    """
     from vtzoo.export import onnx_files
 
     real, graphs = onnx_files.trace, {}
 
     def trace(predictor: Any, architecture: str, preprocess: Any, *, optimize: bool, opset: int | None) -> Any:
-        if optimize:  # it may fold weights into the graph
-            return real(predictor, architecture, preprocess, optimize=optimize, opset=opset)
-        shapes = [(name, tensor.shape) for name, tensor in predictor.state_dict().items()]
-        facts = str((predictor, architecture, preprocess, opset, shapes, predictor.pixel_mean, predictor.pixel_std))
-        if facts not in graphs:
-            graphs[facts] = real(predictor, architecture, preprocess, optimize=optimize, opset=opset)
-        return copy.deepcopy(graphs[facts])
+        weights = [
+            (name, tensor.shape, hashlib.sha256(tensor.numpy().tobytes()).hexdigest() if optimize else None)
+            for name, tensor in predictor.state_dict().items()
+        ]
+        classes = [(type(module).__module__, type(module).__qualname__) for module in predictor.modules()]
+        facts = (predictor, architecture, preprocess, optimize, opset, predictor.pixel_mean, predictor.pixel_std)
+        key = str((*facts, classes, weights))
+        if key not in graphs:
+            graphs[key] = real(predictor, architecture, preprocess, optimize=optimize, opset=opset)
+        return copy.deepcopy(graphs[key])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_files, "trace", trace)

@@ -51,6 +51,7 @@ def megabytes(folder: Path) -> float:
 def test_an_embedded_model_takes_60_megabytes_at_most(name: str) -> None:
     assert DEFAULT_MODEL in MODELS
     assert megabytes(WEIGHTS / name) <= 60
+    assert megabytes(WEIGHTS / name / "onnx") <= 0.2
 
 
 def test_all_weights_of_the_repository_take_400_megabytes_at_most() -> None:

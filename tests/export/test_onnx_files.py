@@ -208,7 +208,7 @@ def test_an_export_leaves_the_callers_model_as_it_was(tmp_path: Path) -> None:
 
 
 def test_an_export_says_nothing_and_changes_no_filter_or_log_level(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], traced_anew: None
 ) -> None:
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     filters, levels = list(warnings.filters), [logging.getLogger(name).level for name in names]
@@ -260,7 +260,7 @@ def test_float32_weights_with_integer_buffers_are_packaged_too(small: tuple[nn.M
     assert_answers(open_folder(folder), model, 2)
 
 
-def test_a_packaged_graph_is_the_same_file_every_time(small: tuple[nn.Module, Path]) -> None:
+def test_a_packaged_graph_is_the_same_file_every_time(small: tuple[nn.Module, Path], traced_anew: None) -> None:
     model, folder = small
     before = (folder / "onnx" / "model.onnx").read_bytes()
     write_packaged_graph(model, describe("small", 3), folder)
@@ -272,13 +272,13 @@ def test_a_package_is_made_of_the_files_weights_not_the_models(vit: tuple[nn.Mod
     assert_answers(open_folder(folder), model, 1, 2)
 
 
-def test_swin_t_is_packaged_in_its_weights_and_one_megabyte(tmp_path: Path) -> None:
-    config = describe("swin_tiny_patch4_window7_224", 100, img_size=32, patch_size=2, window_size=4)
+def test_the_graph_of_a_swin_t_is_small_beside_its_weights(tmp_path: Path) -> None:
+    """With all 12 blocks, but an eighth of the channels, which change nothing in the graph."""
+    narrow = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 12, "num_heads": [1, 2, 4, 8]}
+    config = describe("swin_tiny_patch4_window7_224", 100, **narrow)
     model = save(build(config), config, tmp_path / "run")
     write_packaged_graph(model, config, tmp_path / "run", images=given(sample_images(32, 2)))
-    small, large = ((tmp_path / "run" / name).stat().st_size for name in ("onnx/model.onnx", "model.safetensors"))
-    assert small < 200_000
-    assert small + large < 2 * sum(p.numel() for p in model.parameters()) + 1_000_000
+    assert (tmp_path / "run" / "onnx/model.onnx").stat().st_size < 200_000
 
 
 def test_a_model_folder_is_exported_as_one_file(vit: tuple[nn.Module, Path], tmp_path: Path) -> None:
