@@ -122,7 +122,7 @@ def test_the_card_says_what_the_result_says(name: str) -> None:
     assert beside == (WEIGHTS / name / "README.md").read_text(encoding="utf-8")
     assert f"| {name} | {result.top1:.2%} | {result.top5:.2%} | {result.images:,} |" in card
     assert f"value: {round(result.top1 or 0, 4)}" in card
-    assert result.images == named.find(str(result.dataset)).test
+    assert result.images == named.named_set(str(result.dataset)).test
     assert not cards.stale(resources.cards_folder())
 
 
@@ -133,7 +133,7 @@ def test_onnx_and_torch_agree_on_photographs(name: str) -> None:
 
 
 def test_onnx_and_torch_agree_on_256_real_test_images(real_data: Callable[[str], Path]) -> None:
-    held = named_reader.read(named.find("cifar100"), "test", real_data("cifar100")).select(np.arange(256))
+    held = named_reader.read(named.named_set("cifar100"), "test", real_data("cifar100")).select(np.arange(256))
     agree(held.pixels(Preprocess.square(32)))
 
 

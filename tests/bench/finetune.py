@@ -37,7 +37,7 @@ def flowers(folder: Path) -> Any:
 
     from vtzoo.data import named, named_reader
 
-    row = named.find("flowers102")
+    row = named.named_set("flowers102")
     everything = named_reader.read(replace(row, train_splits=("train", "validation", "test")), "train", folder)
     names = [everything.encoded.name(index).partition("-")[0] for index in range(len(everything))]
     splits = np.array(["val" if name == "validation" else name for name in names])

@@ -29,7 +29,7 @@ def kinds(data: Path, images: int, size: int) -> Iterator[tuple[str, np.ndarray]
 
     for name, title in (("cifar100", "CIFAR-100, test"), ("flowers102_64px", "Flowers-102, 64 px copy, test")):
         if (data / name).is_dir():
-            split = named_reader.read(named.find(name.partition("_")[0]), "test", data / name)
+            split = named_reader.read(named.named_set(name.partition("_")[0]), "test", data / name)
             yield title, split.select(np.arange(images)).pixels(Preprocess.square(size))
     yield "uniform noise", np.random.default_rng(0).integers(0, 256, (images, 3, size, size), dtype=np.uint8)
     digits = (load_digits().images[:images] * 15.9375).astype(np.uint8)  # 0 to 16

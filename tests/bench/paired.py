@@ -76,7 +76,7 @@ def images(data: Path | None) -> tuple[Any, Any, Any]:
     """CIFAR-100, the images that every row learns, and those held out."""
     from vtzoo.data import named, named_reader
 
-    dataset = named.find("cifar100")
+    dataset = named.named_set("cifar100")
     rest, held = named_reader.read(dataset, "train", data).hold_out(0.2, seed=0)
     return dataset, rest.hold_out(0.125, seed=1)[1], held
 

@@ -94,7 +94,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 def ours(recipe: Recipe, pixels: np.ndarray, device: torch.device) -> Batches:
     """The pipeline here, over images that are decoded and on the device."""
-    dataset, how = named.find(recipe.dataset), recipe.augmentation
+    dataset, how = named.named_set(recipe.dataset), recipe.augmentation
     stored = Pixels.of(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), device)
     return Batches(
         stored, np.zeros(len(pixels), np.int64), crops=Crops.of(how, size=recipe.model.image_size, flip=True),
@@ -108,13 +108,13 @@ def timms(recipe: Recipe, pixels: np.ndarray, device: torch.device, *, decoded: 
 
     Its crop is a random box, resized, where the recipe may have a padded one: the cost of a few pixels.
     """
-    how, classes = recipe.augmentation, named.find(recipe.dataset).classes
+    how, classes = recipe.augmentation, named.named_set(recipe.dataset).classes
     loader = create_loader(
         Encoded(pixels, decoded=decoded), (3, recipe.model.image_size, recipe.model.image_size),
         recipe.optimizer.batch_size, is_training=True, use_prefetcher=device.type == "cuda", device=device,
         re_prob=how.erasing, re_mode="pixel", hflip=0.5, color_jitter=None, interpolation="bicubic",
         auto_augment="rand-m9-mstd0.5-inc1" if how.rand_augment else None, num_workers=os.cpu_count() or 1,
-        persistent_workers=True, mean=named.find(recipe.dataset).mean, std=named.find(recipe.dataset).std,
+        persistent_workers=True, mean=named.named_set(recipe.dataset).mean, std=named.named_set(recipe.dataset).std,
     )  # fmt: skip
     mix = Mixup(how.mixup, how.cutmix, prob=how.mix_probability, label_smoothing=how.label_smoothing,
                 num_classes=classes)  # fmt: skip

@@ -55,7 +55,7 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
     from vtzoo.train.teacher import open_teacher
 
     recipe, cpu = recipe_of(group, name), torch.device("cpu")
-    dataset = named.find(recipe.dataset)
+    dataset = named.named_set(recipe.dataset)
     rest, held = named_reader.read(dataset, "train", data).hold_out(HELD, seed=0)
     drawn = np.random.default_rng(1).permutation(len(rest))[: GROUPS[group]["images"]]
     batches, images = open_batches(

@@ -198,7 +198,7 @@ def test_the_hub_reads_the_cards_metadata(recipe: Recipe) -> None:
     assert (fifth.metric_value, fifth.metric_type, fifth.metric_name) == (0.8, "accuracy", "top-5")
     for one in data.eval_results:
         assert (one.dataset_type, one.dataset_split) == ("uoft-cs/cifar100", "test")
-        assert one.dataset_revision == named.find("cifar100").revision
+        assert one.dataset_revision == named.named_set("cifar100").revision
         assert (one.verified, one.verify_token) == (None, None)  # the Hub's own to set
 
 
@@ -516,7 +516,7 @@ def test_the_snippets_of_a_published_card_give_one_answer_where_its_files_are(
 def test_a_card_and_the_table_say_that_the_images_are_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Known by the manifest of the test images; the official ones have another."""
     recipe = shipped("swin_t-drloc-flowers102")
-    (manifest, told), *_ = named.find("flowers102").copies.items()
+    (manifest, told), *_ = named.named_set("flowers102").copies.items()
     assert told == "64 px copy"
     for found, copied in ((manifest, True), (RESULT.manifest, False)):
         result = replace(RESULT, dataset="flowers102", manifest=found)

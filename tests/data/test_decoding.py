@@ -136,7 +136,7 @@ def test_the_shape_of_an_image_is_read_from_its_header_alone() -> None:
 def test_rows_of_any_source_can_be_sent_to_another_process(
     layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row, images = named.find("cifar10"), [{"bytes": encode(image), "path": None} for image in noise(2)]
+    row, images = named.named_set("cifar10"), [{"bytes": encode(image), "path": None} for image in noise(2)]
     names = list(named.labels("cifar10") or ())
     features = library.Features({"img": library.Image(), "label": library.ClassLabel(names=names)})
     table = library.Dataset.from_dict({"img": images, "label": [0, 1]}, features=features)

@@ -18,20 +18,20 @@ def test_the_eleven_sets_of_the_paper_are_rows() -> None:
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(VtzooError, match="unknown dataset 'cifar1000'") as caught:
-        named.find("cifar1000")
+        named.named_set("cifar1000")
     assert caught.value.hint is not None
     assert "cifar100" in caught.value.hint
 
 
 def test_an_unknown_split_is_answered_with_the_known() -> None:
     with pytest.raises(VtzooError, match="unknown split 'validation'") as caught:
-        named.find("cifar10").splits("validation")
+        named.named_set("cifar10").splits("validation")
     assert caught.value.hint == "known: test, train"
 
 
 def test_flowers102_trains_on_two_splits_of_the_hub() -> None:
-    assert named.find("flowers102").splits("train") == ("train", "validation")
-    assert named.find("flowers102").splits("test") == ("test",)
+    assert named.named_set("flowers102").splits("train") == ("train", "validation")
+    assert named.named_set("flowers102").splits("test") == ("test",)
 
 
 @pytest.mark.parametrize("row", named.DATASETS.values(), ids=named.DATASETS)
@@ -56,7 +56,7 @@ def test_only_digits_are_not_mirrored() -> None:
 
 
 def test_the_domains_differ_in_name_and_size_alone() -> None:
-    rows = [named.find(name) for name in DOMAINS]
+    rows = [named.named_set(name) for name in DOMAINS]
     assert [row.domain for row in rows] == DOMAINS
     assert len({(row.hub_id, row.revision, row.classes, row.image_column, row.label_column) for row in rows}) == 1
 
@@ -67,20 +67,20 @@ def test_every_row_says_what_its_authors_say_of_its_licence() -> None:
 
 def test_cifar_means_are_those_of_the_training_pixels() -> None:
     # Independent: the per-channel means in 0..255 that come with the copies of the data (one channel for cifar10).
-    assert [round(value / 255, 4) for value in (129.304, 124.070, 112.434)] == list(named.find("cifar100").mean)
-    assert round(125.307 / 255, 4) == named.find("cifar10").mean[0]
+    assert [round(value / 255, 4) for value in (129.304, 124.070, 112.434)] == list(named.named_set("cifar100").mean)
+    assert round(125.307 / 255, 4) == named.named_set("cifar10").mean[0]
 
 
 @pytest.mark.parametrize("name", COPIES)
 def test_recorded_names_are_those_in_the_data(name: str, real_data, tmp_path) -> None:
-    row, folder, file = named.find(name), real_data(COPIES[name]), tmp_path / "labels.json"
+    row, folder, file = named.named_set(name), real_data(COPIES[name]), tmp_path / "labels.json"
     file.write_text("{}")
     assert named_reader.record_labels(row, folder, file) == named.labels(name)
 
 
 @pytest.mark.parametrize("name", COPIES)
 def test_a_seen_row_states_the_sizes_of_the_data(name: str, real_data) -> None:
-    row, folder = named.find(name), real_data(COPIES[name])
+    row, folder = named.named_set(name), real_data(COPIES[name])
     assert (len(named_reader.read(row, "train", folder)), len(named_reader.read(row, "test", folder))) == (
         row.train,
         row.test,

@@ -20,10 +20,10 @@ from vtzoo.data import named_reader
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 
-CIFAR10 = datasets.find("cifar10")
-FLOWERS102 = datasets.find("flowers102")
-CLIPART = datasets.find("clipart")
-SVHN = datasets.find("svhn")
+CIFAR10 = datasets.named_set("cifar10")
+FLOWERS102 = datasets.named_set("flowers102")
+CLIPART = datasets.named_set("clipart")
+SVHN = datasets.named_set("svhn")
 
 
 def pictures(count: int, size: int = 8) -> np.ndarray:
@@ -404,7 +404,7 @@ def test_offline_the_error_is_one_sentence_and_offers_a_folder(monkeypatch, tmp_
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(library.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path)
-    error = failure(datasets.find("cifar100"), "test", None)
+    error = failure(datasets.named_set("cifar100"), "test", None)
     assert error.message.startswith("cannot read uoft-cs/cifar100 from the Hub: ")
     assert error.hint is not None
     assert "--data PATH" in error.hint
@@ -453,7 +453,7 @@ def test_plain_numbers_are_not_recorded_as_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_real_images_are_32_pixels_and_their_mean_is_near_the_row_s(name: str, real_data) -> None:
-    row = datasets.find(name)
+    row = datasets.named_set(name)
     test = named_reader.read(row, "test", real_data(name)).select(np.arange(1000))
     pixels = test.array(32)
     assert test.encoded[0].size == (32, 32)

@@ -139,7 +139,7 @@ def test_training_and_predicting_see_the_same_images_in_a_folder(write: Write, t
     (root / "cat" / "back").symlink_to(root)
     (root / "dog" / "cats").symlink_to(root / "cat")
     parquet.write_table(pyarrow.table({"image": [b"x"], "label": ["cat"]}), root / "answers.parquet")
-    seen = [found.name for found in sources.find([str(root)])]
+    seen = [found.name for found in sources.image_sources([str(root)])]
     read = read_folder(root)
     assert sorted(names(read)) == sorted(seen)
     assert len(seen) == 6
@@ -154,7 +154,7 @@ def test_training_and_predicting_take_the_same_column_of_a_parquet_file(
     table = {name: photos if name != "thumb" else photos[::-1] for name in columns}
     parquet.write_table(pyarrow.table({**table, "label": ["a", "a", "b", "b"]}), tmp_path / "a.parquet")
     read = read_source(str(tmp_path / "a.parquet"), None, None)
-    seen = [found.content for found in sources.find([str(tmp_path / "a.parquet")])]
+    seen = [found.content for found in sources.image_sources([str(tmp_path / "a.parquet")])]
     assert [read.encoded.content(index) for index in range(4)] == seen == photos
 
 

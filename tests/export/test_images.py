@@ -85,7 +85,7 @@ def test_crops_take_any_shape() -> None:
 
 def test_a_certificate_counts_what_is_right_on_the_evaluation_split(folder: Path, data: Path, tmp_path: Path) -> None:
     certificate = export_model(folder, tmp_path / "a.onnx", images=30, data=data)
-    split = named_reader.read(named.find("cifar10"), "test", data)
+    split = named_reader.read(named.named_set("cifar10"), "test", data)
     assert (certificate.images, certificate.source) == (30, "the test split of cifar10")
     assert certificate.manifest == split.fingerprint
     right = load(folder, backend="torch")(split.pixels(Preprocess.square(32))).argmax(1) == split.targets
@@ -94,7 +94,7 @@ def test_a_certificate_counts_what_is_right_on_the_evaluation_split(folder: Path
 
 def test_fewer_images_are_evenly_spaced_over_the_split(folder: Path, data: Path, tmp_path: Path) -> None:
     certificate = export_model(folder, tmp_path / "a.onnx", images=4, data=data)
-    split = named_reader.read(named.find("cifar10"), "test", data)
+    split = named_reader.read(named.named_set("cifar10"), "test", data)
     assert certificate.manifest == split.select(np.array([0, 9, 19, 29])).fingerprint
 
 
@@ -105,7 +105,7 @@ def test_int8_is_calibrated_on_training_images_alone(
     monkeypatch.setattr("vtzoo.export.onnx_files.quantize", lambda graph, images: seen.append(images) or graph)
     export_model(folder, tmp_path / "a.onnx", images=4, data=data, precision="int8")
     np.testing.assert_array_equal(
-        seen[0], named_reader.read(named.find("cifar10"), "train", data).pixels(Preprocess.square(32))
+        seen[0], named_reader.read(named.named_set("cifar10"), "train", data).pixels(Preprocess.square(32))
     )
 
 
@@ -113,7 +113,7 @@ def test_int8_is_calibrated_on_training_images_alone(
 def test_a_data_set_is_read_where_it_is_cached_and_never_downloaded(
     cached: bool, folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset, asked = named.find("cifar10"), []
+    dataset, asked = named.named_set("cifar10"), []
     place = tmp_path / dataset.hub_id.replace("/", "___") / "plain_text" / "0.0.0" / str(dataset.revision)
     if cached:
         place.mkdir(parents=True)

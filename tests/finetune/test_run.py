@@ -102,7 +102,7 @@ def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain
     assert (len(found.train), len(found.val)) == (result.train_images, result.held_images)
     assert result.split == "test"
     model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
-    mean, std = (torch.tensor(named.find("cifar10").__dict__[name]).view(3, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(named.named_set("cifar10").__dict__[name]).view(3, 1, 1) for name in ("mean", "std"))
     assert found.test
     for part, prefix in ((found.test, ""), (found.val, "held_")):
         pixels = [np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)) for image in part.encoded]

@@ -24,7 +24,7 @@ SIZE = 16  # pixels
 def make_run(folder: Path, seed: int = 0) -> Path:
     """A run folder of random weights; its metrics are made up, its hashes are not."""
     path = resources.recipes_folder() / f"{NAME}.toml"
-    said, dataset = recipe.load_recipe(path), named.find("cifar10")
+    said, dataset = recipe.load_recipe(path), named.named_set("cifar10")
     said = replace(said, model=replace(said.model, image_size=SIZE, arguments=ARGUMENTS))
     torch.manual_seed(seed)
     model = models.build("swin_t", num_classes=10, image_size=SIZE, **ARGUMENTS).eval()

@@ -32,7 +32,7 @@ PROGRAM = """
 import contextlib, dataclasses, io, json, sys, traceback
 from vtzoo.data import named
 from vtzoo.cli import app
-named.DATASETS["cifar10"] = dataclasses.replace(named.find("cifar10"), train=24, test=20)
+named.DATASETS["cifar10"] = dataclasses.replace(named.named_set("cifar10"), train=24, test=20)
 def run(arguments):
     told, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(errors):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vtzoo.errors import VtzooError
-from vtzoo.predict.sources import Source, count, find
+from vtzoo.predict.sources import Source, count, image_sources
 
 
 def write(folder: Path, *names: str) -> list[str]:
@@ -22,7 +22,7 @@ def write(folder: Path, *names: str) -> list[str]:
 
 
 def names(*paths: str) -> list[str]:
-    found = list(find(paths))
+    found = list(image_sources(paths))
     assert count(paths) == len(found)
     return [source.name for source in found]
 
@@ -40,7 +40,7 @@ def test_a_folder_stands_for_its_images_sorted_and_joined(tmp_path: Path, monkey
 def test_files_stay_as_given_and_in_order(tmp_path: Path) -> None:
     files = write(tmp_path, "b.txt", ".a.jpg")
     assert names(*files, files[0], "gone.jpg") == [*files, files[0], "gone.jpg"]
-    assert [source.content for source in find(files)] == files
+    assert [source.content for source in image_sources(files)] == files
 
 
 def test_a_pattern_stands_for_what_it_matches_sorted(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_file_with_brackets_in_its_name_is_no_pattern(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["none*.jpg", "gone.jpg", "empty", "x" * 5000])
 def test_what_stands_for_no_image_is_a_source_all_the_same(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert list(find([f"{tmp_path}/{name}"])) == [Source(f"{tmp_path}/{name}", f"{tmp_path}/{name}")]
+    assert list(image_sources([f"{tmp_path}/{name}"])) == [Source(f"{tmp_path}/{name}", f"{tmp_path}/{name}")]
 
 
 def test_links_to_folders_are_followed_and_one_that_leads_back_ends(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_found(
         return scandir(folder)
 
     monkeypatch.setattr("os.scandir", failing)
-    first, broken, last = find([str(tmp_path)])
+    first, broken, last = image_sources([str(tmp_path)])
     assert (first.name, last.name) == (files[0], files[2])
     assert str(broken.content) == f"cannot read the folder '{tmp_path}/broken': Input/output error"
 
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_found(
 def test_a_list_on_stdin_stands_where_the_dash_does(tmp_path: Path) -> None:
     files = write(tmp_path, "a b.jpg", "c.jpg", "folder/d.jpg", "last.jpg")
     listed = f"{files[0]}\n\n{tmp_path}/folder\r\n{files[1]}".encode()
-    found = find(["first.jpg", "-", files[3]], io.BytesIO(listed))
+    found = image_sources(["first.jpg", "-", files[3]], io.BytesIO(listed))
     assert [source.name for source in found] == ["first.jpg", files[0], files[2], files[1], files[3]]
     assert count(["first.jpg", "-"]) is None
 
@@ -105,7 +105,7 @@ def test_a_list_on_stdin_stands_where_the_dash_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 16])
 def test_a_list_may_end_its_paths_with_nul(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vtzoo.predict.sources.CHUNK", chunk)
-    found = find(["-"], io.BytesIO(b"a\nb.jpg\0c.jpg\0\0d.jpg"), null=True)
+    found = image_sources(["-"], io.BytesIO(b"a\nb.jpg\0c.jpg\0\0d.jpg"), null=True)
     assert [source.name for source in found] == ["a\nb.jpg", "c.jpg", "d.jpg"]
 
 
@@ -113,7 +113,7 @@ def test_a_list_may_end_its_paths_with_nul(chunk: int, monkeypatch: pytest.Monke
 def test_the_first_paths_are_taken_before_the_list_ends(end: bytes) -> None:
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as listed, os.fdopen(writer, "wb", buffering=0) as writing:
-        found = find(["-"], listed, null=end == b"\0")
+        found = image_sources(["-"], listed, null=end == b"\0")
         for name in ("a.jpg", "b.jpg"):
             writing.write(name.encode() + end)
             assert next(found).name == name
@@ -121,13 +121,13 @@ def test_the_first_paths_are_taken_before_the_list_ends(end: bytes) -> None:
 
 def test_a_name_that_is_not_utf8_leads_to_its_file(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.jpg"
-    (source,) = find(["-"], io.BytesIO(path))
+    (source,) = image_sources(["-"], io.BytesIO(path))
     assert os.fsencode(source.name) == path
 
 
 def test_a_closed_stdin_is_a_sentence() -> None:
     with pytest.raises(VtzooError, match="stdin is closed"):
-        list(find(["-"], None))
+        list(image_sources(["-"], None))
 
 
 # Parquet
@@ -145,14 +145,14 @@ ROWS = [{"bytes": b"one", "path": None}, {"bytes": None, "path": "b.jpg"}, None,
 def test_rows_are_called_by_file_and_number_across_groups_of_rows(tmp_path: Path) -> None:
     stored = [b"%d" % row for row in range(150)]
     path = parquet(tmp_path / "a.parquet", {"label": pa.array(range(150)), "photo": pa.array(stored)}, group=40)
-    found = list(find([path]))
+    found = list(image_sources([path]))
     assert found == [Source(f"{path}#{row}", content) for row, content in enumerate(stored)]
     assert count([path]) == 150
 
 
 def test_images_are_bytes_or_a_path_and_an_empty_row_is_named(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", {"img": pa.array(ROWS, IMAGE), "thumbnail": pa.array([b""] * 4)})
-    one, two, *empty = find([path])
+    one, two, *empty = image_sources([path])
     assert (one.content, two.content) == (b"one", "b.jpg")
     assert [str(source.content) for source in empty] == [f"there is no image in {path}#{row}" for row in (2, 3)]
 
@@ -172,7 +172,7 @@ def test_a_folder_without_images_and_a_pattern_stand_for_their_parquet_files(tmp
 )
 def test_a_file_without_one_column_of_images_is_named(columns: dict[str, pa.Array], told: str, tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", columns)
-    (source,) = find([path])
+    (source,) = image_sources([path])
     assert source.name == path
     assert str(source.content) == f"{path!r} has {told}"
 
@@ -181,7 +181,7 @@ def test_a_file_without_one_column_of_images_is_named(columns: dict[str, pa.Arra
 def test_a_damaged_parquet_file_is_named_and_the_next_is_read(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(content)
     good = parquet(tmp_path / "b.parquet", {"image": pa.array([b"1"])})
-    bad, row = find([str(tmp_path)])
+    bad, row = image_sources([str(tmp_path)])
     assert str(bad.content).startswith(f"cannot read '{tmp_path}/a.parquet': ")
     assert row.name == f"{good}#0"
     assert count([str(tmp_path)]) is None
@@ -194,7 +194,7 @@ def test_in_a_damaged_group_of_rows_each_lost_row_is_named_and_the_other_groups_
     content = bytearray(Path(path).read_bytes())
     content[first.dictionary_page_offset : first.dictionary_page_offset + 400] = b"\xff" * 400
     Path(path).write_bytes(content)
-    found = list(find([path]))
+    found = list(image_sources([path]))
     assert [source.name for source in found] == [f"{path}#{row}" for row in range(400)]
     lost = [source for source in found if isinstance(source.content, VtzooError)]
     assert lost == found[200:300]
@@ -208,5 +208,5 @@ def test_parquet_without_pyarrow_is_a_sentence_that_stops_the_run(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "pyarrow.parquet")
     with pytest.raises(VtzooError, match="need pyarrow, which is not installed") as caught:
-        list(find([path]))
+        list(image_sources([path]))
     assert caught.value.hint == 'install it: pip install "vtzoo[train]"'

@@ -102,7 +102,7 @@ def test_what_is_packed_is_trained_there_and_joined_at_home_to_a_complete_model_
     recipe = load_recipe(folder / "recipe.toml")
     assert (recipe.schedule.epochs, recipe.schedule.cosine_epochs, recipe.drloc.schedule_epochs) == (3, 3, 3)
     assert (result.steps, result.train_images, result.hardware) == (9, 24, hardware(torch.device("cpu")))
-    test = named_reader.read(named.find("cifar10"), "test", data)
+    test = named_reader.read(named.named_set("cifar10"), "test", data)
     assert measure(load(folder), test)["top1"] == result.top1
     with pytest.raises(VtzooError, match="holds a model already"):
         harvest.join(tmp_path / "out", folder, data)

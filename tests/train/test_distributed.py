@@ -71,7 +71,7 @@ def alone(recipes: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.Te
     """The folder of one process for each optimizer."""
     folder = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(named.DATASETS, "cifar10", replace(named.find("cifar10"), train=24, test=20))
+        patch.setitem(named.DATASETS, "cifar10", replace(named.named_set("cifar10"), train=24, test=20))
         patch.setattr(run, "finish", lambda *_, **__: {})  # these three as in ranks.py
         patch.setattr(muon, "precision", lambda device: torch.float32)
         patch.setattr(muon, "_by_gram", muon._by_product)

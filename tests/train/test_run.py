@@ -41,7 +41,7 @@ def trained(
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.toml").write_text(recipe_text(epochs=2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(named.DATASETS, "cifar10", replace(named.find("cifar10"), train=24, test=20))
+        patch.setitem(named.DATASETS, "cifar10", replace(named.named_set("cifar10"), train=24, test=20))
         yield folder / "run", run.train(folder / "tiny.toml", data=tiny_data, out=folder / "run", seed=3, device="cpu")
 
 
@@ -85,7 +85,7 @@ def test_a_run_is_a_complete_model_folder(trained: tuple[Path, Result]) -> None:
 def test_the_result_says_what_was_run_and_measured(trained: tuple[Path, Result], tiny_data: Path) -> None:
     folder, result = trained
     assert json.loads((folder / "result.json").read_text()) == result.as_json()
-    train, test = (named_reader.read(named.find("cifar10"), split, tiny_data) for split in ("train", "test"))
+    train, test = (named_reader.read(named.named_set("cifar10"), split, tiny_data) for split in ("train", "test"))
     expected = {
         "name": "swin_t-drloc-cifar10", "dataset": "cifar10", "seed": 3, "steps": 6, "batch": 8, "train_images": 24,
         "train_manifest": train.fingerprint, "train_skipped": 0, "processes": 1, "images": 20,
@@ -131,7 +131,7 @@ def test_the_localizer_is_beside_the_model_and_not_in_it(trained: tuple[Path, Re
 
 def test_both_backends_load_the_folder_and_agree(trained: tuple[Path, Result], tiny_data: Path) -> None:
     folder, result = trained
-    test = named_reader.read(named.find("cifar10"), "test", tiny_data)
+    test = named_reader.read(named.named_set("cifar10"), "test", tiny_data)
     onnx, torch_ = (load(folder, backend=backend, device="cpu") for backend in ("onnx", "torch"))
     assert onnx.labels == torch_.labels == named.labels("cifar10")
     pixels = test.pixels(Preprocess.square(16))
@@ -152,7 +152,7 @@ def test_plain_timm_builds_the_model_and_loads_its_weights(trained: tuple[Path, 
     assert model.num_features == config["num_features"] == 32
     settings = timm.data.resolve_data_config(model=model)
     assert settings["input_size"] == (3, 16, 16)
-    assert tuple(settings["mean"]) == named.find("cifar10").mean
+    assert tuple(settings["mean"]) == named.named_set("cifar10").mean
     assert model.pretrained_cfg["label_names"] == list(named.labels("cifar10") or ())
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
     mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
@@ -237,7 +237,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 def started(path: Path, out: Path, data: Path, fresh: loop.Run) -> bytes:
     """Put the checkpoint of a run of seed 0 on a folder of data into a folder."""
     out.mkdir()
-    manifest = named_reader.read(named.find("cifar10"), "train", data).fingerprint
+    manifest = named_reader.read(named.named_set("cifar10"), "train", data).fingerprint
     checkpoint.save(out / "checkpoint.safetensors", step=0, run=f"{identity(path)}/0/{manifest}", **fresh.parts())
     return (out / "checkpoint.safetensors").read_bytes()
 

@@ -26,13 +26,13 @@ from vtzoo.zoo.recipe import Recipe
 
 
 def test_torch_the_graph_and_plain_timm_agree_on_what_was_trained(small_cnn: Path, tiny_data: Path) -> None:
-    test = named_reader.read(named.find("cifar10"), "test", tiny_data)
+    test = named_reader.read(named.named_set("cifar10"), "test", tiny_data)
     onnx, torch_ = (load(small_cnn, backend=backend, device="cpu") for backend in ("onnx", "torch"))
     pixels = test.pixels(Preprocess.square(16))
     assert np.abs(onnx(pixels) - torch_(pixels)).max() < 1e-4
     assert np.abs(onnx.embed(pixels) - torch_.embed(pixels)).max() < 1e-3
     model = timm.create_model(f"local-dir:{small_cnn}", pretrained=True).eval()
-    mean, std = (torch.tensor(getattr(named.find("cifar10"), name)).view(3, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(getattr(named.named_set("cifar10"), name)).view(3, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():
         probabilities = model((torch.from_numpy(pixels) / 255 - mean) / std).softmax(1).numpy()
     assert np.abs(probabilities - onnx(pixels)).max() < 1e-4
@@ -46,7 +46,7 @@ def test_a_run_whitens_by_its_first_training_batch(
     stored = load_file(small_cnn / "checkpoint.safetensors")["model.whitening.weight"]
     fresh: Any = models.create(json.loads((small_cnn / "config.json").read_text()))
     assert not torch.equal(fresh.whitening.weight, stored)
-    recipe, dataset = tiny(baseline=True, small_cnn=True, muon=True), named.find("cifar10")
+    recipe, dataset = tiny(baseline=True, small_cnn=True, muon=True), named.named_set("cifar10")
     split = named_reader.read(dataset, "train", tiny_data)
     batches, _ = run.open_batches(
         recipe, split, mean=dataset.mean, std=dataset.std, flip=dataset.flip, seed=0, device=torch.device("cpu")

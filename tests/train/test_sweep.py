@@ -21,7 +21,7 @@ def finish(*_, out, result, **__):
     result.write(out / "result.json")
     (out / "README.md").touch()
     return result
-named.DATASETS["cifar10"], run.finish = replace(named.find("cifar10"), train=24, test=20), finish
+named.DATASETS["cifar10"], run.finish = replace(named.named_set("cifar10"), train=24, test=20), finish
 sys.argv.insert(1, "train")
 main()
 """

@@ -220,7 +220,7 @@ def test_a_teacher_of_another_image_size_is_refused(refused: Callable[..., str],
 def test_a_teacher_of_other_training_images_is_refused_by_both_hashes(
     refused: Callable[..., str], small_cnn: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    own = named_reader.read(named.find("cifar10"), "train", tiny_data).fingerprint
+    own = named_reader.read(named.named_set("cifar10"), "train", tiny_data).fingerprint
     for number, learned in enumerate(("ab" * 32, None)):
         message = refused(altered(small_cnn, tmp_path / f"other {number}", train_manifest=learned))
         assert f"the teacher {NAME} was trained on other images: their sha256 is {learned}, and here {own}" in message
@@ -230,7 +230,7 @@ def test_a_teacher_of_other_training_images_is_refused_by_both_hashes(
 def test_a_teacher_that_was_trained_on_the_test_images_is_refused(
     refused: Callable[..., str], small_cnn: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    held = named_reader.read(named.find("cifar10"), "test", tiny_data).fingerprint
+    held = named_reader.read(named.named_set("cifar10"), "test", tiny_data).fingerprint
     message = refused(altered(small_cnn, tmp_path / "other", train_manifest=held))
     assert message.startswith(f"the teacher {NAME} was trained on the test images | train it on the training images: ")
 

@@ -41,7 +41,7 @@ def of(recipe: Recipe, result: Result) -> Subject:
             name=recipe.dataset, hub_id=None, where=where, licence="its owner's to state", split=split,
             measured=measured, base=_base(tuned),
         )  # fmt: skip
-    dataset = named.find(recipe.dataset)
+    dataset = named.named_set(recipe.dataset)
     title = titled(dataset.name, result.manifest or "")
     where = {
         "dataset_type": dataset.hub_id, "dataset_name": title, "dataset_config": dataset.config,

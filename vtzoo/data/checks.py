@@ -1,4 +1,4 @@
-"""What is said of people's images before anything is trained on them, and what is left out."""
+"""Checks users' images before training: leaves out unusable images and copies, and notes what is odd."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -16,7 +16,7 @@ from vtzoo.errors import VtzooError
 
 
 def usable(found: LabelledImages, where: object) -> tuple[LabelledImages, np.ndarray]:
-    """What has a label and begins as an image does, with notes of the rest; and the sizes in bytes, int64 (n,)."""
+    """The labelled images that begin like an image, with notes about the rest; their sizes in bytes, int64 (n,)."""
     known = labels.labelled(found.targets)
     found = _keep(found, known, "has no label", "have no label", "an empty cell is unknown")
     sizes, images = _glance(found.encoded)
@@ -27,9 +27,9 @@ def usable(found: LabelledImages, where: object) -> tuple[LabelledImages, np.nda
 
 
 def copies_of(encoded: EncodedImages, sizes: np.ndarray) -> np.ndarray:
-    """A number that images of the same content share, int64 (n,); -1 where no other image is the same.
+    """A number for each group of images with the same content, int64 (n,); -1 for an image without copies.
 
-    Only files of the same size, in bytes, are read.
+    Only files of equal size are read.
     """
     _, inverse, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     suspects = np.flatnonzero(counts[inverse] > 1)
@@ -44,9 +44,9 @@ def copies_of(encoded: EncodedImages, sizes: np.ndarray) -> np.ndarray:
 
 
 def separate(found: LabelledImages, copies: np.ndarray) -> tuple[LabelledImages, np.ndarray]:
-    """The images without those that are in two splits, and their copies.
+    """The images without those that are in two splits, and the numbers of their copies.
 
-    Train loses what val or test has too, and val loses what test has: what remains of them stays honest.
+    Train loses the images of val and test, and val loses those of test, so that both measure on unseen images.
     """
     order = np.array([SPLITS.index(split) for split in found.splits])
     twice = copies >= 0
@@ -60,29 +60,29 @@ def separate(found: LabelledImages, copies: np.ndarray) -> tuple[LabelledImages,
             group = copies[lost[0]]
             other = np.flatnonzero((copies == group) & (order == last[group]))[0]
             pair = f"{found.encoded.name(int(lost[0]))} is {found.encoded.name(int(other))}"
-            told = f"{counted(len(lost), 'image')} of {split} {'is' if len(lost) == 1 else 'are'}"
-            notes.append(f"{told} in {others} too, as {pair}: left out of {split}")
+            message = f"{counted(len(lost), 'image')} of {split} {'is' if len(lost) == 1 else 'are'}"
+            notes.append(f"{message} in {others} too, as {pair}: left out of {split}")
     return found.select(np.flatnonzero(~twice)).noting(*notes), copies[~twice]
 
 
 def mislabelled(found: LabelledImages, copies: np.ndarray) -> list[str]:
-    """A note of the images that are there more than once with labels that differ."""
-    told = []
+    """A note about copies of an image with different labels."""
+    message = []
     order = np.argsort(copies, kind="stable")[np.count_nonzero(copies < 0) :]
     for group in np.split(order, np.flatnonzero(np.diff(copies[order])) + 1):
         for other in group[1:]:
             if not np.array_equal(found.targets[group[0]], found.targets[other], equal_nan=True):
-                told.append(f"{_labelled(found, int(group[0]))} and {_labelled(found, int(other))}")
+                message.append(f"{_labelled(found, int(group[0]))} and {_labelled(found, int(other))}")
                 break
-    if not told:
+    if not message:
         return []
-    return [f"the same image has different labels: {few(told)}: correct one, or delete it"]
+    return [f"the same image has different labels: {few(message)}: correct one, or delete it"]
 
 
 def classes(found: LabelledImages, where: object) -> tuple[str, ...]:
-    """Notes of classes with one training image or none; what cannot be learnt from is an error.
+    """Notes about classes with one training image or none.
 
-    That is no training image, one class alone, or a class of validation or test that train lacks.
+    A VtzooError without training images, with a single class, or with a class of val or test that train lacks.
     """
     counts = {split: images_per_class(found.split(split).targets, len(found.classes)) for split in SPLITS}
     training = counts["train"]
@@ -91,36 +91,36 @@ def classes(found: LabelledImages, where: object) -> tuple[str, ...]:
         raise VtzooError(f"no training images in {where}", "; ".join((*found.notes, hint)))
     for split in ("val", "test"):
         if strange := _names(found, (counts[split] > 0) & (training == 0)):
-            told = f"{split} has {counted(len(strange), 'class', 'classes')} that train lacks: {few(strange)}"
-            raise VtzooError(told, f"add images of them to train, or remove them from {split} in {where}")
+            message = f"{split} has {counted(len(strange), 'class', 'classes')} that train lacks: {few(strange)}"
+            raise VtzooError(message, f"add images of them to train, or remove them from {split} in {where}")
     present = _names(found, training > 0)
     if len(present) < 2:
-        told = f"of one class, {present[0]!r}" if present else "of no class"
+        message = f"of one class, {present[0]!r}" if present else "of no class"
         raise VtzooError(
-            f"all the training images in {where} are {told}",
+            f"all the training images in {where} are {message}",
             "; ".join((*found.notes, "add images of another class: there is nothing to tell apart")),
         )
     notes = []
     if single := _names(found, training == 1):
-        told = f"{counted(len(single), 'class has', 'classes have')} one training image, and none to validate on"
-        notes.append(f"{told}: {few(single)}; add images of them")
+        message = f"{counted(len(single), 'class has', 'classes have')} one training image, and none to validate on"
+        notes.append(f"{message}: {few(single)}; add images of them")
     if empty := _names(found, training == 0):
-        told = f"{counted(len(empty), 'class has', 'classes have')} no training images"
-        notes.append(f"{told}, and {'is' if len(empty) == 1 else 'are'} never learnt: {few(empty)}")
+        message = f"{counted(len(empty), 'class has', 'classes have')} no training images"
+        notes.append(f"{message}, and {'is' if len(empty) == 1 else 'are'} never learnt: {few(empty)}")
     return tuple(notes)
 
 
 def _keep(found: LabelledImages, good: np.ndarray, one: str, several: str, hint: str) -> LabelledImages:
-    """The images that are good, with a note of the others."""
+    """The images that are good, with a note about the others."""
     bad = np.flatnonzero(~good)
     if not len(bad):
         return found
-    told = f"{counted(len(bad), 'image')} {one if len(bad) == 1 else several}: {few(_row_names(found.encoded, bad))}"
-    return found.select(np.flatnonzero(good)).noting(f"{told}; left out ({hint})")
+    message = f"{counted(len(bad), 'image')} {one if len(bad) == 1 else several}: {few(_row_names(found.encoded, bad))}"
+    return found.select(np.flatnonzero(good)).noting(f"{message}; left out ({hint})")
 
 
 def _glance(encoded: EncodedImages) -> tuple[np.ndarray, np.ndarray]:
-    """The sizes of the images in bytes, int64 (n,), and which of them begin as one of the kinds that Pillow reads."""
+    """The sizes of the images in bytes, int64 (n,), and whether each begins like a format that Pillow reads."""
     Image.init()
     accepts = [accept for _, accept in Image.OPEN.values() if accept is not None]
     glances = [encoded.glance(index) for index in range(len(encoded))]
@@ -129,8 +129,8 @@ def _glance(encoded: EncodedImages) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_image(head: bytes, accepts: list[Callable]) -> bool:
-    """Whether one of Pillow's readers takes it; one that would, but lacks a library here, answers with a text."""
-    return bool(head) and any((told := accept(head)) and not isinstance(told, str) for accept in accepts)
+    """Whether one of Pillow's readers accepts the bytes; a reader that lacks a library returns a text."""
+    return bool(head) and any((message := accept(head)) and not isinstance(message, str) for accept in accepts)
 
 
 def _row_names(encoded: EncodedImages, indices: np.ndarray) -> list[str]:
@@ -138,7 +138,7 @@ def _row_names(encoded: EncodedImages, indices: np.ndarray) -> list[str]:
 
 
 def _labelled(found: LabelledImages, index: int) -> str:
-    """An image's name and, where it has one class, its class."""
+    """An image's name and, for single-label images, its class."""
     name = found.encoded.name(index)
     return name if found.multi_label else f"{name} ({found.classes[found.targets[index]]})"
 

@@ -1,4 +1,4 @@
-"""A function applied to many images by threads, in order. No torch."""
+"""Applies a function to many images in threads, in order. No torch."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from typing import TypeVar
 from vtzoo.base.machine import cores
 
 Result = TypeVar("Result")
-TOGETHER = 16  # images a thread takes at a time: handing over each alone costs as much as decoding a small one
+TOGETHER = 16  # images a thread takes at a time: to hand over one costs as much as to decode a small one
 
 
 def in_threads(function: Callable[[int], Result], total: int) -> Iterator[list[Result]]:
-    """The results of `function` for 0, 1, ... up to `total`, in order, some at a time, computed on all cores.
+    """Lists of the results of `function` for 0, 1, ... up to `total`, in order, computed on all cores.
 
-    Threads stay a little ahead of the consumer: waiting results need memory.
+    Threads stay only a little ahead of the consumer, because waiting results need memory.
     """
     waiting: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(cores()) as pool:

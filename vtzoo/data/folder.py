@@ -1,4 +1,4 @@
-"""Image files in folders: the only walker, and folders with a folder a class."""
+"""Image files in folders: `walk` finds the files, `read_folder` reads a folder with a folder a class."""
 
 import os
 from collections import Counter
@@ -18,28 +18,28 @@ from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
 
 ANY = ("",)  # suffix of every file
-FOREIGN = (".arw", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".svg")  # images, but not to us
+FOREIGN = (".arw", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".svg")  # not decoded here
 
 Identity: TypeAlias = tuple[int, int]  # device, inode
-Found: TypeAlias = tuple[str, VtzooError | None]  # a file's path; or an unreadable folder's, and why
+Found: TypeAlias = tuple[str, VtzooError | None]  # a file's path; or an unreadable folder's path and its error
 
 
 def walk(folder: str, suffixes: tuple[str, ...], above: tuple[Identity, ...] | None = None) -> Iterator[Found]:
-    """The files of these suffixes in a folder and below, in the order of their names; hidden ones are skipped.
+    """The files with these suffixes in a folder and below, sorted by name, without hidden files.
 
-    Links are followed, except to a folder above: loops end, and a class folder has its own images alone.
+    Links are followed, except to a folder above, so that loops end and a class folder has only its own images.
     """
     try:
         here = _identity(folder)
         above = tuple(map(_identity, Path(folder).resolve().parents)) if above is None else above
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
-            names = sorted((entry.name, Path(entry).is_dir()) for entry in shown)  # an endless link is no folder
+            names = sorted((entry.name, Path(entry).is_dir()) for entry in shown)  # False for an endless link
     except OSError as error:
         yield folder, VtzooError(f"cannot read the folder {folder!r}: {error.strerror}", "make it readable")
         return
     for name, is_folder in names if here not in above else ():
-        path = os.path.join(folder, name)  # noqa: PTH118 (Path would drop the "./" of what was given)
+        path = os.path.join(folder, name)  # noqa: PTH118 (Path would drop a leading "./")
         if is_folder:
             yield from walk(path, suffixes, (*above, here))
         elif name.lower().endswith(suffixes):
@@ -62,12 +62,12 @@ def files_below(folder: Path, suffixes: tuple[str, ...] = ANY) -> list[Path]:
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:
-    """The paths whose own name is not hidden, in order."""
+    """The paths without a hidden name, sorted."""
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def names_in(folder: Path, pattern: str) -> str:
-    """A few names of what a folder holds, for a message."""
+    """A few names of the files in a folder, for a message."""
     names = [path.name for path in visible(folder.glob(pattern))]
     return ", ".join(names[:5] + ["..."] * (len(names) > 5)) or "nothing"
 
@@ -82,7 +82,7 @@ def encoded_files(paths: list[str]) -> EncodedImages:
 def read_folder(folder: Path) -> LabelledImages:
     """The images of a folder with a folder a class, with or without train/, val/ and test/ above.
 
-    An image belongs to the class of the first folder on its way, however deep it lies.
+    The first folder below those is the class of an image, at any depth.
     """
     above, notes = _splits(folder)
     files, names, splits, foreign, nameless = [], [], [], [], []
@@ -98,8 +98,8 @@ def read_folder(folder: Path) -> LabelledImages:
             if not images:
                 notes.append(f"{class_folder} holds no images: it is no class")
     if foreign:
-        told = f"{counted(len(foreign), 'image')} of kinds that are not read here"
-        notes.append(f"{told}, {few(foreign)}: convert them to JPEG or PNG, or they are left out")
+        message = f"{counted(len(foreign), 'image')} of kinds that are not read here"
+        notes.append(f"{message}, {few(foreign)}: convert them to JPEG or PNG, or they are left out")
     if nameless:
         notes.append(f"{counted(len(nameless), 'file')} left out for names that are not UTF-8, {few(nameless)}: rename")
     _require_classes(folder, Counter(names))
@@ -111,10 +111,10 @@ def read_folder(folder: Path) -> LabelledImages:
 
 
 def _splits(folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
-    """The folders that hold class folders, each with its split, and notes of what is left out.
+    """The folders of class folders, each with its split, and notes about files that are left out.
 
-    They are train/, val/ and test/, or the folder itself. A folder of such a name with images in it is a class: trains,
-    among cars and ships, come in a folder called train.
+    They are train/, val/ and test/, or the folder itself. A folder called train with images in it is a class, as of
+    trains among cars and ships.
     """
     below = _folders(folder)
     split = [one for one in below if one.name.lower() in SPLIT_NAMES and not _images(one) and _folders(one)]
@@ -130,7 +130,7 @@ def _splits(folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
 
 
 def _require_classes(folder: Path, images: Counter[str]) -> None:
-    """Raise unless there are folders with images that stand for classes; folders beside a CSV hardly do."""
+    """Raise a VtzooError without plausible class folders; a single class beside a CSV is implausible."""
     tables = visible(folder.glob("*.csv"))
     hint = f"put the images of each class into a folder of their own: {folder / 'CLASS' / 'image.jpg'}"
     if tables:
@@ -144,7 +144,7 @@ def _require_classes(folder: Path, images: Counter[str]) -> None:
 
 
 def _nested(folder: Path, names: set[str]) -> list[str]:
-    """A note if the only class has folders in it, as where an archive was unpacked into a folder of its name."""
+    """A note if the only class has folders in it, as after unpacking an archive into a folder of its name."""
     inside = [one for name in names for one in _folders(folder / name)]
     if len(names) > 1 or len(inside) < 2:
         return []
@@ -155,7 +155,7 @@ def _nested(folder: Path, names: set[str]) -> list[str]:
 
 
 def _is_text(file: Path) -> bool:
-    """Whether a file's name can be written down: names on disk are bytes, and may be no UTF-8."""
+    """Whether a file's name is valid text: names on disk are bytes, not always UTF-8."""
     return not any("\ud800" <= letter <= "\udfff" for letter in str(file))
 
 

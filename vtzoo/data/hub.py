@@ -13,7 +13,7 @@ HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@(.+))?")
 
 
 def library() -> ModuleType:
-    """The `datasets` library, which only the extra [train] installs."""
+    """The `datasets` library, a dependency of the extra [train]."""
     try:
         import datasets
     except ImportError as error:
@@ -22,9 +22,9 @@ def library() -> ModuleType:
 
 
 def load_hub(hub_id: str, hint: str, config: str | None = None, **choice: str | None) -> Any:
-    """What `datasets.load_dataset` gives; a failure is a VtzooError with the hint."""
+    """The result of `datasets.load_dataset`; a failure is a VtzooError with the hint."""
     datasets = library()
-    from huggingface_hub.errors import HTTPError  # the HTTP client's own: a failed connection is no OSError
+    from huggingface_hub.errors import HTTPError  # a failed connection of the HTTP client is no OSError
 
     try:
         return datasets.load_dataset(hub_id, config, **choice)

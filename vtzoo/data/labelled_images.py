@@ -1,4 +1,4 @@
-"""Labelled images: the one type for named data sets and people's own, and what identifies them. No torch."""
+"""LabelledImages, the type of named data sets and of users' own images, and its fingerprint. No torch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,13 +24,13 @@ UNKNOWN = -1  # the class of a single-label image without a label
 class LabelledImages:
     """Encoded images with targets, in a fixed order."""
 
-    encoded: EncodedImages  # decoded on access; knows the name of each image
+    encoded: EncodedImages  # decoded on access, each with a name
     targets: np.ndarray  # int64 (n,), a class each or UNKNOWN; multi-label float32 (n, classes): 1, 0, NaN if unknown
     classes: tuple[str, ...]
     splits: np.ndarray  # str (n,), each one of SPLITS
-    name: str = "images"  # of the data set, in the letters of a model's name
+    name: str = "images"  # of the data set, as a part of a model's name
     val_drawn: bool = False  # whether the validation images were drawn from the training images
-    notes: tuple[str, ...] = ()  # sentences for people, about odd things in the source
+    notes: tuple[str, ...] = ()  # sentences about oddities of the source
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -56,7 +56,7 @@ class LabelledImages:
         return self.split("test")
 
     def split(self, name: str) -> "LabelledImages":
-        """The images of a split; none where the source has no such split."""
+        """The images of a split; empty if the source lacks the split."""
         return self.select(np.flatnonzero(self.splits == name))
 
     def select(self, indices: np.ndarray) -> "LabelledImages":
@@ -82,7 +82,7 @@ class LabelledImages:
 
     @cached_property
     def content_hash(self) -> str:
-        """The sha256 of each image's encoded bytes and target, in order: which files a checkpoint or a cache is of."""
+        """The sha256 of each image's encoded bytes and target, in order: identifies checkpoints and caches."""
         digest = sha256()
         contents = in_threads(lambda index: sha256(self.encoded.content(index) or b"").digest(), len(self))
         for content, target in zip((one for some in contents for one in some), self.targets, strict=True):
@@ -90,18 +90,18 @@ class LabelledImages:
         return digest.hexdigest()
 
     def is_recorded(self, manifest: str | None) -> bool:
-        """Whether a result's manifest is of these images: fine-tuning once recorded the hash of the encoded files."""
+        """Whether a result's manifest is of these images; fine-tuning once recorded `content_hash` there."""
         return manifest is not None and manifest in (self.content_hash, self.fingerprint)
 
     def pixels(self, how: Preprocess) -> np.ndarray:
-        """Each image as a model takes it, uint8 (n, 3, height, width); an unreadable image is a VtzooError."""
+        """The preprocessed images, uint8 (n, 3, height, width); an unreadable image is a VtzooError."""
         made = np.empty((len(self), *how.shape), dtype=np.uint8)
         for index, image in enumerate(self.encoded):
             made[index] = prepare(image, how)
         return made
 
     def hold_out(self, fraction: float, seed: int) -> tuple["LabelledImages", "LabelledImages"]:
-        """The images without a drawn slice, and that slice: `fraction` of them and, within one image, of each class."""
+        """The images split at random, stratified by class: all but `fraction` of them, and that fraction."""
         count = round(len(self) * fraction)
         if not 0 < count < len(self):
             raise VtzooError(f"cannot hold out {fraction} of {len(self)} images", "choose a fraction between 0 and 1")
@@ -121,7 +121,7 @@ class DecodingPass(Generic[Result]):
 
     images: LabelledImages
     keep: Callable[[Image.Image], Result]
-    progress: Callable[[int], None] | None = None  # called with every further number of images
+    progress: Callable[[int], None] | None = None  # called with the number of newly decoded images
     fingerprint: str = ""
     errors: dict[int, VtzooError] = field(default_factory=dict)
 
@@ -151,7 +151,7 @@ class DecodingPass(Generic[Result]):
 
 
 def signature(image: Image.Image, target: np.ndarray) -> bytes:
-    """The bytes of an image that a fingerprint hashes: height, width, target, pixels."""
+    """The bytes of an image in a fingerprint: height, width, target, pixels."""
     size = np.array([image.height, image.width], dtype="<i8")
     return size.tobytes() + _little_endian(target) + image.tobytes()
 

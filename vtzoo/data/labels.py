@@ -1,4 +1,4 @@
-"""Class names as targets: a number an image, or a column a class with NaN for unknown."""
+"""Turns class names into targets: a class index an image, or a column a class with NaN for unknown."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,12 @@ from vtzoo.base.wording import counted
 from vtzoo.data.labelled_images import UNKNOWN
 from vtzoo.errors import VtzooError
 
-LARGEST = 1 << 32  # bytes, of the targets where an image may have several classes
-ANSWERS = {  # of a cell, where each class has a column
+LARGEST = 1 << 32  # bytes of multi-label targets
+ANSWERS = {  # the targets of cells, in tables with a column a class
     "": np.nan, "0": 0.0, "0.0": 0.0, "false": 0.0, "no": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0,
 }  # fmt: skip
 
-Names: TypeAlias = "Sequence[str] | None"  # of an image's classes; None where nothing is known
+Names: TypeAlias = "Sequence[str] | None"  # of an image's classes; None if unknown
 
 
 def class_name(text: str) -> str:
@@ -25,14 +25,14 @@ def class_name(text: str) -> str:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """The different names, sorted, with numbers in them by value: 2 before 10."""
+    """The distinct names, sorted, with numbers by value: 2 before 10."""
     return tuple(sorted(set(names), key=lambda name: (re.sub("[0-9]+", lambda found: found[0].zfill(20), name), name)))
 
 
 def single_label(
     names: Sequence[str | None], classes: tuple[str, ...] | None = None
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The classes, and the class of each image, int64 (n,), or UNKNOWN."""
+    """The classes, and the class index of each image, int64 (n,), or UNKNOWN."""
     classes = classes or in_order(name for name in names if name is not None)
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
     return classes, np.array([numbers.get(name, UNKNOWN) for name in names], dtype=np.int64)
@@ -43,8 +43,8 @@ def multi_label(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """The classes, and the multi-label targets, float32 (n, classes): 1 yes, 0 no, NaN unknown.
 
-    A mask names the classes that the annotators of an image looked for; None stands for all. Other classes are unknown,
-    unless the image has them.
+    A mask names the classes that the annotators looked for in an image; None stands for all. Other classes are
+    unknown, unless the image has them.
     """
     mentioned = {name for some in (*names, *masks) for name in some or ()}
     classes = classes or in_order(mentioned)
@@ -66,20 +66,20 @@ def column_per_class(columns: dict[str, list[str]], where: object) -> tuple[tupl
         strange = next((cell for cell in cells if cell.strip().lower() not in ANSWERS), None)
         if strange is not None:
             hint = "call the column of labels `label`, or name it: --label-column NAME"
-            told = f"no column of labels in {where}, and column {name!r} says neither 1 nor 0, but {strange!r}"
-            raise VtzooError(told, hint)
+            message = f"no column of labels in {where}, and column {name!r} says neither 1 nor 0, but {strange!r}"
+            raise VtzooError(message, hint)
         targets[:, number] = [ANSWERS[cell.strip().lower()] for cell in cells]
     return tuple(columns), targets
 
 
 def labelled(targets: np.ndarray) -> np.ndarray:
-    """Whether each image has a known label, bool (n,)."""
+    """Whether each image has a label, bool (n,)."""
     nothing = targets == UNKNOWN if targets.ndim == 1 else np.isnan(targets).all(axis=1)
     return np.logical_not(nothing)
 
 
 def _unknown(images: int, classes: int) -> np.ndarray:
     if 4 * images * classes > LARGEST:
-        told = f"{counted(images, 'image')} with several of {classes:,} classes each would take"
-        raise VtzooError(f"{told} {4 * images * classes / 1e9:,.0f} GB", "give fewer classes, or one class an image")
+        message = f"{counted(images, 'image')} with several of {classes:,} classes each would take"
+        raise VtzooError(f"{message} {4 * images * classes / 1e9:,.0f} GB", "give fewer classes, or one class an image")
     return np.full((images, classes), np.nan, dtype=np.float32)

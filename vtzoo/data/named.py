@@ -1,7 +1,7 @@
-"""Facts about the data sets: sizes, where their rows are, what their columns are called. Reads no data.
+"""Facts about the named data sets: sizes, Hub ids, columns, splits, statistics. Reads no data.
 
-Sizes are those of arXiv 2106.03746v1. Hub ids, columns, splits and revisions are those used by public code; a row
-whose `seen` is False has been loaded by nobody here yet, so its columns and splits are still to be confirmed.
+Sizes are those of arXiv 2106.03746v1. Hub ids, columns, splits and revisions are those of public code; a row with
+`seen` False has not been checked on loaded rows yet.
 """
 
 import json
@@ -14,7 +14,7 @@ from vtzoo import errors
 
 RGB = tuple[float, float, float]
 
-# The usual statistics of ImageNet's training images, for rows whose own training pixels nobody here has averaged.
+# The usual statistics of ImageNet's training images, for rows without statistics of their own.
 IMAGENET_MEAN: RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD: RGB = (0.229, 0.224, 0.225)
 
@@ -29,22 +29,22 @@ class Dataset:
     test: int  # images
     hub_id: str
     config: str | None = None
-    revision: str | None = None  # commit on the Hub; None: nobody has pinned one yet
+    revision: str | None = None  # commit on the Hub; None if not pinned yet
     image_column: str = "image"
     label_column: str = "label"
     train_splits: tuple[str, ...] = ("train",)  # of the Hub, joined in this order
     test_splits: tuple[str, ...] = ("test",)
-    domain: str | None = None  # keep the rows whose column `domain` says so
+    domain: str | None = None  # keeps the rows with this value in the column `domain`
     licence: str  # as its authors state it
     mean: RGB = IMAGENET_MEAN  # of the training pixels, 0..1
     std: RGB = IMAGENET_STD
     flip: bool = True  # whether a mirrored image still shows its class
     seen: bool = False  # whether these columns, splits and sizes were checked on loaded rows
-    copies: Mapping[str, str] = field(default_factory=dict, hash=False)  # of other pixels, by test manifest
+    copies: Mapping[str, str] = field(default_factory=dict, hash=False)  # resized copies, by test manifest
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that are read."""
+        """The columns to read."""
         return self.image_column, self.label_column, *(("domain",) if self.domain else ())
 
     def splits(self, split: str) -> tuple[str, ...]:
@@ -139,12 +139,12 @@ DATASETS: dict[str, Dataset] = {row.name: row for row in ROWS}
 
 
 def copy_of(name: str, manifest: str) -> str | None:
-    """What test images with this manifest are, where their pixels are not the data set's own."""
+    """The name of a resized copy of a data set, by the manifest of its test images; None for the original."""
     return DATASETS[name].copies.get(manifest) if name in DATASETS else None
 
 
-def find(name: str) -> Dataset:
-    """The row called `name`, else an error with the nearest names."""
+def named_set(name: str) -> Dataset:
+    """The data set called `name`; an unknown name is a VtzooError with the nearest names."""
     if name not in DATASETS:
         raise errors.unknown("dataset", name, DATASETS)
     return DATASETS[name]
@@ -157,6 +157,6 @@ def recorded_labels() -> dict[str, list[str]]:
 
 
 def labels(name: str) -> tuple[str, ...] | None:
-    """The class names of a data set in label order; None where nobody has read them from the data yet."""
-    names = recorded_labels().get(find(name).name)
+    """The class names of a data set in label order; None if they are not recorded."""
+    names = recorded_labels().get(named_set(name).name)
     return None if names is None else tuple(names)

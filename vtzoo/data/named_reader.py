@@ -1,7 +1,7 @@
-"""The one door to data: the images and labels of a split, from Parquet, folders or the Hub. No torch.
+"""Reads the images and labels of a named data set's split from Parquet, folders or the Hub. No torch.
 
-Everything goes through the `datasets` library, and nothing is copied to disk on the way: Parquet and image folders
-become in-memory tables of encoded images, and only the Hub uses the library's own cache.
+The `datasets` library reads everything, without copies on disk: Parquet and image folders become in-memory tables of
+encoded images, and only the Hub uses the library's own cache.
 
 `python -m vtzoo.data.named_reader NAME [PATH]` reads a data set's class names and writes them into labels.json.
 """
@@ -28,7 +28,7 @@ from vtzoo.errors import VtzooError
 if TYPE_CHECKING:
     import pyarrow
 
-TEST_FOLDERS = ("test", "val", "validation")  # what a folder of test images may be called
+TEST_FOLDERS = ("test", "val", "validation")  # names of a folder of test images
 ANOTHER = "is it another data set? its row is in vtzoo/data/named.py"  # the hint for data that contradict it
 
 
@@ -57,7 +57,7 @@ def read(dataset: Dataset, split: str, source: Path | None = None) -> LabelledIm
 
 
 def hub_rows(dataset: Dataset, parts: tuple[str, ...]) -> tuple[Any, EncodedImages]:
-    """The table (datasets.Dataset) on the Hub at the pinned revision, and its rows that count."""
+    """The table (datasets.Dataset) on the Hub at the pinned revision, and its rows in the domain."""
     hint = f"check the connection, or read {dataset.name} from a folder: --data PATH"
     table = load_hub(dataset.hub_id, hint, dataset.config, revision=dataset.revision, split="+".join(parts))
     require_columns(table.column_names, dataset, dataset.hub_id)
@@ -71,7 +71,7 @@ def hub_rows(dataset: Dataset, parts: tuple[str, ...]) -> tuple[Any, EncodedImag
 def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tuple[Any, EncodedImages]:
     """The table (datasets.Dataset) of a folder's Parquet files, in memory, and its rows.
 
-    The library's own Parquet reader would first write a copy into its cache: we hand it tables instead.
+    The library's own Parquet reader would first write a copy into its cache.
     """
     hub = library()
     import pyarrow
@@ -81,7 +81,7 @@ def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tupl
     tables, origins, features = [], [], None
     for file in parquet_files(folder, parts):
         stored = read_columns(file, partial(needed_columns, dataset=dataset, where=file))
-        # A fingerprint that is given is not computed: hashing 100 MB takes longer than reading it.
+        # A given fingerprint is not computed: hashing 100 MB takes longer than reading it.
         table = hub.Dataset(stored, fingerprint=file.name)
         if table.features != (features := features or table.features):
             raise VtzooError(f"{file} has other column types or classes than the files before it", ANOTHER)
@@ -103,7 +103,7 @@ def parquet_files(folder: Path, parts: tuple[str, ...]) -> list[Path]:
 
 
 def needed_columns(schema: "pyarrow.Schema", dataset: Dataset, where: Path) -> list[str]:
-    """The columns that count of a data set's Parquet file."""
+    """The columns to read of a data set's Parquet file."""
     require_columns(schema.names, dataset, where)
     return list(dataset.columns)
 
@@ -111,7 +111,7 @@ def needed_columns(schema: "pyarrow.Schema", dataset: Dataset, where: Path) -> l
 def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, EncodedImages]:
     """The table (datasets.Dataset) of the images under {split}/<class>/, and its rows.
 
-    Classes are in the order of the recorded names, or in alphabetical order where there are none.
+    Classes are in the order of the recorded names, or in alphabetical order without recorded names.
     """
     hub = library()
     parts = [split_folder(folder, part, split, dataset) for part in dataset.splits(split)]
@@ -131,7 +131,7 @@ def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, Encod
 
 
 def split_folder(folder: Path, part: str, split: str, dataset: Dataset) -> Path:
-    """The subfolder of one part; a test split goes by several names, but never by that of training images."""
+    """The subfolder of a part; a test split has several usual names, but never the name of a training split."""
     others = [name for name in TEST_FOLDERS if split == "test" and name not in dataset.train_splits]
     for name in dict.fromkeys([part, *others]):
         if (folder / name).is_dir():
@@ -141,14 +141,14 @@ def split_folder(folder: Path, part: str, split: str, dataset: Dataset) -> Path:
 
 
 def require_columns(columns: list[str], dataset: Dataset, where: object) -> None:
-    """Raise unless the row's columns are among those found."""
+    """Raise a VtzooError unless all of the data set's columns are in `columns`."""
     for column in dataset.columns:
         if column not in columns:
             raise VtzooError(f"no column {column!r} in {where}", f"it has {', '.join(columns)}; {ANOTHER}")
 
 
 def in_domain(table: Any, domain: str | None) -> np.ndarray:
-    """Which rows belong to the domain, bool (n,): all where there is none. The column holds names or their numbers."""
+    """Whether each row belongs to the domain, bool (n,); all do without a domain. The column has names or indices."""
     if domain is None:
         return np.ones(len(table), dtype=bool)
     names = getattr(table.features["domain"], "names", None)
@@ -157,7 +157,7 @@ def in_domain(table: Any, domain: str | None) -> np.ndarray:
 
 
 def class_names(table: Any, dataset: Dataset) -> tuple[str, ...] | None:
-    """The names that the label column itself carries, as many as the row says; None where it has plain numbers."""
+    """The class names in the label column's type, as many as the data set has; None for plain numbers."""
     names = getattr(table.features[dataset.label_column], "names", None)
     if names is not None and len(names) != dataset.classes:
         raise VtzooError(f"the data has {len(names)} classes, {dataset.name} has {dataset.classes}", ANOTHER)
@@ -165,7 +165,7 @@ def class_names(table: Any, dataset: Dataset) -> tuple[str, ...] | None:
 
 
 def read_labels(table: Any, rows: EncodedImages, dataset: Dataset) -> np.ndarray:
-    """The labels of the rows that count, int64 (n,), each within the data set's classes."""
+    """The labels of the rows, int64 (n,), each a class of the data set."""
     column = table.data.column(dataset.label_column).to_pylist()
     values = [column[position] for position in rows.positions]
     for position, value in zip(rows.positions, values, strict=True):
@@ -176,7 +176,7 @@ def read_labels(table: Any, rows: EncodedImages, dataset: Dataset) -> np.ndarray
 
 
 def record_labels(dataset: Dataset, source: Path | None, file: Path) -> tuple[str, ...]:
-    """Write the class names that the data itself carries into a JSON file of names by data set, and return them."""
+    """Write the class names in the data into a JSON file of names by data set, and return them."""
     parts = dataset.test_splits
     table, _ = hub_rows(dataset, parts) if source is None else load_parquet(dataset, parts, source)
     names = class_names(table, dataset)
@@ -189,4 +189,4 @@ def record_labels(dataset: Dataset, source: Path | None, file: Path) -> tuple[st
 
 if __name__ == "__main__":
     path = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    print(*record_labels(facts.find(sys.argv[1]), path, Path(facts.__file__).with_name("labels.json")), sep="\n")
+    print(*record_labels(facts.named_set(sys.argv[1]), path, Path(facts.__file__).with_name("labels.json")), sep="\n")

@@ -1,4 +1,4 @@
-"""People's own images, out of folders, a CSV, Parquet or the Hub, checked and split. No torch."""
+"""Reads users' own images from folders, a CSV, Parquet or the Hub, checks and splits them. No torch."""
 
 import re
 from dataclasses import replace
@@ -17,8 +17,8 @@ from vtzoo.data.table import read_table
 from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
 
-PLAIN_STEMS = ("labels", "metadata", "annotations")  # of files whose folder is called after what the images are
-OTHER = {  # what may be given by mistake: what to do with it
+PLAIN_STEMS = ("labels", "metadata", "annotations")  # of files that say less than the name of their folder
+OTHER = {  # the hint for a file of a kind that cannot be read
     ".zip": "unpack it, and give the folder",
     ".tar": "unpack it, and give the folder",
     ".gz": "unpack it, and give the folder",
@@ -36,17 +36,17 @@ def read_images(
     """The images of a folder, a CSV, Parquet or a Hub data set (ORG/NAME or ORG/NAME@REVISION), with its splits.
 
     - A folder has a folder a class, or train/, val/ and test/ with a folder a class each; or Parquet files.
-    - A CSV has a column `path` and a column `label`: one class or, with `;` between them, several. Or each class has a
-      column: 1, 0, or nothing where it is not known. An empty label is unknown.
-    - Parquet and the Hub have a column of images, and one of names, numbers or lists of them.
-    - A column `split` says train, val or test. Where an image may have several classes, a column `mask` names those
-      that were looked for: all others are unknown.
+    - A CSV has a column `path` and a column `label`: a class, or several separated by `;`. Or each class has a column:
+      1, 0, or nothing for unknown. An empty label is unknown.
+    - Parquet and the Hub have a column of images, and a column of class names, class indices, or lists of them.
+    - A column `split` says train, val or test. In multi-label data, a column `mask` names the classes that the
+      annotators looked for: all others are unknown.
 
-    `image_column` and `label_column` name columns without a usual name. `seed` draws the validation images where none
-    are given, as `split.draw_val` says. Odd things that training can go on with are notes, all others errors.
+    `image_column` and `label_column` name columns without a usual name. Without validation images, `split.draw_val`
+    draws them from the training images by `seed`. Oddities that training tolerates are notes, all others errors.
 
-    Learning takes training images of two classes and validation images. With `learn` false the images are only measured
-    on: a split may be empty.
+    With `learn`, the images must have training images of two classes, and validation images. Without, they only serve
+    evaluation, and a split may be empty.
     """
     images, sizes = checks.usable(read_source(str(source), image_column, label_column), source)
     copies = checks.copies_of(images.encoded, sizes)
@@ -56,13 +56,13 @@ def read_images(
     if not len(images.val):
         images = _with_drawn_val(images, copies, seed, learn)
     if learn and not len(images.val):
-        told = f"no class in {source} has two images that differ: one would be needed to validate on"
-        raise VtzooError(told, "add images, or give validation images of your own")
+        message = f"no class in {source} has two images that differ: one would be needed to validate on"
+        raise VtzooError(message, "add images, or give validation images of your own")
     return images
 
 
 def summary(images: LabelledImages) -> list[str]:
-    """Lines that say what was found and how it was split; each note is one."""
+    """Lines about the classes and the splits, and a line for each note."""
     counts = images_per_class(images.train.targets, len(images.classes))
     least, most = int(counts.argmin()), int(counts.argmax())
     origin = "drawn from the training images, every class in proportion" if images.val_drawn else "as given"
@@ -84,7 +84,7 @@ def summary(images: LabelledImages) -> list[str]:
 def read_source(source: str, image_column: str | None, label_column: str | None) -> LabelledImages:
     """The images of a source, by its kind.
 
-    A folder with images in it is read as images, as `vtzoo predict` reads it; else its Parquet files are.
+    A folder is read as images if it has any, as by `vtzoo predict`; otherwise as Parquet files.
     """
     from vtzoo.data.parquet import parquet_files, read_parquet
 
@@ -104,18 +104,18 @@ def read_source(source: str, image_column: str | None, label_column: str | None)
 
 
 def _with_drawn_val(images: LabelledImages, copies: np.ndarray, seed: int, learn: bool) -> LabelledImages:
-    """The same with validation images drawn from the training images; copies stay in train, with a note."""
+    """The images, some of train now in val; copies of another image stay in train, with a note."""
     training = np.flatnonzero(images.splits == "train")
     free = copies[training] < 0
     splits = images.splits.astype("<U5")
     splits[training[draw_val(images.targets[training], free, seed)]] = "val"
     copied = [images.encoded.name(int(index)) for index in training[~free]]
-    told = f"{counted(len(copied), 'training image')} are the same as others, {few(copied)}: none of them validates"
-    return replace(images, splits=splits, val_drawn=True).noting(*([told] if copied and learn else []))
+    message = f"{counted(len(copied), 'training image')} are the same as others, {few(copied)}: none of them validates"
+    return replace(images, splits=splits, val_drawn=True).noting(*([message] if copied and learn else []))
 
 
 def name_of(source: str | Path) -> str:
-    """A source's stem in the letters of a model's name."""
+    """The name of a source, as a part of a model's name."""
     path = Path(str(source).partition("@")[0] if not Path(source).exists() else source)
     resolved = path.resolve()
     stem = resolved.stem if resolved.is_file() else resolved.name

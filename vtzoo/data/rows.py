@@ -1,4 +1,4 @@
-"""Rows of Parquet files and of the Hub: a column of images, and one of labels: names, numbers, or lists of them."""
+"""Rows of Parquet files and of the Hub: a column of images, and a column of class names, indices, or lists of them."""
 
 import math
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ from vtzoo.errors import VtzooError
 if TYPE_CHECKING:
     import pyarrow
 
-NO_LABEL = -1  # of a ClassLabel, as the `datasets` library has it
+NO_LABEL = -1  # the `datasets` library's ClassLabel of a row without a label
 
 
 class Table(NamedTuple):
     """The rows of a file, or of a split on the Hub."""
 
-    name: str  # before a row's number
+    name: str  # the first part of a row's name
     split: str
     data: Any  # datasets.Dataset
 
 
 def recognise(features: Any, where: object, image: str | None, label: str | None) -> Columns:
-    """The columns by their names, or by their types where a type occurs once."""
+    """The columns, recognized by their names, or by a type that occurs once."""
     schema = features.arrow_schema
     encoded = [field.name for field in schema if columns.is_encoded(field.type)]
     named = [name for name, feature in features.items() if isinstance(_inner(feature), library().ClassLabel)]
@@ -43,7 +43,7 @@ def recognise(features: Any, where: object, image: str | None, label: str | None
 
 
 def stored_images(table: Any, column: str, hint: str) -> "pyarrow.ChunkedArray":
-    """The encoded images as {bytes, path}; plain bytes, or a column that lost its metadata, are taken for images."""
+    """The encoded images as {bytes, path}, from structs or plain bytes, with or without the library's metadata."""
     stored = table.data.column(column).type
     if not columns.is_encoded(stored):
         raise VtzooError(f"column {column!r} holds {stored}, not images", hint)
@@ -60,8 +60,8 @@ def labelled_rows(
     named = recognise(features, tables[0].name, image, label)
     for name, _, data in tables:
         if {one: data.features.get(one) for one in named.needed} != {one: features[one] for one in named.needed}:
-            told = f"{name} has other column types or classes than {tables[0].name}"
-            raise VtzooError(told, "make them one data set, or give one of them alone")
+            message = f"{name} has other column types or classes than {tables[0].name}"
+            raise VtzooError(message, "make them one data set, or give one of them alone")
     hint = "name the column of images: --image-column NAME"
     stored = [chunk for table in tables for chunk in stored_images(table.data, named.image, hint).chunks]
     origins = [f"{name}#{row}" for name, _, data in tables for row in range(len(data))]
@@ -102,7 +102,7 @@ def _targets(
 
 
 def _mask(cell: Any, kind: Any, where: str, classes: Sequence[str]) -> list[str] | None:
-    """The classes that annotators looked for: a list of them, or of a yes or no for each class."""
+    """The classes that the annotators looked for, from a list of classes, or of a bool for each class."""
     if cell is None or not cell or type(cell[0]) is not bool:
         return None if cell is None else _names(cell, kind, where)
     if len(cell) != len(classes):
@@ -115,7 +115,7 @@ def _names(cell: Any, kind: Any, where: str) -> list[str]:
 
 
 def _name(value: Any, kind: Any, where: str) -> str | None:
-    """The name of a class as stored: its text, its number, or its number among stated names. None is not known."""
+    """The name of a class from its text, its number, or its index into the stated names; None if unknown."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     stated = getattr(kind, "names", None)
@@ -123,7 +123,7 @@ def _name(value: Any, kind: Any, where: str) -> str | None:
         return None
     if stated is not None and not 0 <= value < len(stated):
         raise VtzooError(f"label {value} in {where}", f"its column states the names of 0 to {len(stated) - 1}")
-    if isinstance(value, float) and value.is_integer():  # pandas makes them of whole numbers beside empty cells
+    if isinstance(value, float) and value.is_integer():  # pandas stores whole numbers beside empty cells as floats
         value = int(value)
     if not isinstance(value, str | int):
         raise VtzooError(f"{value!r} in {where} is no label", "name another column: --label-column NAME")
@@ -131,7 +131,7 @@ def _name(value: Any, kind: Any, where: str) -> str | None:
 
 
 def _inner(feature: Any) -> Any:
-    """The feature of the items where a column holds lists, else its own."""
+    """The feature of the items of a column of lists, or the column's own."""
     hub = library()
     if isinstance(feature, list):
         return feature[0]

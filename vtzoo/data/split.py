@@ -1,4 +1,4 @@
-"""Splits: their names in people's data, and validation images drawn from the training images."""
+"""Splits: their names in users' data, and validation images drawn from the training images."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from vtzoo.errors import unknown
 
-SPLIT_NAMES = {  # what people call a split
+SPLIT_NAMES = {  # the split by its usual names
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
 }  # fmt: skip
 
 FRACTION = 0.2  # of the training images
-CAP = 5_000  # images: more than that tell hardly more
+CAP = 5_000  # images: more improve the estimate little
 
 
 def split_names(cells: Sequence[str | None], where: Callable[[int], str]) -> np.ndarray:
-    """The splits that cells name, str (n,); an empty cell is train. `where` says where the cell of an index is."""
+    """The splits named in cells, str (n,); an empty cell is train. `where` describes the place of a cell for errors."""
     for index, cell in enumerate(cells):
         if (cell or "train").lower() not in SPLIT_NAMES:
             raise unknown("split", str(cell), SPLIT_NAMES, f"{where(index)} says it")
@@ -23,15 +23,15 @@ def split_names(cells: Sequence[str | None], where: Callable[[int], str]) -> np.
 
 
 def images_per_class(targets: np.ndarray, classes: int) -> np.ndarray:
-    """How many images have each class, int64 (classes,)."""
+    """The number of images of each class, int64 (classes,)."""
     return np.bincount(targets, minlength=classes) if targets.ndim == 1 else np.count_nonzero(targets == 1, axis=0)
 
 
 def draw_val(targets: np.ndarray, free: np.ndarray, seed: int) -> np.ndarray:
-    """Which training images validate, bool (n,): about a fifth, at most CAP, of every class.
+    """Whether each training image becomes a validation image, bool (n,): about a fifth, at most CAP, stratified.
 
-    Only `free` images, bool (n,), are drawn. A class with two or more of them gives at least one and keeps one. For
-    multi-label targets, float32 (n, classes), this is attempted, the rarest class first.
+    Only `free` images, bool (n,), are drawn. A class with at least two of them gives at least one and keeps at least
+    one; with multi-label targets, float32 (n, classes), as far as possible, the rarest class first.
     """
     drawn = np.zeros(len(targets), dtype=bool)
     candidates = np.flatnonzero(free)
@@ -41,12 +41,12 @@ def draw_val(targets: np.ndarray, free: np.ndarray, seed: int) -> np.ndarray:
 
 
 def size(images: int, classes: int) -> int:
-    """How many of the images are drawn, where `classes` classes have two or more."""
+    """The number of images to draw, if `classes` classes have at least two."""
     return max(min(round(FRACTION * images), CAP), classes)
 
 
 def _stratified(targets: np.ndarray, seed: int) -> np.ndarray:
-    """The indices of a slice, each class in proportion. int64 (n,) -> int64 (m,)"""
+    """Indices drawn in proportion to each class. int64 (n,) -> int64 (m,)"""
     from sklearn.model_selection import StratifiedShuffleSplit
 
     counts = np.bincount(targets)
@@ -56,17 +56,17 @@ def _stratified(targets: np.ndarray, seed: int) -> np.ndarray:
     count = size(len(several), int(np.count_nonzero(counts > 1)))
     splitter = StratifiedShuffleSplit(1, test_size=count, random_state=seed)
     drawn = several[next(splitter.split(several, targets[several]))[1]]
-    # A class of few images may give none in proportion: then it gives one.
+    # A small class that gives none in proportion gives one.
     shuffled = np.random.default_rng(seed).permutation(several)
     present, first = np.unique(targets[shuffled], return_index=True)
     return np.concatenate([drawn, shuffled[first[~np.isin(present, targets[drawn])]]])
 
 
 def _iteratively_stratified(targets: np.ndarray, seed: int) -> np.ndarray:
-    """The indices of a slice in which each class has about its share. float32 (n, classes) -> int64 (m,)
+    """Indices drawn so that each class has about its share. float32 (n, classes) -> int64 (m,)
 
-    After the iterative stratification of Sechidis et al. (2011), for two subsets of which one is much smaller: a class
-    after the other, from the rarest, takes what its share lacks from its images that no rarer class has decided on.
+    Iterative stratification (Sechidis et al. 2011) into two subsets, the second much smaller: each class in turn, from
+    the rarest, fills its share with images that no rarer class has decided on.
     """
     positive = targets == 1
     left = images_per_class(targets, targets.shape[1])  # in train, of each class
@@ -82,5 +82,5 @@ def _iteratively_stratified(targets: np.ndarray, seed: int) -> np.ndarray:
                 drawn[index] = True
                 left[positive[index]] -= 1
         undecided = undecided[~having]
-    drawn[undecided[: max(total - np.count_nonzero(drawn), 0)]] = True  # of those that have no class at all
+    drawn[undecided[: max(total - np.count_nonzero(drawn), 0)]] = True  # images without any class
     return np.flatnonzero(drawn)

@@ -1,4 +1,4 @@
-"""A CSV of paths and labels: path,label; several labels separated by `;`; or a column a class with 1, 0 or nothing."""
+"""Reads a CSV of paths and labels: a label, labels separated by `;`, or a column a class with 1, 0 or nothing."""
 
 import csv
 import io
@@ -18,23 +18,23 @@ from vtzoo.data.split import split_names
 from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
 
-SEPARATOR = ";"  # between the classes of one image
-Lines = list[tuple[int, list[str]]]  # the cells of each line that has any, with its number, from 1
+SEPARATOR = ";"  # between the labels of an image
+Lines = list[tuple[int, list[str]]]  # the number, from 1, and the cells of each line that is not empty
 
 
 def read_table(file: Path, *, image_column: str | None = None, label_column: str | None = None) -> LabelledImages:
-    """The images that a CSV lists; relative paths start at its folder.
+    """The images of a CSV; relative paths start at its folder.
 
-    Python's own reader takes the cells as they are: the `datasets` library's would make numbers out of class names,
-    and nothing out of a class called NA.
+    Python's csv module leaves cells as they are; the `datasets` library's reader would turn class names into numbers,
+    and a class called NA into nothing.
     """
     (_, header), *lines = _lines(file)
     _require_header(header, file)
     named = columns.recognise(header, file, image=image_column, label=label_column)
     for number, cells in lines:
         if len(cells) != len(header):
-            told = f"line {number} of {file} has {counted(len(cells), 'cell')}, its header {len(header)}"
-            raise VtzooError(told, 'put a cell with a comma in it between quotes: "a, b"')
+            message = f"line {number} of {file} has {counted(len(cells), 'cell')}, its header {len(header)}"
+            raise VtzooError(message, 'put a cell with a comma in it between quotes: "a, b"')
     cells = {name: [line[position] for _, line in lines] for position, name in enumerate(header)}
     numbers = [number for number, _ in lines]
     paths = _paths(file, cells[named.image], numbers)
@@ -47,7 +47,7 @@ def read_table(file: Path, *, image_column: str | None = None, label_column: str
 
 
 def _lines(file: Path) -> Lines:
-    """What is written in a CSV in UTF-8, with or without the mark (BOM) that Excel puts before it."""
+    """The lines of a CSV in UTF-8, with or without the mark (BOM) that Excel puts before it."""
     content = file.read_bytes()
     encoding = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else None
     try:
@@ -63,33 +63,33 @@ def _lines(file: Path) -> Lines:
 
 
 def _require_header(header: list[str], file: Path) -> None:
-    """Raise unless the first line can be the names of columns."""
+    """Raise a VtzooError unless the first line can be a header."""
     first = ",".join(header)
     if any(cell.lower().endswith(SUFFIXES) for cell in header):
         raise VtzooError(f"{file} has no header: its first line is {first!r}", "put a line before it: path,label")
     if len(header) == 1 and (separator := next((mark for mark in ";\t|" if mark in first), None)):
-        told = f"the cells of {file} are separated by {separator!r}: its first line is {first!r}"
-        raise VtzooError(told, "save it with commas between cells; `;` is between several labels of an image")
+        message = f"the cells of {file} are separated by {separator!r}: its first line is {first!r}"
+        raise VtzooError(message, "save it with commas between cells; `;` is between several labels of an image")
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
         raise VtzooError(f"two columns of {file} are called {twice!r}", "give each a name of its own")
 
 
 def _paths(file: Path, cells: list[str], numbers: list[int]) -> list[str]:
-    """The files of the images; those that do not exist are an error that names the first of them."""
+    """The paths of the images; the error for missing files names the first of them."""
     paths = [_existing(file.parent, cell) for cell in cells]
     missing = [
         f"{cell!r} (line {number})" for path, cell, number in zip(paths, cells, numbers, strict=True) if not path
     ]
     if missing:
-        told = f"{counted(len(missing), 'image')} of {file} {'is' if len(missing) == 1 else 'are'} not there"
+        message = f"{counted(len(missing), 'image')} of {file} {'is' if len(missing) == 1 else 'are'} not there"
         hint = f"a path is absolute or starts at {file.parent}: correct it, or remove its line"
-        raise VtzooError(f"{told}: {few(missing)}", hint)
+        raise VtzooError(f"{message}: {few(missing)}", hint)
     return [path for path in paths if path]
 
 
 def _existing(folder: Path, cell: str) -> str | None:
-    """The file that a cell names, with its accents composed or apart (macOS writes both); None where there is none."""
+    """The path in a cell, with composed or decomposed accents (macOS writes both); None if no such file exists."""
     forms = dict.fromkeys([cell, normalize("NFC", cell), normalize("NFD", cell)])
     paths = (os.path.normpath(folder / form) for form in forms if form)
     return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113 (raises on no hostile name)
@@ -98,7 +98,7 @@ def _existing(folder: Path, cell: str) -> str | None:
 def _once(
     file: Path, paths: list[str], cells: dict[str, list[str]], named: Columns, numbers: list[int]
 ) -> tuple[list[int], tuple[str, ...]]:
-    """The lines that count, each image once in a split, and a note of the others; two labels of one are an error."""
+    """The indices of the first line of each image in a split, and a note about repeats; other labels are an error."""
     said = [cells[name] for name in named.needed if name not in (named.image, named.split)]
     splits = cells[named.split] if named.split else [""] * len(paths)
     first: dict[str, int] = {}
@@ -106,16 +106,16 @@ def _once(
     for index, path in enumerate(paths):
         other = first.setdefault(path, index)
         if any(column[index] != column[other] for column in said):
-            told = (
+            message = (
                 f"lines {numbers[other]} and {numbers[index]} of {file} give {cells[named.image][index]!r} other labels"
             )
-            raise VtzooError(told, "remove one; several classes of an image share a cell: cat;dog")
+            raise VtzooError(message, "remove one; several classes of an image share a cell: cat;dog")
         seen.setdefault((path, splits[index]), index)
     kept = list(seen.values())
     repeated = len(paths) - len(kept)
     verbs = ("repeats", "counts") if repeated == 1 else ("repeat", "count")
-    told = f"{counted(repeated, 'line')} of {file} {verbs[0]} others, and {verbs[1]} once"
-    return kept, (told,) if repeated else ()
+    message = f"{counted(repeated, 'line')} of {file} {verbs[0]} others, and {verbs[1]} once"
+    return kept, (message,) if repeated else ()
 
 
 def _targets(file: Path, cells: dict[str, list[str]], named: Columns) -> tuple[tuple[str, ...], np.ndarray]:
@@ -134,7 +134,7 @@ def _classes_in(cell: str) -> list[str] | None:
 
 
 def _splits(file: Path, cells: dict[str, list[str]], named: Columns, numbers: list[int]) -> np.ndarray:
-    """The split of each image, str (n,): train where its cell is empty, or there is no such column."""
+    """The split of each image, str (n,): train for an empty cell, or without a column of splits."""
     if named.split is None:
         return np.full(len(numbers), "train")
     return split_names(cells[named.split], lambda index: f"line {numbers[index]} of {file}")

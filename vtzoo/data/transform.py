@@ -1,7 +1,7 @@
-"""Image -> array, with PIL and numpy: THE evaluation transform, the only one.
+"""The evaluation transform, with PIL and numpy; every command uses it.
 
-`read_image` makes an upright RGB image out of whatever it is given, or says by name why it cannot; `prepare` resizes
-and crops it to the pixels that a model takes. Normalization is the model's own business.
+`read_image` returns an upright RGB image of a path, bytes, an image or an array; `prepare` resizes and crops it to the
+pixels that a model takes. The model normalizes them.
 """
 
 import math
@@ -18,12 +18,12 @@ from PIL import Image, ImageOps
 
 from vtzoo.errors import VtzooError, unknown
 
-PIXEL_CAP = 178_956_970  # pixels; where Pillow refuses an image as a decompression bomb
+PIXEL_CAP = 178_956_970  # pixels; Pillow refuses a larger image as a decompression bomb
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESAMPLING = {method.name.lower(): method for method in Image.Resampling}  # "bicubic", "bilinear", "nearest"...
 MODES = ("center", "squash", "border")
 BLACK = (0, 0, 0)
-UNSAID = {  # what timm takes where a config.json says nothing
+UNSAID = {  # timm's values for keys that a config.json lacks
     "input_size": [3, 224, 224], "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center",
     "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
 }  # fmt: skip
@@ -37,15 +37,15 @@ _opening = threading.Lock()  # warning filters belong to the whole process
 class Preprocess:
     """How an image becomes the pixels that a model takes."""
 
-    size: int  # pixels, the height; and the width, unless that is given
+    size: int  # height in pixels; also the width by default
     interpolation: str  # a key of RESAMPLING
-    crop: float  # what is kept of the resized image's side, as a fraction; above 1, a border is added
+    crop: float  # the fraction of the resized image's side that is kept; above 1, a border is added
     width: int | None = None  # pixels
-    mode: str = "center"  # in proportion and cut; "squash": out of proportion; "border": in proportion and padded
+    mode: str = "center"  # keeps the aspect ratio and crops; "squash" distorts; "border" keeps the ratio and pads
     fill: tuple[int, ...] = BLACK  # the border's colour: R, G and B, 0 to 255
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fill", tuple(self.fill))  # out of JSON it is a list
+        object.__setattr__(self, "fill", tuple(self.fill))  # JSON has a list
         for side in self.shape[1:]:
             if type(side) is not int or side < 1:
                 raise VtzooError(f"the image size must be a whole number of pixels, not {side!r}")
@@ -62,20 +62,20 @@ class Preprocess:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """What comes out: channels, height and width in pixels."""
+        """The shape of a prepared image: channels, height and width in pixels."""
         return 3, self.size, self.size if self.width is None else self.width
 
     @classmethod
     def square(cls, size: int) -> "Preprocess":
-        """The shorter side resized to `size` pixels, bicubic, and the centre cropped; an image of that size stays."""
+        """Resizes the shorter side to `size` pixels, bicubic, and crops the centre; keeps an image of that size."""
         return cls(size=size, interpolation="bicubic", crop=1.0)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Preprocess":
-        """What timm's evaluation transform does for a config.json, or for its `pretrained_cfg` alone.
+        """Timm's evaluation transform for a config.json, or for its `pretrained_cfg` alone.
 
-        Its size is `input_size`, as in timm's own snippets, and not the larger `test_input_size` that some models have
-        too. What is no transform of RGB images is a VtzooError.
+        The size is `input_size`, as in timm's own snippets, not the larger `test_input_size` of some models. A config
+        without a transform of RGB images is a VtzooError.
         """
         try:
             asked = complete(config)
@@ -97,10 +97,10 @@ class Preprocess:
 
 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
-    """The `pretrained_cfg` of a config.json as timm reads it: amended by what else the file says, and complete.
+    """The `pretrained_cfg` of a config.json as timm reads it: with timm's defaults and the file's other keys.
 
-    timm's first files had no such table, and were one themselves, with `labels` for `label_names`. What cannot be
-    read so is a VtzooError.
+    timm's first files were such a table themselves, with `labels` for `label_names`. An unreadable file is a
+    VtzooError.
     """
     try:
         asked, arguments = dict(config.get("pretrained_cfg") or config), config.get("model_args") or {}
@@ -108,7 +108,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
         asked["label_names"] = asked.get("label_names", asked.get("labels"))
         asked |= {key: config[key] for key in ("num_classes", "label_names", "label_descriptions") if key in config}
         asked["num_classes"] = arguments.get("num_classes", asked.get("num_classes"))
-        for key in ("mean", "std"):  # one for all channels, or one each
+        for key in ("mean", "std"):  # a value for all channels, or one for each
             if len(asked[key]) not in (1, 3) or not all(math.isfinite(value) for value in asked[key]):
                 raise ValueError(f"its {key} is {asked[key]!r}")
         return asked | _input(asked, arguments)
@@ -127,10 +127,10 @@ def _input(asked: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
-    """The RGB image resized and cut to what the model takes, uint8 (3, height, width).
+    """The RGB image resized and cropped for the model, uint8 (3, height, width).
 
-    Equal to timm's evaluation transform on PIL images, pixel for pixel. An image that would be resized to more than
-    the pixel cap, or to nothing, is a VtzooError.
+    Equal to timm's evaluation transform on PIL images, pixel for pixel. An image whose resized size is zero or above
+    PIXEL_CAP is a VtzooError.
     """
     size = width, height = resized(image.width, image.height, preprocess)
     if not 0 < width * height <= PIXEL_CAP:
@@ -144,11 +144,11 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
 
 
 def resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
-    """The image's width and height before it is cut, with timm's rounding in each of its cases."""
+    """The image's width and height before the crop, with timm's rounding in each mode."""
     rows, columns = (math.floor(side / preprocess.crop) for side in preprocess.shape[1:])
     if preprocess.mode == "squash":
         return columns, rows
-    if preprocess.mode == "center" and rows == columns:  # the shorter side exactly, of the longer one whole pixels
+    if preprocess.mode == "center" and rows == columns:  # the shorter side exactly, the longer side in whole pixels
         return int(rows * width / min(width, height)), int(rows * height / min(width, height))
     ratios = width / columns, height / rows
     ratio = max(ratios) if preprocess.mode == "border" else min(ratios)
@@ -156,7 +156,7 @@ def resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
 
 
 def offset(room: int, length: int) -> int:
-    """Where a centred image begins: to the left of the middle in a border; where it is cut, halves become even."""
+    """The offset of a centred image: rounded down in a border, half to even in a crop, as timm rounds."""
     return (room - length) // 2 if length < room else -round((length - room) / 2)
 
 
@@ -164,7 +164,7 @@ def read_image(source: ImageSource) -> Image.Image:
     """The image as upright 8-bit RGB, from a path, bytes, a PIL image or a uint8 array (height, width, 3).
 
     The first frame of an animation, EXIF orientation applied, transparency composited on white, 16 bits scaled to 8.
-    Whatever cannot be read is a VtzooError that names the source.
+    An unreadable source is a VtzooError with its name.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -176,7 +176,7 @@ def read_image(source: ImageSource) -> Image.Image:
         return _to_rgb(_upright(image), name)
     except VtzooError:
         raise
-    except Exception as error:  # Pillow's decoders answer hostile bytes with errors of any type
+    except Exception as error:  # Pillow raises errors of any type on hostile bytes
         raise VtzooError(f"cannot read {name}: {_reason(error)}") from error
 
 
@@ -198,13 +198,13 @@ def _reason(error: Exception) -> str:
 
 
 def _open(source: Any, name: str) -> Image.Image:
-    """The image with its header read alone; the file is closed again."""
+    """The image with only its header read, and its file closed."""
     content = _content(source, name)
     if not content:
         raise VtzooError(f"{name} is empty: zero bytes")
     try:
         with _opening, warnings.catch_warnings():
-            # Pillow warns from half of the cap on; below the cap an image is simply read.
+            # Pillow warns above half of the cap.
             warnings.simplefilter("ignore")
             return Image.open(BytesIO(content))
     except Image.UnidentifiedImageError as error:
@@ -228,7 +228,7 @@ def _content(source: Any, name: str) -> bytes:
 def _refuse_size(image: Image.Image, name: str) -> None:
     if not image.width or not image.height:
         raise VtzooError(f"{name} has no pixels")
-    if image.width * image.height > PIXEL_CAP:  # counted here too: a caller may have lifted Pillow's cap
+    if image.width * image.height > PIXEL_CAP:  # checked here too, because a caller may have lifted Pillow's cap
         raise _bomb(name)
 
 
@@ -239,7 +239,7 @@ def _bomb(name: str) -> VtzooError:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # pixels are worth showing even where the EXIF beside them is garbage
+    except Exception:  # the pixels are good even if the EXIF data are not
         return image
 
 
@@ -255,7 +255,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
-    """16-bit grey scaled to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
+    """16-bit grey scaled to 8 bits; Pillow's own conversion would clip values above 255."""
     pixels = np.asarray(image).astype(np.int64)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise VtzooError(f"{name} holds pixels of more than 16 bits, of unknown range", "save it with 8 bits")

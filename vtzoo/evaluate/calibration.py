@@ -1,4 +1,4 @@
-"""Whether probabilities are as they say, and how sure an accuracy is."""
+"""The calibration of probabilities, and the confidence interval of an accuracy."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Reliability:
 
     counts: np.ndarray  # int64, of predictions
     probability: np.ndarray  # float64, the mean; 0 in an empty bin
-    frequency: np.ndarray  # float64, the fraction that came true; 0 in an empty bin
+    frequency: np.ndarray  # float64, the fraction of correct predictions; 0 in an empty bin
 
     @property
     def error(self) -> float:
@@ -27,7 +27,7 @@ class Reliability:
 
 
 def reliability(probabilities: np.ndarray, true: np.ndarray) -> Reliability:
-    """Probabilities (n,), 0 to 1, beside whether each prediction came true, bool (n,), in BINS bins."""
+    """The reliability in BINS bins of probabilities (n,), 0 to 1; `true` (n,) says which predictions are correct."""
     bins = np.clip(np.ceil(probabilities.astype(np.float64) * BINS).astype(np.int64) - 1, 0, BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     sums = (np.bincount(bins, weights=values, minlength=BINS) for values in (probabilities, true))
@@ -36,11 +36,11 @@ def reliability(probabilities: np.ndarray, true: np.ndarray) -> Reliability:
 
 
 def interval(right: int, images: int, seed: int = 0) -> tuple[float, float]:
-    """The bootstrap's percentile interval of an accuracy, fractions: LEVEL of the resamples lie within.
+    """The bootstrap percentile interval of an accuracy, as fractions: LEVEL of the resamples lie within.
 
-    A resample draws as many images as there are, with replacement. How many of them are right is binomial, whatever
-    the images: so the counts of all RESAMPLES are drawn at once, and no resample is ever held. Where all images are
-    right, or none, every resample says the same: the interval is a point, and says too much of a few images.
+    A resample draws `images` images with replacement. The number of correct images in it is binomial, so all RESAMPLES
+    numbers are drawn at once. If all images are correct, or none, the interval is a point, which is overconfident for
+    few images.
     """
     accuracies = np.random.default_rng(seed).binomial(images, right / images, RESAMPLES) / images
     low, high = np.quantile(accuracies, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -1,4 +1,4 @@
-"""confusion.png and reliability.png, drawn from a model's answers."""
+"""Draws confusion.png and reliability.png from a model's predictions."""
 
 from io import BytesIO
 from typing import Any
@@ -9,18 +9,19 @@ from vtzoo.evaluate.calibration import Reliability
 from vtzoo.evaluate.fonts import font_file, shortened
 
 LARGEST = 1_000  # classes a side of a confusion matrix
-COUNTED = 20  # classes up to which the numbers are written into the cells
-NAMED = 110  # classes up to which there is room for their names
-LONGEST = 24  # letters of a name beside the matrix
+COUNTED = 20  # the most classes with numbers in the cells
+NAMED = 110  # the most classes with names beside the matrix
+LONGEST = 24  # characters of a name beside the matrix
 OTHER = "(any other)"
 SHARES = "share of the class's images"
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> bytes:
-    """A PNG of what each class is taken for: a row a class that has images, in the model's order, and its shares.
+    """The confusion matrix as a PNG, each row divided by the images of its class.
 
-    Colours follow a root of the share, so that rare confusions show. A last column holds predictions of classes that
-    have no images here. Of more than LARGEST classes, those with the most images are shown.
+    Rows are the classes with images, in the model's order. Colours follow a root of the share, so that rare confusions
+    show. A last column counts predictions of classes without images. Of more than LARGEST classes, those with the
+    most images are shown.
     """
     matrix, shown, left = table(labels, predicted, names)
     rows, columns = matrix.shape
@@ -50,9 +51,9 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...])
 
 
 def table(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Counts, int64 (rows, columns), the classes of the rows, and how many that have images are not shown.
+    """The confusion matrix, int64 (rows, columns), the classes of its rows, and the number of classes left out.
 
-    The columns are those classes too, and one of all others where some are predicted.
+    The columns are the same classes and, if any other class is predicted, a column for all others.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -67,9 +68,9 @@ def table(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> 
 
 
 def reliability(found: Reliability, *, what: str) -> bytes:
-    """A PNG of how often predictions come true by their probability, and below of how many there are, as a diagram.
+    """The reliability diagram as a PNG: the frequency of correct predictions by probability, above their number.
 
-    `what` is what comes true: "accuracy", where it is of each image's first class.
+    `what` labels the frequency: "accuracy" for predictions of each image's first class.
     """
     edges = np.linspace(0, 1, len(found.counts) + 1)
     middles, width = (edges[1:] + edges[:-1]) / 2, edges[1]
@@ -89,7 +90,7 @@ def reliability(found: Reliability, *, what: str) -> bytes:
 
 
 def _figure(size: tuple[float, float], rows: int = 1, **grid: Any) -> tuple[Any, Any]:
-    """A figure of so many inches, and its axes."""
+    """A figure of that size in inches, and its axes."""
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     ratios = grid.pop("height_ratios", None)

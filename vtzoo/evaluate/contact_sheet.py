@@ -1,4 +1,4 @@
-"""mistakes.png and uncertain.png: contact sheets of images with what they are and what they are taken for."""
+"""Draws contact sheets, mistakes.png and uncertain.png: images with their labels and predictions."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -14,11 +14,11 @@ GAP = 10  # pixels
 TEXT = 12  # pixels an em
 LINE = 16  # pixels
 WHITE, BLACK, GREY = "white", "black", "#777777"
-EXACTLY = 2  # times enlarged, from which on a small image's pixels stay squares
+EXACTLY = 2  # the least enlargement that shows pixels as squares
 
 
 def contact_sheet(encoded: EncodedImages, numbers: Sequence[int], captions: Sequence[Sequence[str]]) -> bytes:
-    """A PNG of images, the first MOST of those at `numbers`, each over its lines of caption and the end of its name."""
+    """A PNG of the first MOST images of `numbers`, each above its caption and the end of its name."""
     shown = list(zip(numbers, captions, strict=True))[:MOST]
     lines = max((len(caption) for _, caption in shown), default=0) + 1
     across, down = min(COLUMNS, len(shown)), -(-len(shown) // COLUMNS)
@@ -39,7 +39,7 @@ def contact_sheet(encoded: EncodedImages, numbers: Sequence[int], captions: Sequ
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
-    """The image in proportion, its longer side TILE pixels."""
+    """The image with a longer side of TILE pixels, in its aspect ratio."""
     scale = TILE / max(image.size)
     size = tuple(max(1, round(side * scale)) for side in image.size)
     method = Image.Resampling.NEAREST if scale >= EXACTLY else Image.Resampling.LANCZOS

@@ -1,4 +1,4 @@
-"""Letters in pictures: names in any script that the font has, and escapes for the rest."""
+"""Text in pictures: characters that the font has, and escapes for all others."""
 
 from functools import cache
 from pathlib import Path
@@ -7,25 +7,23 @@ from PIL import ImageFont
 
 
 def drawable(text: str) -> str:
-    r"""The text with an escape, as \u6a4b, for every character that the font has no glyph for, or that breaks a line.
+    r"""The text with an escape such as \u6a4b for each character without a glyph, and for line breaks.
 
-    The font is DejaVu Sans, which comes with matplotlib: Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic,
-    but not Chinese, Japanese, Korean, the scripts of India, Thai or most emoji. Hebrew and Arabic run from right to
-    left, and are joined, only where the library that draws has libraqm, as Pillow's and matplotlib's latest wheels do.
+    The font is matplotlib's DejaVu Sans: Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic, but not
+    Chinese, Japanese, Korean, the scripts of India, Thai or most emoji. Hebrew and Arabic are joined and run from right
+    to left only with libraqm, which the latest wheels of Pillow and matplotlib have.
     """
     return "".join(char if char.isprintable() and ord(char) in _glyphs() else _escape(char) for char in text)
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text as it is drawn in so many characters: cut with an ellipsis where it is longer."""
+    """The drawable text, cut with an ellipsis to `longest` characters."""
     shown = drawable(text)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
 def fitted(text: str, font: ImageFont.FreeTypeFont, width: float, *, end: bool = False) -> str:
-    """The text as it is drawn in so many pixels: cut with an ellipsis where it is longer, or at its front to keep its
-    `end`.
-    """
+    """The drawable text, cut with an ellipsis to `width` pixels; with `end`, its beginning is cut."""
     shown = drawable(text)
     if font.getlength(shown) <= width:
         return shown
@@ -36,12 +34,12 @@ def fitted(text: str, font: ImageFont.FreeTypeFont, width: float, *, end: bool =
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """The font at so many pixels an em."""
+    """The font at `size` pixels an em."""
     return ImageFont.truetype(str(font_file()), size)
 
 
 def font_file() -> Path:
-    """Where matplotlib keeps the font."""
+    """The path of the font, in matplotlib's data."""
     import matplotlib
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -49,7 +47,7 @@ def font_file() -> Path:
 
 @cache
 def _glyphs() -> frozenset[int]:
-    """The characters that the font has, by number."""
+    """The code points of the font's characters."""
     from matplotlib.ft2font import FT2Font
 
     return frozenset(FT2Font(str(font_file())).get_charmap())

@@ -1,4 +1,4 @@
-"""The images to measure a model on: of its own data set or people's, with targets in the model's numbers."""
+"""The images to evaluate a model on, of its own data set or of the user, with the model's class indices."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,25 +22,25 @@ OWN = "evaluate on the data set that the model was trained on: vtzoo show MODEL 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to measure a model on."""
+    """The images to evaluate a model on, as the user asks for them."""
 
     data: str | None = None  # a folder, a file or ORG/NAME on the Hub; None: the model's own data set, from the Hub
-    split: str | None = None  # "train", "val" or "test"; None: the best that there is
-    skip_unknown: bool = False  # leave out images of classes that the model lacks
+    split: str | None = None  # "train", "val" or "test"; None: the best choice, as `_choose` says
+    skip_unknown: bool = False  # whether images of classes that the model lacks are left out
     image_column: str | None = None
     label_column: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationImages:
-    """Labelled images, and their targets in a model's numbers."""
+    """Labelled images, and their targets with a model's class indices."""
 
-    images: LabelledImages  # with the data's numbers
+    images: LabelledImages  # with the data's own class indices
     targets: np.ndarray  # int64 (n,); or float32 (n, classes of the model): 1 yes, 0 no, NaN unknown
     data: str
     split: str  # "train", "val", "test" or "all"
-    described: str  # which images these are, for people
-    unknown: int = 0  # images left out, as the model lacks their classes
+    described: str  # the images in words
+    unknown: int = 0  # images left out for a class that the model lacks
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,30 +53,30 @@ class EvaluationImages:
 def images_for(
     request: Request, model: str, labels: tuple[str, ...], result: Result, *, multi_label: bool
 ) -> EvaluationImages:
-    """The images that a request means, for a model with its labels and its result.json.
+    """The images of a request, for a model with its labels and its result.json.
 
-    They are of the model's own named data set if the request names none, or names data with that one's columns and
-    classes; else they are people's own. `multi_label` says whether the model gives an image several classes.
+    Without data in the request, or with data of the columns and classes of the model's own named data set, they are
+    of that data set; otherwise they are the user's own. `multi_label` says whether the model is multi-label.
     """
     own = named(result)
     if request.data is None:
         if own is None:
             trained_on = f", and it was fine-tuned on {result.dataset!r}" if result.dataset else ""
-            told = f"{model} has no data set that can be fetched to evaluate it on{trained_on}"
-            raise VtzooError(told, f"give labelled images: vtzoo evaluate --model {model} --data FOLDER")
+            message = f"{model} has no data set that can be fetched to evaluate it on{trained_on}"
+            raise VtzooError(message, f"give labelled images: vtzoo evaluate --model {model} --data FOLDER")
         return _of_own(own, request, labels)
     if own is not None and _holds(own, Path(request.data)):
         return _of_own(own, request, labels)
-    return _of_people(request, model, labels, result, multi_label=multi_label)
+    return _of_user(request, model, labels, result, multi_label=multi_label)
 
 
 def named(result: Result) -> Dataset | None:
-    """The named data set that a model was trained on, by its result.json; None where it was people's own, or none."""
+    """The named data set that a model was trained on, by its result.json; None for other data."""
     return None if result.fine_tuned else datasets.DATASETS.get(str(result.dataset))
 
 
 def require_same_classes(model: tuple[str, ...], data: tuple[str, ...]) -> None:
-    """Raise unless the model answers with the data's classes, in the data's order."""
+    """Raise a VtzooError unless the model has the data's classes, in the data's order."""
     if len(model) != len(data):
         raise VtzooError(f"the model has {len(model)} classes and the data {len(data)}", OWN)
     for number, (of_model, of_data) in enumerate(zip(model, data, strict=True)):
@@ -95,9 +95,9 @@ def _of_own(row: Dataset, request: Request, labels: tuple[str, ...]) -> Evaluati
 
 
 def _holds(row: Dataset, folder: Path) -> bool:
-    """Whether a folder has a named data set in it: Parquet files of its columns and classes, or its class folders.
+    """Whether a folder holds a named data set: Parquet files with its columns and classes, or its class folders.
 
-    Labels that are plain numbers are taken for those of the data set, where the columns are.
+    Files with its columns and plain numbers as labels count as the data set.
     """
     files = sorted(folder.glob("*.parquet"))
     if not files:
@@ -108,7 +108,7 @@ def _holds(row: Dataset, folder: Path) -> bool:
 
     try:
         features = library().Features.from_arrow_schema(parquet.read_schema(files[0]))
-    except (OSError, NotImplementedError, ValueError):  # damaged, or of types that no named data set has
+    except (OSError, NotImplementedError, ValueError):  # a damaged file, or types that no named data set has
         return False
     if not set(row.columns) <= features.keys():
         return False
@@ -116,10 +116,10 @@ def _holds(row: Dataset, folder: Path) -> bool:
     return names is None or (tuple(names) == known if known else len(names) == row.classes)
 
 
-def _of_people(
+def _of_user(
     request: Request, model: str, labels: tuple[str, ...], result: Result, *, multi_label: bool
 ) -> EvaluationImages:
-    """People's own images, their classes matched with the model's by name."""
+    """The user's own images, with classes matched to the model's by name."""
     data = str(request.data)
     found = read_images(
         data, learn=False, seed=result.seed or 0, image_column=request.image_column,
@@ -140,32 +140,34 @@ def _require_same_kind(images: LabelledImages, model: str, data: str, *, multi_l
     if images.multi_label == multi_label:
         return
     kinds = {True: "any number of classes", False: "one class"}
-    told = f"{model} answers with {kinds[multi_label]} an image, and {data} has {kinds[images.multi_label]} an image"
+    message = f"{model} answers with {kinds[multi_label]} an image, and {data} has {kinds[images.multi_label]} an image"
     hint = "give a column for each class: 1, 0, or nothing where it is not known"
     hint = hint if multi_label else "give one label an image"
-    raise VtzooError(told, f"{hint}; or fine-tune on it: vtzoo finetune --model {model} --data {data}")
+    raise VtzooError(message, f"{hint}; or fine-tune on it: vtzoo finetune --model {model} --data {data}")
 
 
 def _choose(images: LabelledImages, request: Request, result: Result) -> tuple[str, str, LabelledImages]:
-    """The name of the split to measure on, its description for people, and its images.
+    """The name of the split to evaluate on, its description, and its images.
 
-    Unless the request names a split, it is test, else the given val, else all; but of the data that the model was
-    fine-tuned on, it is the val that was drawn.
+    Without a split in the request: test, or else val as given, or else all images; for the data that the model was
+    fine-tuned on, the val split that fine-tuning drew.
     """
     data = request.data
     if request.split is not None:
         chosen = images.split(request.split)
         if not len(chosen):
-            told = f"{data} has no {request.split} split"
-            raise VtzooError(told, f"leave out --split, or put images into a folder or a split called {request.split}")
+            message = f"{data} has no {request.split} split"
+            raise VtzooError(
+                message, f"leave out --split, or put images into a folder or a split called {request.split}"
+            )
         drawn = images.val_drawn and request.split == "val"
         origin = ", drawn from the training images as fine-tuning draws it" if drawn else ""
         return request.split, f"the {request.split} split of {data}{origin}", chosen
     if images.test:
         return "test", f"the test split of {data}", images.test
     if images.val and not images.val_drawn:
-        told = f"the val split of {data}, as it has no test split; a model that was fine-tuned with it"
-        return "val", f"{told} has weights chosen by it", images.val
+        message = f"the val split of {data}, as it has no test split; a model that was fine-tuned with it"
+        return "val", f"{message} has weights chosen by it", images.val
     if images.val and images.train.is_recorded(result.train_manifest):
         return "val", f"the val split that fine-tuning drew from {data}: the weights were chosen by it", images.val
     return "all", f"all the images of {data}, as it has no test or val split", images
@@ -174,9 +176,9 @@ def _choose(images: LabelledImages, request: Request, result: Result) -> tuple[s
 def _known(
     images: LabelledImages, numbers: np.ndarray, labels: tuple[str, ...], request: Request, model: str
 ) -> tuple[np.ndarray, list[str]]:
-    """The indices of the images whose class the model has, and notes of the classes that one side lacks.
+    """The indices of the images whose classes the model has, and notes about classes that model or data lack.
 
-    Images of other classes are a VtzooError that names the classes, unless the request leaves them out.
+    Images of other classes are a VtzooError with the names of the classes, unless the request skips them.
     """
     classes, lacks = images.classes, numbers == matching.UNKNOWN
     shown = images_per_class(images.targets, len(classes)) > 0
@@ -188,20 +190,20 @@ def _known(
                 lacking or classes, len(classes), int(strange.sum()), labels, model=model, data=str(request.data),
                 skippable=not strange.all(),
             )  # fmt: skip
-        told = f"{counted(int(strange.sum()), 'image')} of classes that the model lacks, {few(lacking)}"
-        notes.append(f"{told}: left out, as --skip-unknown says")
+        message = f"{counted(int(strange.sum()), 'image')} of classes that the model lacks, {few(lacking)}"
+        notes.append(f"{message}: left out, as --skip-unknown says")
     if unseen:
         notes.append(f"the model lacks {few(unseen)}, of which there are no images here")
     absent = np.ones(len(labels), dtype=bool)
     absent[numbers[shown & ~lacks]] = False
     if absent.any():
-        told = f"{absent.sum():,} of the model's {counted(len(labels), 'class', 'classes')} have no images here"
-        notes.append(f"{told}, {few(_names(labels, absent))}: it may answer with them all the same")
+        message = f"{absent.sum():,} of the model's {counted(len(labels), 'class', 'classes')} have no images here"
+        notes.append(f"{message}, {few(_names(labels, absent))}: it may answer with them all the same")
     return np.flatnonzero(~strange), notes
 
 
 def _strange(targets: np.ndarray, lacks: np.ndarray) -> np.ndarray:
-    """Which images have a class that the model lacks, or nothing that is known of the model's classes, bool (n,)."""
+    """Whether each image has a class that the model lacks, or no known label for any class of the model, bool (n,)."""
     if targets.ndim == 1:
         return lacks[targets]
     known = ~np.isnan(targets)
@@ -213,7 +215,7 @@ def _names(names: tuple[str, ...], chosen: np.ndarray) -> list[str]:
 
 
 def _columns_of(targets: np.ndarray, numbers: np.ndarray, classes: int) -> np.ndarray:
-    """Targets in the model's columns, float32 (n, classes): NaN for a class that the data lack."""
+    """The targets in the model's columns, float32 (n, classes): NaN for a class that the data lack."""
     moved = np.full((len(targets), classes), np.nan, dtype=np.float32)
     there = numbers != matching.UNKNOWN
     moved[:, numbers[there]] = targets[:, there]

@@ -1,4 +1,4 @@
-"""Which class of a model each class of the data is: by its name, never by a guess."""
+"""Matches the classes of data with those of a model, by exact names only."""
 
 import re
 from collections.abc import Sequence
@@ -10,26 +10,26 @@ import numpy as np
 from vtzoo.base.wording import SHOWN, counted, few
 from vtzoo.errors import VtzooError
 
-UNKNOWN = -1  # the number of a class that the model lacks
-ALIKE = 0.8  # of difflib's likeness, 0 to 1, from which on a name may be meant
+UNKNOWN = -1  # the index of a class that the model lacks
+ALIKE = 0.8  # difflib's least similarity, 0 to 1, of a name that may be meant
 
 
 def match(data: Sequence[str], model: Sequence[str]) -> np.ndarray:
-    """The model's number of each of the data's classes, int64 (classes of the data,); UNKNOWN where it has none.
+    """The model's index of each of the data's classes, int64 (classes of the data,); UNKNOWN for a class it lacks.
 
-    Names are the same where their composed forms (NFC) are: macOS decomposes what is typed on other systems. Any other
-    difference, in case or between `_`, `-` and a space, is one: `refusal` asks whether it is meant.
+    Names match if their composed forms (NFC) are equal, because macOS decomposes names. Names that differ in case, or
+    between `_`, `-` and a space, do not match: `refusal` suggests them.
     """
     numbers: dict[str, int] = {}
     for number, label in enumerate(model):
         if (other := numbers.setdefault(normalize("NFC", label), number)) != number:
-            told = f"classes {other} and {number} of the model are both called {label!r}"
-            raise VtzooError(told, "rename one of them in label_names of its config.json")
+            message = f"classes {other} and {number} of the model are both called {label!r}"
+            raise VtzooError(message, "rename one of them in label_names of its config.json")
     return np.array([numbers.get(normalize("NFC", name), UNKNOWN) for name in data], dtype=np.int64)
 
 
 def similar(name: str, labels: Sequence[str]) -> list[str]:
-    """The labels that a name may stand for: those that differ in case and separators alone, else the nearest one."""
+    """The labels that a name may mean: those that differ only in case and separators, or else the nearest label."""
     same = [label for label in labels if _plain(label) == _plain(name)]
     return same or get_close_matches(name, labels, n=1, cutoff=ALIKE)
 
@@ -37,9 +37,9 @@ def similar(name: str, labels: Sequence[str]) -> list[str]:
 def refusal(
     lacking: Sequence[str], of: int, images: int, labels: Sequence[str], *, model: str, data: str, skippable: bool
 ) -> VtzooError:
-    """The error where the model lacks some of the data's classes, `of` in all, with so many images.
+    """The error for a model that lacks some of the data's `of` classes, those of `images` images.
 
-    `skippable` says whether others have images, so that these can be left out.
+    `skippable` says whether images of other classes are left.
     """
     meant = [f"{near!r} for {name!r}" for name in lacking[:SHOWN] for near in similar(name, labels)]
     hints = [f"did you mean {', '.join(meant)}? give the data the model's names"] if meant else []
@@ -48,8 +48,8 @@ def refusal(
     else:
         hints.append(f"teach it these classes: vtzoo finetune --model {model} --data {data}")
     hints.append(f"vtzoo show {model} lists the classes that it knows")
-    told = f"{model} lacks {_share(len(lacking), of)} in {data}, {few(lacking)}"
-    return VtzooError(f"{told}: those of {counted(images, 'image')}", "; ".join(hints))
+    message = f"{model} lacks {_share(len(lacking), of)} in {data}, {few(lacking)}"
+    return VtzooError(f"{message}: those of {counted(images, 'image')}", "; ".join(hints))
 
 
 def _share(lacking: int, of: int) -> str:

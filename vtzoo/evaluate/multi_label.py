@@ -1,4 +1,4 @@
-"""The metrics of a multi-label classifier, over known labels alone."""
+"""The metrics of a multi-label classifier, over known labels only."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import calibration
 
-THRESHOLD = 0.5  # from which probability on a class is predicted
+THRESHOLD = 0.5  # the least probability of a predicted class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,21 +15,21 @@ class ClassScores:
     """The metrics of one class, over the images whose label is known."""
 
     label: str
-    average_precision: float | None  # None, as is f1, unless it is known to be in one image and not in another
+    average_precision: float | None  # None, like f1, without a positive or without a negative image
     f1: float | None  # at THRESHOLD
-    positives: int  # images that are known to have it
-    negatives: int  # images that are known not to
+    positives: int  # images that have the class
+    negatives: int  # images known to lack the class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """All metrics; means are over the classes that one image has and another has not."""
+    """All metrics; means are over the classes with a positive and a negative image."""
 
     map: float  # mean average precision, a fraction
     macro_f1: float  # at THRESHOLD
     expected_calibration_error: float  # of every known class of every image, in 15 bins
     known: float  # fraction of the classes of all images
-    per_class: tuple[ClassScores, ...]  # those of which anything is known, in the model's order
+    per_class: tuple[ClassScores, ...]  # classes with any known label, in the model's order
 
 
 def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> Scores:
@@ -56,8 +56,8 @@ def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
     """The mean over classes of the average precision, each over the images whose label is known; 0 without any.
 
-    targets (n, classes), 1, 0 or NaN if unknown; scores of that shape. A class counts if one image has it and another
-    does not.
+    targets (n, classes), 1, 0 or NaN if unknown; scores of that shape. Only classes with a positive and a negative
+    image count.
     """
     known = ~np.isnan(targets)
     columns = zip(targets.T, scores.T, known.T, strict=True)
@@ -74,7 +74,7 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def one_class(truth: np.ndarray, probabilities: np.ndarray, name: str) -> ClassScores:
-    """The metrics of a class, from whether each image has it, bool (n,), and its probabilities, (n,)."""
+    """The metrics of a class, from its targets, bool (n,), and its probabilities, (n,)."""
     from sklearn.metrics import f1_score
 
     precision = average_precision(truth, probabilities)

@@ -28,14 +28,16 @@ def predict_images(
     classifier: Classifier, images: LabelledImages, *, batch_size: int = 256,
     progress: Callable[[int], None] | None = None,
 ) -> Predictions:  # fmt: skip
-    """The predictions on all images, preprocessed as the classifier wants them; no image is kept.
+    """The predictions on all readable images, each preprocessed for the classifier and then dropped.
 
-    `progress` is called with the number of images after each batch. Without a readable image it is a VtzooError.
+    `progress` is called with the number of images after each batch. No readable image at all is a VtzooError.
     """
     started = time.perf_counter()
     decoding = DecodingPass(images=images, keep=lambda image: prepare(image, classifier.preprocess))
     numbers = []
-    probabilities = np.empty((len(images), len(classifier.labels)), np.float32)  # once: it may take a gigabyte
+    probabilities = np.empty(
+        (len(images), len(classifier.labels)), np.float32
+    )  # allocated once, because it may take a gigabyte
     for some, pixels in _batches(iter(decoding), batch_size):
         probabilities[len(numbers) : len(numbers) + len(some)] = classifier(pixels)
         numbers += some

@@ -1,4 +1,4 @@
-"""A folder with everything that was measured: numbers, answers, pictures, and report.md, which ties them together."""
+"""Writes an assessment into a folder: numbers, predictions, pictures, and report.md with all of them."""
 
 import csv
 import io
@@ -26,22 +26,22 @@ FILES = ("report.json", "predictions.csv", *PICTURES, "report.md")
 
 
 def check(folder: Path) -> None:
-    """Raise where a report cannot be written, before anything is measured for it."""
+    """Raise a VtzooError if a report cannot be written there, before the evaluation."""
     if folder.exists() and not folder.is_dir():
         raise VtzooError(f"{folder} is not a folder", "choose another --report")
 
 
 def write(assessment: Assessment, folder: Path) -> Path:
-    """Write the report into a folder, each file whole or not at all, and return report.md, which comes last.
+    """Write the report into a folder, each file whole or not at all, and return report.md, which is written last.
 
-    An earlier report there goes first: a picture of that one beside numbers of this one would be no report.
+    Deletes an earlier report first, so that the files never mix two reports.
     """
     check(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in reversed(FILES):
         (folder / name).unlink(missing_ok=True)
-    told = json.dumps(assessment.as_json(), indent=2) + "\n"
-    files.write(folder / "report.json", told.encode())
+    message = json.dumps(assessment.as_json(), indent=2) + "\n"
+    files.write(folder / "report.json", message.encode())
     files.write(folder / "predictions.csv", predictions(assessment).encode())
     drawn = pictures(assessment)
     for name, content in drawn.items():
@@ -51,9 +51,9 @@ def write(assessment: Assessment, folder: Path) -> Path:
 
 
 def predictions(assessment: Assessment) -> str:
-    """A CSV line an image: image, label, predicted, probability, correct; several classes have `;` between them.
+    """A CSV line an image: image, label, predicted, probability, correct; `;` separates several classes.
 
-    Where an image may have several, it is correct if all that is known of it is.
+    A multi-label prediction is correct if it is right for all known classes.
     """
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
@@ -74,13 +74,13 @@ def predictions(assessment: Assessment) -> str:
 
 
 def pictures(assessment: Assessment) -> dict[str, bytes]:
-    """The PNG files by name, as far as there is something to show."""
-    draw = _of_several if assessment.images.images.multi_label else _of_one
+    """The PNG files by name, without empty ones."""
+    draw = _multi_label if assessment.images.images.multi_label else _single_label
     return {name: content for name, content in draw(assessment).items() if content is not None}
 
 
-def _of_one(assessment: Assessment) -> dict[str, bytes | None]:
-    """The pictures where each image has one class."""
+def _single_label(assessment: Assessment) -> dict[str, bytes | None]:
+    """The pictures of single-label predictions."""
     labels, names = assessment.images.targets, assessment.labels
     predicted, surest = assessment.probabilities.argmax(axis=1), assessment.probabilities.max(axis=1)
     right = predicted == labels
@@ -100,8 +100,8 @@ def _of_one(assessment: Assessment) -> dict[str, bytes | None]:
     }
 
 
-def _of_several(assessment: Assessment) -> dict[str, bytes | None]:
-    """The pictures where an image may have several classes: an image's worst class, and that nearest to a half."""
+def _multi_label(assessment: Assessment) -> dict[str, bytes | None]:
+    """The pictures of multi-label predictions: of each image the worst class, and the class nearest to 0.5."""
     targets, names = assessment.images.targets, assessment.labels
     known = ~np.isnan(targets)
     wrong = np.where(known, np.abs(assessment.probabilities - targets), -1)
@@ -134,13 +134,13 @@ def _sheet(assessment: Assessment, numbers: np.ndarray, captions: list[tuple[str
 
 
 def markdown(assessment: Assessment, drawn: Sequence[str]) -> str:
-    """The text of report.md, with the pictures that were drawn."""
+    """The text of report.md, with the pictures in `drawn`."""
     scores, images = assessment.scores, assessment.images
     parts = [
         f"# {_cell(assessment.model)}\n\nMeasured on {_cell(images.described)}.",
         _table(("", ""), facts(assessment)),
     ]
-    notes = [*images.images.notes, *(f"left out: {told}" for told in assessment.unreadable)]
+    notes = [*images.images.notes, *(f"left out: {message}" for message in assessment.unreadable)]
     if notes:
         parts.append("\n".join(f"- {_cell(note)}" for note in notes))
     parts += [f"## {PICTURES[name]}\n\n![{PICTURES[name]}]({name})" for name in drawn]
@@ -159,6 +159,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: Any) -> str:
-    """The text on one line, with nothing in it that Markdown would read."""
+    """The text on one line, with Markdown's characters escaped."""
     plain = " ".join(str(text).split())
     return "".join(f"\\{char}" if char in "|*`[]<\\" else char for char in plain)

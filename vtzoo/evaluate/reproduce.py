@@ -1,4 +1,4 @@
-"""Measures the accuracy on a card again, on either backend. No torch."""
+"""Reproduces the accuracy on a card, on either backend. No torch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from vtzoo.evaluate.run import of_classifier
 from vtzoo.hub import fetch
 from vtzoo.predict.load import load
 
-TIES = 5e-4  # of the images: those whose two best classes all but tie fall either way on another kind of CPU or GPU
+TIES = 5e-4  # fraction of the images, whose two best classes almost tie and swap on another kind of CPU or GPU
 MEASURED = {"test": "test", "validation": "val"}  # what a fine-tuned model's result.json calls its split: our name
 
 
@@ -17,11 +17,10 @@ def reproduce(
     name: str, data: Path | None = None, *, backend: str = "auto", device: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, float | int | str | bool]:  # fmt: skip
-    """A model's accuracy measured again: `top1` or `map`, `stated` (what its card says), `reproduced` (whether they
-    are one).
+    """A model's accuracy measured again, `top1` or `map`, beside the card's, `stated`, and whether it is `reproduced`.
 
-    They are where the images are the same ones, by the manifest, and the fractions differ by TIES at most. `name` is a
-    model of the zoo, a model folder or a model on the Hub; `data` is where the images are read from, None for the Hub.
+    An accuracy is reproduced if the manifest shows the same images and the fractions differ by at most TIES. `name` is
+    a model of the zoo, a model folder or a model on the Hub; `data` is the path of the images, None for the Hub.
     """
     entry = fetch.find(name, use=backend)
     result, measure = entry.result, entry.result.metrics[0]

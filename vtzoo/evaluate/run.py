@@ -1,4 +1,4 @@
-"""Everything that is measured of a model on labelled images."""
+"""Evaluates a model on labelled images: predictions, metrics, and the entries of result.json."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,15 +24,15 @@ class Assessment:
 
     model: str
     labels: tuple[str, ...]
-    images: EvaluationImages  # the readable ones
+    images: EvaluationImages  # only readable images
     probabilities: np.ndarray  # float32 (n, classes)
     scores: single_label.Scores | multi_label.Scores
     fingerprint: str  # of the images
     seconds: float  # reading, decoding and preprocessing included
-    unreadable: tuple[str, ...]  # a sentence an image
+    unreadable: tuple[str, ...]  # a sentence for each unreadable image
 
     def summary(self) -> dict[str, float | int | str]:
-        """The accuracies, and which images gave them at which speed."""
+        """The accuracies, the images' number and fingerprint, and the speed."""
         fractions = ("top1", "top5") if isinstance(self.scores, single_label.Scores) else ("map", "macro_f1")
         return {
             **{name: getattr(self.scores, name) for name in fractions},
@@ -43,7 +43,7 @@ class Assessment:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """All that was measured, without the predictions."""
+        """All measurements, without the predictions."""
         return {
             **self.summary(),
             "model": self.model,
@@ -60,10 +60,10 @@ def assess(
     model: str, request: Request | None = None, *, revision: str | None = None, backend: str = "auto",
     device: str = "auto", progress: Callable[[int], None] | None = None,
 ) -> Assessment:  # fmt: skip
-    """What is measured of a model on the images that a request means: its own test images where there is none.
+    """The assessment of a model on the images of a request, by default its own test images.
 
-    `model` is a model of the zoo, a model folder, an .onnx file, or a model on the Hub, at `revision` where one is
-    given. Images that cannot be read are left out and named, but it is an error where none can be.
+    `model` is a model of the zoo, a model folder, an .onnx file, or a model on the Hub at `revision`. Unreadable images
+    are left out and named; without any readable image it is a VtzooError.
     """
     source, result = _open(model, revision, backend)
     classifier = load(source, backend=backend, device=device)
@@ -74,7 +74,7 @@ def of_classifier(
     model: str, classifier: Classifier, request: Request, result: Result,
     progress: Callable[[int], None] | None = None,
 ) -> Assessment:  # fmt: skip
-    """The same of a classifier that is loaded, and the result.json of its model."""
+    """The assessment of a loaded classifier with the result.json of its model."""
     multi = bool(getattr(classifier, "multi_label", False))
     images = images_for(request, model, classifier.labels, result, multi_label=multi)
     predictions = predict_images(classifier, images.images, progress=progress)
@@ -97,7 +97,7 @@ def measure(
 ) -> dict[str, Any]:
     """The accuracy entries of result.json: `top1` and `top5`, or `map`, all fractions; `images`; `manifest`.
 
-    An image that cannot be read is a VtzooError.
+    An unreadable image is a VtzooError.
     """
     require_same_classes(classifier.labels, images.classes)
     predictions = predict_images(classifier, images, progress=progress)
@@ -115,7 +115,7 @@ def measure(
 
 
 def _open(model: str, revision: str | None, backend: str) -> tuple[ModelFolder | str, Result]:
-    """What is to be loaded for a model's name, and its result, which states nothing where there is none."""
+    """The model folder or .onnx file of a model's name, and its result; an empty result without a result.json."""
     if Path(model).suffix == ".onnx":
         return model, Result()
     entry = fetch.find(model, revision=revision, use=backend)

@@ -7,8 +7,8 @@ import numpy as np
 
 from vtzoo.evaluate import calibration
 
-TOGETHER = 8192  # images that are ranked at once: scikit-learn sorts all their classes, at 8 bytes each
-PAIRS = 20  # of classes that are taken for one another
+TOGETHER = 8192  # images ranked at once: scikit-learn sorts all their classes, at 8 bytes each
+PAIRS = 20  # confused pairs of classes in a report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,15 +16,15 @@ class ClassScores:
     """The metrics of one class."""
 
     label: str
-    precision: float  # fraction; 0 where it is never predicted
+    precision: float  # fraction; 0 for a class that is never predicted
     recall: float  # fraction
     f1: float
-    support: int  # images of it
+    support: int  # images of the class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """Images of a class that the model takes for another."""
+    """The images of a class that the model predicts as another class."""
 
     label: str
     predicted: str
@@ -37,13 +37,13 @@ class Scores:
 
     top1: float
     top5: float  # 1.0 with five classes or fewer
-    top1_interval: tuple[float, float]  # the bootstrap's, at 95%
+    top1_interval: tuple[float, float]  # bootstrap, 95%
     macro_f1: float  # the mean over classes
     expected_calibration_error: float  # of the first class's probability, in 15 bins
     negative_log_likelihood: float  # natural logarithm, the mean over images
     brier_score: float  # 0 to 2: squared errors summed over classes, the mean over images
-    per_class: tuple[ClassScores, ...]  # those that have images, in the model's order
-    confused: tuple[Confusion, ...]  # the PAIRS most frequent, the most frequent first
+    per_class: tuple[ClassScores, ...]  # classes with images, in the model's order
+    confused: tuple[Confusion, ...]  # the PAIRS most frequent, in decreasing order
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> Scores:
@@ -66,7 +66,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...])
 
 def top1(labels: np.ndarray, scores: np.ndarray) -> float:
     """The fraction of images whose highest score is their label's: labels (n,), scores (n, classes)."""
-    from sklearn.metrics import accuracy_score  # heavy: only an evaluation pays for it
+    from sklearn.metrics import accuracy_score  # a heavy import
 
     return float(accuracy_score(labels, scores.argmax(axis=1)))
 
@@ -74,7 +74,7 @@ def top1(labels: np.ndarray, scores: np.ndarray) -> float:
 def top5(labels: np.ndarray, scores: np.ndarray) -> float:
     """The fraction of images whose label is among the five highest scores, as scikit-learn breaks ties.
 
-    With five classes or fewer, which scikit-learn calls undefined, it is 1.
+    1 with five classes or fewer, where scikit-learn calls it undefined.
     """
     from sklearn.metrics import top_k_accuracy_score
 
@@ -88,11 +88,11 @@ def top5(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def each_class(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> tuple[ClassScores, ...]:
-    """The scores of the classes that have images, in the model's order."""
+    """The scores of the classes with images, in the model's order."""
     from sklearn.metrics import precision_recall_fscore_support
 
     present = np.unique(labels)
-    never: Any = 0.0  # the precision of what is never predicted; its stub knows no numbers
+    never: Any = 0.0  # the precision of a class that is never predicted; scikit-learn's stub allows no number
     columns = precision_recall_fscore_support(labels, predicted, labels=present, average=None, zero_division=never)
     return tuple(
         ClassScores(label=names[number], precision=float(precision), recall=float(recall), f1=float(f1), support=int(n))
@@ -101,18 +101,18 @@ def each_class(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]
 
 
 def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The mean of -log of the true class's probability, which counts as 1.2e-7 where it is less, as in scikit-learn.
+    """The mean of -log of the true class's probability, at least 1.2e-7, as in scikit-learn.
 
-    Its own log_loss would hold another array of that size, in 8 bytes, as would its brier_score_loss.
+    scikit-learn's log_loss and brier_score_loss would copy all probabilities in 8 bytes each.
     """
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
     return float(-np.log(np.maximum(own, np.finfo(np.float32).eps).astype(np.float64)).mean())
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The mean over images of sum over classes (probability - truth)^2: 0 at best, 2 where all is surely wrong.
+    """The mean over images of the sum over classes of (probability - truth)^2: 0 at best, 2 at worst.
 
-    It is Brier's own definition (1950), for any number of classes, of which scikit-learn halves that for two.
+    Brier's own definition (1950), for any number of classes; scikit-learn halves it for two classes.
     """
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
     squares = np.einsum("nk,nk->n", probabilities, probabilities)
@@ -120,7 +120,7 @@ def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def most_confused(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> tuple[Confusion, ...]:
-    """The pairs of a class and another that its images are taken for, the most frequent first; PAIRS at most."""
+    """The most frequent pairs of a true and a wrongly predicted class, in decreasing order; at most PAIRS."""
     wrong = labels != predicted
     pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:PAIRS]

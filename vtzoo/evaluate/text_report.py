@@ -1,4 +1,4 @@
-"""What was measured, in words: for a terminal, and for report.md."""
+"""An assessment as text, for a terminal and for report.md."""
 
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -7,11 +7,11 @@ from vtzoo.evaluate import multi_label, single_label
 from vtzoo.evaluate.run import Assessment
 
 Row: TypeAlias = tuple[str, ...]
-SHOWN = 5  # classes, and pairs of them, of which a terminal tells
+SHOWN = 5  # classes, and pairs of classes, in a terminal
 
 
 def facts(assessment: Assessment) -> list[tuple[str, str]]:
-    """What was measured, number by number, in words."""
+    """The names and the formatted values of all metrics."""
     scores, images = assessment.scores, len(assessment.images)
     if isinstance(scores, single_label.Scores):
         low, high = scores.top1_interval
@@ -35,7 +35,7 @@ def facts(assessment: Assessment) -> list[tuple[str, str]]:
 
 
 def lines(assessment: Assessment) -> Iterator[str]:
-    """What a terminal shows: all numbers, the pairs that are confused most, and the classes that it is worst at."""
+    """The lines for a terminal: all metrics, the most confused pairs, and the worst classes."""
     scores = assessment.scores
     yield f"{assessment.model} on {assessment.images.described}"
     for name, value in facts(assessment):
@@ -69,7 +69,7 @@ def class_table(scores: single_label.Scores | multi_label.Scores) -> tuple[Row, 
 
 
 def _quality(one: single_label.ClassScores | multi_label.ClassScores) -> float:
-    """What classes are ordered by, the worst first; last where there is nothing to go by."""
+    """The sort key of classes, worst first; classes without a score are last."""
     value = one.f1 if isinstance(one, single_label.ClassScores) else one.average_precision
     return 2.0 if value is None else value
 

@@ -13,12 +13,12 @@ from vtzoo.drloc import DISTRIBUTIONS, DenseRelativeLocalization
 from vtzoo.models.localizer import read_head
 from vtzoo.zoo.model_folder import ModelFolder
 
-TOGETHER = 4096  # pairs through the head at once, so that a large grid needs no memory to speak of
+TOGETHER = 4096  # pairs through the head at once, so that a large grid needs little memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Localization:
-    """Every ordered pair of the cells of a grid: how far apart they are, and how far apart the head takes them to be.
+    """The true and the predicted distances of every ordered pair of cells of a grid.
 
     Distances are in cells, of rows and of columns; with a sign where the head was trained on signed offsets.
     """
@@ -40,11 +40,11 @@ class Localization:
 
     @property
     def constant_error(self) -> float:
-        """That of the best constant for each axis, in cells: what a head that sees nothing can do."""
+        """The mean absolute error of the best constant for each axis, in cells."""
         return float(np.abs(np.median(self.true, axis=0) - self.true).mean())
 
     def by_cell(self) -> np.ndarray:
-        """The mean error, in cells, of the pairs that a cell has a part in, float64 (rows, columns)."""
+        """The mean error, in cells, over all pairs with each cell, float64 (rows, columns)."""
         errors = np.abs(self.predicted - self.true).mean(axis=1)
         numbers = self.places[..., 0] * self.grid[1] + self.places[..., 1]
         total = np.bincount(numbers.ravel(), np.repeat(errors, 2))
@@ -57,14 +57,14 @@ class Localization:
 
 @dataclass(frozen=True, kw_only=True)
 class Localizer:
-    """A localization head, and which of the model's grids it was trained in."""
+    """A localization head, and the stage of the grid that it was trained on."""
 
     head: DenseRelativeLocalization
     stage: int
 
     @torch.no_grad()
     def answers(self, model: nn.Module, images: Float[Tensor, "b c h w"]) -> list[Localization]:
-        """What the head says of each image."""
+        """The head's predictions for each image."""
         grid = models.localizable(model, models.features_and_grids(model, images, [self.stage])[1][0])
         height, width = grid.shape[-2:]
         places = every_pair(height, width, grid.device)
@@ -80,7 +80,7 @@ class Localizer:
         return self.head.loss == "signed" or self.head.loss in DISTRIBUTIONS
 
     def _distances(self, grid: Tensor, places: Float[Tensor, "b m 2 2"]) -> Float[Tensor, "b m 2"]:
-        """The head's answers in cells: of a distribution over offsets the mean."""
+        """The head's predictions in cells; of a distribution over offsets, the mean."""
         answers = self.head.predict(grid, places)
         if self.head.loss in DISTRIBUTIONS:
             values = torch.arange(answers.shape[-1], device=grid.device) - answers.shape[-1] // 2
@@ -90,19 +90,19 @@ class Localizer:
 
 
 def localize(entry: ModelFolder, model: nn.Module, images: Float[Tensor, "1 c h w"]) -> Localization | None:
-    """What a model's localization head says of an image; None where its folder has none."""
+    """The predictions of a model's localization head for an image; None without a head in its folder."""
     localizer = read_localizer(entry, model, images)
     return localizer and localizer.answers(model, images)[0]
 
 
 def read_localizer(entry: ModelFolder, model: nn.Module, images: Float[Tensor, "b c h w"]) -> Localizer | None:
-    """The localizer of a model folder, of several heads the last; None where there is none, a VtzooError if unfit."""
+    """The localizer of a model folder, the last of several heads; None without one, a VtzooError if it does not fit."""
     found = read_head(entry, model, images)
     return found and Localizer(head=found[0], stage=found[1])
 
 
 def every_pair(height: int, width: int, device: torch.device) -> Float[Tensor, "m 2 2"]:
-    """All ordered pairs of cells, also of a cell with itself: (first or second, row or column).
+    """All ordered pairs of cells, a cell with itself included: (first or second, row or column).
 
     Training draws from them uniformly, so that their mean is what training's draws come to on average.
     """

@@ -92,9 +92,9 @@ def _split(entry: ModelFolder, name: str, data: Path | None) -> LabelledImages |
             raise VtzooError(
                 f"{entry.name} names no dataset, so {data} cannot be matched to its classes", "leave out --data"
             )
-        return named_reader.read(named.find(stated), name, data)
+        return named_reader.read(named.named_set(stated), name, data)
     with suppress(VtzooError):  # the user's own dataset, or a partly cached one
-        dataset = named.find(str(stated))
+        dataset = named.named_set(str(stated))
         return named_reader.read(dataset, name) if _cached(dataset, name) else None
     return None
 

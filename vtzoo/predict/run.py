@@ -28,7 +28,7 @@ WEIGHTS = ("onnx/model.onnx", "model.safetensors")
 class PredictRequest:
     """The images, the model, and where the predictions go."""
 
-    images: tuple[str, ...]  # as `sources.find` takes them
+    images: tuple[str, ...]  # as `sources.image_sources` takes them
     model: str
     revision: str | None = None
     backend: str = "auto"
@@ -108,7 +108,7 @@ class PredictRun:
         printed = text_format(request.written_format, self.classes) if request.prints else None
         begin = printed.begin if printed else ""  # printed with the first batch, because the sources may fail before
         with self.outputs.writing():
-            images = self.outputs.skip(sources.find(request.images, stdin, null=request.null))
+            images = self.outputs.skip(sources.image_sources(request.images, stdin, null=request.null))
             for batch in predict(self.classifier, images, request.top_k, request.batch_size):
                 self.outputs.add(batch)
                 if printed:

@@ -63,7 +63,7 @@ def train(
     if recipe.finetune:
         hint = f"vtzoo finetune --model {recipe.finetune.source} --data DATA, with the images that it was trained on"
         raise VtzooError(f"{path} goes on from another model's weights, on images of its own", hint)
-    dataset = named.find(recipe.dataset)
+    dataset = named.named_set(recipe.dataset)
     where = models.pick_device(device)
     with process_group(where) as world:
         claim(out, resume or world.restarts > 0 or not world.leads)

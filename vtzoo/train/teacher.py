@@ -99,7 +99,7 @@ def _find(name: str, folder: Path | None) -> ModelFolder:
 
 def _refuse_misfit(entry: ModelFolder, recipe: Recipe) -> None:
     """Raise a VtzooError for a teacher whose training, classes or image size do not fit the recipe."""
-    name, dataset, size = entry.result.name, named.find(recipe.dataset), recipe.model.image_size
+    name, dataset, size = entry.result.name, named.named_set(recipe.dataset), recipe.model.image_size
     own = entry.recipe
     if own.finetune:
         raise VtzooError(

@@ -134,7 +134,7 @@ def _complete(out: Path, there: Result, data: Path) -> Result:
     recipe, config = load_recipe(out / "recipe.toml"), Config.read(out / "config.json")
     model = models.create(config.content)
     load_weights(model, safetensors_reader.read(out / "model.safetensors"))
-    held = named_reader.read(named.find(recipe.dataset), "test", data)
+    held = named_reader.read(named.named_set(recipe.dataset), "test", data)
     first = held.select(np.arange(min(run.PICTURES, len(held))))
     pictures = VerificationImages(
         pixels=first.pixels(Preprocess.square(recipe.model.image_size)),

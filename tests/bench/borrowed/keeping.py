@@ -53,7 +53,7 @@ def salvage(folder: Path, data: Path, device: str, teacher: Path | None) -> Resu
         )
     sha256, seed, manifest, *_ = facts["run"].split("/")  # and the sha256 of the teacher's weights
     recipe = load_recipe(folder / "recipe.toml")
-    dataset = named.find(recipe.dataset)
+    dataset = named.named_set(recipe.dataset)
     network = loop.build(recipe, dataset.classes, int(seed), torch.device("cpu"))
     network.model.load_state_dict(weights)
     localizer = None

@@ -34,7 +34,7 @@ def pack(root: Path, data: list[Path], models: list[Path]) -> list[Path]:
         shutil.rmtree(stale)
     cargo = {f"wheels/{path.name}": path for path in wheels(root / FOLDER / "wheels")}
     for folder in data:
-        dataset = named.find(folder.resolve().name)
+        dataset = named.named_set(folder.resolve().name)
         parts = (*dataset.train_splits, *dataset.test_splits)
         cargo |= {f"data/{dataset.name}/{path.name}": path for path in named_reader.parquet_files(folder, parts)}
     for folder in models:

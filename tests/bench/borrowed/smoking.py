@@ -123,7 +123,7 @@ def told(losses: list[list[float]]) -> str:
 
 def begin(recipe: Recipe, device: torch.device, *, compiled: bool = False) -> loop.Run:
     """A recipe's fresh run on images of noise, which lie on the device."""
-    dataset, size = named.find(recipe.dataset), recipe.model.image_size
+    dataset, size = named.named_set(recipe.dataset), recipe.model.image_size
     count = max(IMAGES if device.type == "cuda" else 0, 2 * recipe.optimizer.batch_size)
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
     batches = Batches(
@@ -212,7 +212,7 @@ def line(row: Row, minutes: float, recipe: Recipe) -> str:
     what = f"{row.optimizer:5} {'compiled' if row.compiled else 'plain':8} batch {row.batch:5}"
     if row.error:
         return f"{what}  {row.error}"
-    images = named.find(recipe.dataset).train
+    images = named.named_set(recipe.dataset).train
     pace = Pace(steps_per_second=row.images_per_second / row.batch, steps_per_epoch=max(1, images // row.batch))
     return (
         f"{what}  {row.images_per_second:8,.0f} images/s  {row.gigabytes:5.1f} GB  {row.started:5.1f} s to start  "

@@ -89,7 +89,7 @@ def test_a_batch_depends_on_its_step_and_not_on_the_steps_before(tiny: Callable[
 
 def ragged(count: int, batch_size: int, how: Augmentation) -> Batches:
     """Batches at 12 px of images of noise of many sizes."""
-    random, row = np.random.default_rng(2), named.find("cifar10")
+    random, row = np.random.default_rng(2), named.named_set("cifar10")
     extents = torch.from_numpy(random.integers(8, 20, (count, 2)))
     pixels = torch.from_numpy(random.integers(0, 256, int(3 * extents.prod(1).sum()), dtype=np.uint8))
     return Batches(
@@ -111,7 +111,7 @@ def test_parts_make_up_the_whole_batch_bit_for_bit(parts: int, sizes: str, tiny:
 
 
 def test_a_batch_is_cropped_recoloured_normalized_erased_and_mixed_in_this_order() -> None:
-    how, row, batches = EVERYTHING, named.find("cifar10"), ragged(30, 10, EVERYTHING)
+    how, row, batches = EVERYTHING, named.named_set("cifar10"), ragged(30, 10, EVERYTHING)
     assert how.random_resized_crop
     batch = batches.batch(4)  # the second of epoch 1
     geometry = mix.draws(1, 1, batch.chosen, mix.GEOMETRY, 64)

@@ -17,7 +17,7 @@ from vtzoo.train.pipeline.batches import Batches, Facts, check_test_images, open
 from vtzoo.zoo.recipe import Augmentation, RandomResizedCrop, Recipe
 
 CPU = torch.device("cpu")
-ROW = named.find("cifar10")
+ROW = named.named_set("cifar10")
 STILL = Augmentation(
     crop_padding=0, flip=False, mixup=0.0, cutmix=0.0, mix_probability=0.0, erasing=0.0, label_smoothing=0.0
 )
@@ -99,7 +99,7 @@ def test_boxes_are_cut_out_of_images_larger_than_the_model_s(opened: Opener, mak
 
 @pytest.mark.parametrize("name", ["svhn", "cifar10"])
 def test_digits_are_never_mirrored(name: str, opened: Opener, make_split: MakeSplit) -> None:
-    batches, _ = opened(make_split(noise(8)), replace(STILL, flip=True), flip=named.find(name).flip)
+    batches, _ = opened(make_split(noise(8)), replace(STILL, flip=True), flip=named.named_set(name).flip)
     assert batches.crops.flip == (name == "cifar10")
 
 

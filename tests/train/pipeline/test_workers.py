@@ -45,7 +45,7 @@ def split(make_split: Callable[..., LabelledImages]) -> LabelledImages:
 
 
 def batches(source: Workers | Pixels, how: Augmentation, accumulate: int = 1) -> Batches:
-    row = named.find("cifar10")
+    row = named.named_set("cifar10")
     return Batches(
         source, np.arange(COUNT) % 10, crops=Crops.of(how, size=SIZE, flip=True), augmentation=how, batch_size=4,
         classes=10, mean=row.mean, std=row.std, seed=3, device=CPU, accumulate=accumulate,
@@ -97,7 +97,7 @@ def assert_same(one: Batch, other: Batch, levels: float = 0.0) -> None:
     assert torch.equal(one.chosen, other.chosen)
     assert torch.equal(one.targets, other.targets)
     assert one.epoch == other.epoch
-    assert float((one.images - other.images).abs().max()) <= levels / 255 / min(named.find("cifar10").std) + 1e-5
+    assert float((one.images - other.images).abs().max()) <= levels / 255 / min(named.named_set("cifar10").std) + 1e-5
 
 
 @pytest.mark.parametrize("how", [SHIFTED, EVERYTHING], ids=["shifted", "everything"])
