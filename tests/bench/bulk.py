@@ -35,7 +35,7 @@ from vtzoo.predict import onnx
 from vtzoo.predict.bulk import predict
 from vtzoo.predict.classifier import Classifier
 from vtzoo.predict.load import load
-from vtzoo.predict.sources import find
+from vtzoo.predict.sources import image_sources
 from vtzoo.zoo import lookup
 
 HERE = Path(__file__).resolve()
@@ -115,7 +115,7 @@ def write_model(folder: Path) -> Path:
 
 def classify(classifier: Classifier, *paths: Path) -> int:
     """What `vtzoo predict` does, but for the printing; how many images."""
-    return sum(len(batch.images) for batch in predict(classifier, find(map(str, paths)), batch_size=BATCH))
+    return sum(len(batch.images) for batch in predict(classifier, image_sources(map(str, paths)), batch_size=BATCH))
 
 
 def timms(folder: Path, *, bf16: bool) -> Callable[[], int]:
