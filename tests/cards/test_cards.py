@@ -25,7 +25,8 @@ from vtzoo.errors import VtzooError
 from vtzoo.zoo import lookup, resources
 from vtzoo.zoo.config import Config
 from vtzoo.zoo.model_folder import ModelFolder
-from vtzoo.zoo.recipe import Recipe, Teacher, load_recipe
+from vtzoo.zoo.recipe import Recipe, Teacher
+from vtzoo.zoo.recipe_files import load_recipe
 from vtzoo.zoo.result import Certificate, Result, TeacherResult
 
 EMBEDDED = resources.weights_folder() / DEFAULT_MODEL

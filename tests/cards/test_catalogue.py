@@ -10,7 +10,7 @@ from vtzoo.cards import catalogue
 from vtzoo.cards.catalogue import Known
 from vtzoo.hub import index
 from vtzoo.hub.fetch import Content, Pin
-from vtzoo.zoo import recipe, resources
+from vtzoo.zoo import recipe_files, resources
 
 OURS, TWIN, OTHER, PLAIN = (
     "swin_t-drloc-cifar10", "swin_t-baseline-cifar10", "cvt_13-drloc-cifar10", "small_cnn-baseline-cifar10",
@@ -21,7 +21,7 @@ COMMIT = "0123456789" * 4
 def measure(folder: Path, name: str, top1: float) -> None:
     """Put a model's record into the folder of the weights."""
     (folder / name).mkdir()
-    shipped = recipe.shipped()
+    shipped = recipe_files.shipped()
     identity = hashlib.sha256(shipped[name].read_bytes()).hexdigest() if name in shipped else ""
     result = {
         "name": name,

@@ -18,7 +18,7 @@ from vtzoo.hub import fetch, index
 from vtzoo.hub.fetch import Content, Pin
 from vtzoo.zoo import lookup, resources
 from vtzoo.zoo.model_folder import ModelFolder
-from vtzoo.zoo.recipe import identity, shipped
+from vtzoo.zoo.recipe_files import identity, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "vtzoo" / "weights" / DEFAULT_MODEL

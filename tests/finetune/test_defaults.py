@@ -18,7 +18,8 @@ from vtzoo.finetune.defaults import Overrides, batch_size, complete, default_rec
 from vtzoo.finetune.pretrained import open_pretrained
 from vtzoo.finetune.run import finetune
 from vtzoo.finetune.session import Session, prepare
-from vtzoo.zoo.recipe import Recipe, parse_recipe
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import parse_recipe
 
 CPU = torch.device("cpu")
 

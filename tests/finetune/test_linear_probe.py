@@ -19,7 +19,7 @@ from vtzoo.finetune.session import prepare
 from vtzoo.predict.load import load
 from vtzoo.train.criterion import MULTI_LABEL, SINGLE_LABEL, one_hot
 from vtzoo.zoo import lookup
-from vtzoo.zoo.recipe import load_recipe
+from vtzoo.zoo.recipe_files import load_recipe
 
 CPU = torch.device("cpu")
 Blobs = tuple[torch.Tensor, np.ndarray]

@@ -30,7 +30,7 @@ from vtzoo.hub import fetch
 from vtzoo.predict.load import load
 from vtzoo.train import loop, run
 from vtzoo.zoo import lookup
-from vtzoo.zoo.recipe import load_recipe
+from vtzoo.zoo.recipe_files import load_recipe
 from vtzoo.zoo.result import Result
 
 NAMES = ("Rote Grütze", "grün", "青")

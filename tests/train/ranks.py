@@ -1,6 +1,7 @@
 """What torchrun starts in these tests: `ranks.py RECIPE DATA OUT [STEP]` trains, and rank 1 dies once at that step.
 
-It leaves the number of torchrun's restarts in OUT/restarts."""
+It leaves the number of torchrun's restarts in OUT/restarts.
+"""
 
 import os
 import sys

@@ -5,18 +5,8 @@ import pytest
 
 from vtzoo.errors import VtzooError
 from vtzoo.zoo import resources
-from vtzoo.zoo.recipe import (
-    LOSSES,
-    Optimizer,
-    Teacher,
-    copy,
-    facts,
-    identity,
-    load_recipe,
-    locate,
-    parse_recipe,
-    shipped,
-)
+from vtzoo.zoo.recipe import LOSSES, Optimizer, Teacher
+from vtzoo.zoo.recipe_files import copy, facts, identity, load_recipe, locate, parse_recipe, shipped
 
 FOLDER = resources.recipes_folder()
 TEXT = (FOLDER / "swin_t-drloc-svhn.toml").read_text()  # none of those that trained weights go by

@@ -5,7 +5,7 @@ from typing import Any
 
 from vtzoo import cards
 from vtzoo.hub import index
-from vtzoo.zoo import lookup, recipe
+from vtzoo.zoo import lookup, recipe_files
 from vtzoo.zoo.facts import model_summary
 
 
@@ -35,10 +35,10 @@ class Known:
 def known() -> list[Known]:
     """The models that are here, then those on the Hub, then the zoo's own recipes, each once.
 
-    Of the paper's recipes only those come that were measured: `vtzoo.zoo.recipe.shipped` has them all.
+    Of the paper's recipes only those come that were measured: `vtzoo.zoo.recipe_files.shipped` has them all.
     """
     measured = {entry.name: model_summary(entry) for entry in (*lookup.embedded_models(), *lookup.weightless_models())}
-    recipes, stale, found = recipe.shipped(), cards.stale_weights(), []
+    recipes, stale, found = recipe_files.shipped(), cards.stale_weights(), []
     for name, facts in _places().items():
         twin = lookup.twin_of(name)
         model: dict[str, Any] = {"name": name, **measured.get(name, {}), **facts, "stale": stale.get(name)}
@@ -56,7 +56,7 @@ def _places() -> dict[str, dict[str, Any]]:
         size = sum(content.size for content in pin.files.values())
         at = {"place": "hub", "repo": pin.repo, "revision": pin.revision, "tag": pin.tag, "bytes": size}
         places.setdefault(name, at)
-    own, _ = recipe.folders()
+    own, _ = recipe_files.folders()
     for name in sorted(
         {path.stem for path in own.glob("*-*.toml")} | {entry.name for entry in lookup.weightless_models()}
     ):

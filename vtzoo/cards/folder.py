@@ -9,7 +9,8 @@ from vtzoo.errors import VtzooError
 from vtzoo.hub.index import REPO
 from vtzoo.zoo import lookup, resources
 from vtzoo.zoo.model_folder import ModelFolder
-from vtzoo.zoo.recipe import Recipe, parse_recipe, shipped
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import parse_recipe, shipped
 from vtzoo.zoo.result import Result
 
 

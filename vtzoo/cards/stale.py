@@ -6,7 +6,7 @@ from pathlib import Path
 from vtzoo.cards.folder import of
 from vtzoo.hub import fetch, index
 from vtzoo.hub.fetch import Pin
-from vtzoo.zoo import lookup, recipe, resources
+from vtzoo.zoo import lookup, recipe_files, resources
 from vtzoo.zoo.model_folder import ModelFolder
 
 
@@ -26,7 +26,7 @@ def stale_weights() -> dict[str, str]:
 
     The models are those that are embedded, those on record, whose number is on their twin's card, and the index's.
     """
-    shipped, found = recipe.shipped(), {}
+    shipped, found = recipe_files.shipped(), {}
     pins, measured = (
         index.read(resources.index_file()),
         {one.name: one for one in (*lookup.embedded_models(), *lookup.weightless_models())},
@@ -69,7 +69,7 @@ def published(folder: Path) -> dict[str, str]:
 def _trained_by(path: Path, measured: ModelFolder | None, pin: Pin | None) -> bool:
     """Whether a recipe is the one on record, wherever one is."""
     content = pin.files.get("recipe.toml") if pin else None
-    ours = measured is None or measured.result.recipe_sha256 == recipe.identity(path)
+    ours = measured is None or measured.result.recipe_sha256 == recipe_files.identity(path)
     return ours and (pin is None or (content is not None and content.fits(path)))
 
 

@@ -22,10 +22,10 @@ def list_models(
     since they were trained are marked. The paper's recipes are listed by --recipes alone.
     """
     from vtzoo.cards import catalogue
-    from vtzoo.zoo import recipe
+    from vtzoo.zoo import recipe_files
 
     if recipes:
-        rows = [recipe.facts(path) for path in recipe.shipped().values()]
+        rows = [recipe_files.facts(path) for path in recipe_files.shipped().values()]
         print_json(rows) if as_json else typer.echo("\n".join(RECIPE.format(**row) for row in rows))
         return
     models = catalogue.known()

@@ -59,7 +59,7 @@ def train(
     Needs the extra `train`: pip install "vtzoo[train]".
     """
     from vtzoo.base.progress import training
-    from vtzoo.zoo.recipe import locate
+    from vtzoo.zoo.recipe_files import locate
 
     path = locate(recipe)
     refuse("train", recipe, {"--epochs": epochs, "--batch-size": batch_size, "--learning-rate": learning_rate})

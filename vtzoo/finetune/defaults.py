@@ -16,17 +16,8 @@ from vtzoo.drloc import SMALLEST_SIDE
 from vtzoo.errors import VtzooError
 from vtzoo.finetune.pretrained import Pretrained
 from vtzoo.models.localizer import grids_of_black
-from vtzoo.zoo.recipe import (
-    Augmentation,
-    Drloc,
-    Finetune,
-    Model,
-    Optimizer,
-    RandomResizedCrop,
-    Recipe,
-    Schedule,
-    parse_recipe,
-)
+from vtzoo.zoo.recipe import Augmentation, Drloc, Finetune, Model, Optimizer, RandomResizedCrop, Recipe, Schedule
+from vtzoo.zoo.recipe_files import parse_recipe
 
 STEPS = (400, 1_000, 20_000)  # of the smallest sets, of those of a thousand images, and the most
 EPOCHS = 10  # at least, of larger sets

@@ -7,7 +7,7 @@ from pathlib import Path
 from vtzoo.errors import VtzooError, unknown
 from vtzoo.zoo import resources
 from vtzoo.zoo.model_folder import ModelFolder
-from vtzoo.zoo.recipe import shipped
+from vtzoo.zoo.recipe_files import shipped
 
 
 def embedded_models() -> list[ModelFolder]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vtzoo.zoo.config import Config
 from vtzoo.zoo.folder_files import read_text
-from vtzoo.zoo.recipe import Recipe, parse_recipe
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import parse_recipe
 from vtzoo.zoo.result import Result
 
 
