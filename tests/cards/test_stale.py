@@ -252,11 +252,11 @@ def elsewhere(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     (folder / "README.md").write_text(published, encoding="utf-8")
     asked: list[str] = []
 
-    def find(name: str) -> ModelFolder:
+    def model_folder(name: str) -> ModelFolder:
         asked.append(name)
         return ModelFolder(OTHER, folder)
 
-    monkeypatch.setattr(fetch, "find", find)
+    monkeypatch.setattr(fetch, "model_folder", model_folder)
     return {"published": published, "pin": pin, "path": checkout / "model_cards" / f"{OTHER}.md", "asked": asked}
 
 

@@ -61,7 +61,7 @@ def published(folder: Path) -> dict[str, str]:
     for name, pin in index.read(resources.index_file()).items():
         path = folder / f"{name}.md"
         if name not in embedded and not _is_published(_text(path), pin):
-            card = fetch.find(f"{fetch.PREFIX}{name}").folder / "README.md"
+            card = fetch.model_folder(f"{fetch.PREFIX}{name}").folder / "README.md"
             found[str(path)] = _with_curves(_text(card), _curves_of(pin))
     return found
 

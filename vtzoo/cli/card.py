@@ -23,5 +23,5 @@ def card(
     from vtzoo import cards
     from vtzoo.hub import fetch
 
-    entry = fetch.find(model, use="card")
+    entry = fetch.model_folder(model, use="card")
     typer.echo(f"{cards.write(entry, repo)}: written" if write else cards.of(entry, repo), nl=write)

@@ -22,7 +22,7 @@ def show(
     """Show what is known of a model: what it is, how it was trained, how good it is, and its classes."""
     from vtzoo.hub import fetch
 
-    facts = model_facts(fetch.find(model, revision=revision, use="card"))
+    facts = model_facts(fetch.model_folder(model, revision=revision, use="card"))
     if as_json:
         print_json(facts)
         return

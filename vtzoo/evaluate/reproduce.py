@@ -23,7 +23,7 @@ def reproduce(
     They are where the images are the same ones, by the manifest, and the fractions differ by TIES at most. `name` is a
     model of the zoo, a model folder or a model on the Hub; `data` is where the images are read from, None for the Hub.
     """
-    entry = fetch.find(name, use=backend)
+    entry = fetch.model_folder(name, use=backend)
     result, measure = entry.result, entry.result.metrics[0]
     if (stated := getattr(result, measure)) is None:
         raise VtzooError(f"the result.json of {name} states no accuracy to reproduce", "vtzoo evaluate measures one")

@@ -117,7 +117,7 @@ def export_model(
     It is verified on `images` images of its dataset's test split, read from `data` or from the cache of the `datasets`
     library, which downloads nothing; without the split, on crops of photographs.
     """
-    entry = fetch.find(name, revision=revision, use="torch")
+    entry = fetch.model_folder(name, revision=revision, use="torch")
     classifier = TorchClassifier.from_folder(entry, "cpu")
     config = entry.config.content | {"label_names": list(classifier.labels), "num_classes": len(classifier.labels)}
     chosen = verification_images(entry, classifier, images, data)

@@ -67,7 +67,7 @@ def open_pretrained(name: str | Path, revision: str | None = None, image_size: i
     """
     if Path(name).suffix == ".onnx":
         raise VtzooError(f"{name} is a graph, whose weights cannot be trained", "give the model folder it is made of")
-    entry = fetch.find(name, revision=revision, use="finetune")
+    entry = fetch.model_folder(name, revision=revision, use="finetune")
     config, model = (entry.config.content, read_model(entry)) if image_size is None else _at_size(entry, image_size)
     preprocess = Preprocess.from_config(config)
     if preprocess.width is not None:
