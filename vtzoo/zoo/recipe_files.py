@@ -57,17 +57,11 @@ def facts(path: Path) -> dict[str, Any]:
     """
     recipe = load_recipe(path)
     return {
-        "name": recipe.name,
-        "file": str(path),
-        "dataset": recipe.dataset,
-        "images": recipe.images,
+        "name": recipe.name, "file": str(path), "dataset": recipe.dataset, "images": recipe.images,
         "image_size": recipe.model.image_size,  # pixels, the side of the square
-        "epochs": recipe.schedule.epochs,
-        "batch": recipe.optimizer.batch_size,
-        "steps": recipe.steps,
-        "optimizer": recipe.optimizer.name or "adamw",
-        "teacher": recipe.teacher.name if recipe.teacher else None,
-    }
+        "epochs": recipe.schedule.epochs, "batch": recipe.optimizer.batch_size, "steps": recipe.steps,
+        "optimizer": recipe.optimizer.name or "adamw", "teacher": recipe.teacher.name if recipe.teacher else None,
+    }  # fmt: skip
 
 
 def copy(name: str, to: Path) -> Path:
