@@ -117,7 +117,7 @@ def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain
 def test_the_card_is_the_one_that_its_folder_gives_and_the_files_are_what_the_result_says(trained: Trained) -> None:
     out, result, _ = trained
     card = (out / "README.md").read_text()
-    assert cards.of(lookup.find_model(out)) == card
+    assert cards.card_of(lookup.find_model(out)) == card
     assert f"Fine-tuned from `{result_source(out)}`, on {result.train_images} images" in " ".join(card.split())
     (verdict,) = fetch.verify(str(out))
     assert (verdict.files, verdict.damaged) == (3, ())

@@ -24,4 +24,4 @@ def card(
     from vtzoo.hub import fetch
 
     entry = fetch.model_folder(model, use="card")
-    typer.echo(f"{cards.write(entry, repo)}: written" if write else cards.of(entry, repo), nl=write)
+    typer.echo(f"{cards.write(entry, repo)}: written" if write else cards.card_of(entry, repo), nl=write)
