@@ -19,7 +19,7 @@ def show(
     revision: RevisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is known of a model: what it is, how it was trained, how good it is, and its classes."""
+    """Show the facts of a model: architecture, training, accuracy and classes."""
     from vtzoo.hub import fetch
 
     facts = model_facts(fetch.model_folder(model, revision=revision, use="card"))
