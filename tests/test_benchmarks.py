@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vtzoo.zoo.recipe import LOSSES, load_recipe
+from vtzoo.zoo.recipe import LOSSES
+from vtzoo.zoo.recipe_files import load_recipe
 
 BENCH = Path(__file__).with_name("bench")
 PAIRED = runpy.run_path(str(BENCH / "paired.py"))

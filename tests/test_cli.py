@@ -243,7 +243,7 @@ def test_a_path_that_leads_nowhere_exits_with_1_and_one_sentence(command: str, t
 
 def stale(name: str) -> str:
     """What is said of a model whose recipe is not among those that ship."""
-    return f"the weights of {name} are stale: the recipe that they were trained by is gone from recipes/"
+    return f"the weights of {name} are stale: their recipe is gone from recipes/"
 
 
 def own_recipes() -> set[str]:

@@ -18,7 +18,7 @@ from vtzoo.cli import DEFAULT_MODEL, app
 from vtzoo.data import named, named_reader
 from vtzoo.data.transform import Preprocess
 from vtzoo.hub import fetch
-from vtzoo.zoo import lookup, recipe, resources
+from vtzoo.zoo import lookup, recipe_files, resources
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = resources.weights_folder()
@@ -81,10 +81,10 @@ def test_result_names_the_sha256_of_the_weight_files(name: str) -> None:
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_it_was_trained_by_the_recipe_of_its_name(name: str) -> None:
-    shipped = recipe.locate(name)
+    shipped = recipe_files.locate(name)
     result = json.loads((WEIGHTS / name / "result.json").read_text(encoding="utf-8"))
     assert (WEIGHTS / name / "recipe.toml").read_bytes() == shipped.read_bytes()
-    assert (result["name"], result["recipe_sha256"]) == (name, recipe.identity(shipped))
+    assert (result["name"], result["recipe_sha256"]) == (name, recipe_files.identity(shipped))
 
 
 @pytest.mark.parametrize("name", PAIRED)

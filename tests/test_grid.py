@@ -18,7 +18,8 @@ from vtzoo.data.named import DATASETS
 from vtzoo.drloc import check_grid, weight_at
 from vtzoo.train.optim import learning_rate_at
 from vtzoo.zoo import resources
-from vtzoo.zoo.recipe import Recipe, load_recipe, shipped
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import load_recipe, shipped
 
 FOLDER = resources.recipes_folder()
 PAPER = [name for name in shipped() if name.endswith("-paper")]

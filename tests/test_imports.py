@@ -69,7 +69,9 @@ def test_help_imports_neither_numpy_nor_pillow_nor_onnx_runtime() -> None:
 def test_list_and_show_need_nothing_heavy_and_no_onnx_runtime() -> None:
     assert DEFAULT_MODEL in [row["name"] for row in json.loads(run("list", "--json"))]
     assert json.loads(run("show", DEFAULT_MODEL, "--json"))["name"] == DEFAULT_MODEL
-    assert "onnxruntime" not in run("-c", "from vtzoo.zoo import model_folder, recipe; print(*sys.modules)").split()
+    assert (
+        "onnxruntime" not in run("-c", "from vtzoo.zoo import model_folder, recipe_files; print(*sys.modules)").split()
+    )
 
 
 def test_a_sweep_leaves_what_is_heavy_to_its_runs(tmp_path: Path) -> None:

@@ -57,12 +57,8 @@ def variance_aware(answers: Scores, offsets: Offsets) -> Float[Tensor, ""]:
 
 # off_grid is ours: l1 between points anywhere on the grid, with interpolated embeddings.
 LOSSES = {
-    "l1": l1,
-    "signed": signed,
-    "cross_entropy": cross_entropy,
-    "variance_aware": variance_aware,
-    "off_grid": l1,
-}
+    "l1": l1, "signed": signed, "cross_entropy": cross_entropy, "variance_aware": variance_aware, "off_grid": l1,
+}  # fmt: skip
 DISTRIBUTIONS = ("cross_entropy", "variance_aware")
 
 
@@ -93,20 +89,15 @@ class DenseRelativeLocalization(nn.Module):
         self.pairs, self.loss, self.normalize = pairs, loss, normalize and loss not in DISTRIBUTIONS
         answers = 2 * (2 * side - 1) if side is not None and loss in DISTRIBUTIONS else 2
         self.head = nn.Sequential(
-            nn.Linear(2 * channels, hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(inplace=True),
+            nn.Linear(2 * channels, hidden), nn.ReLU(inplace=True),
+            nn.Linear(hidden, hidden), nn.ReLU(inplace=True),
             nn.Linear(hidden, answers),
-        )
+        )  # fmt: skip
 
     def forward(
-        self,
-        grid: Float[Tensor, "b c h w"],
-        generator: Generator | None = None,
-        *,
+        self, grid: Float[Tensor, "b c h w"], generator: Generator | None = None, *,
         points: Float[Tensor, "b m 2 2"] | None = None,
-    ) -> Float[Tensor, ""]:
+    ) -> Float[Tensor, ""]:  # fmt: skip
         """The loss of the head on fresh random pairs of every image, on the grid's device.
 
         `generator`, on the same device, makes the draw repeatable. `points`, uniform numbers in [0, 1) such as those of

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vtzoo.base import files
-from vtzoo.zoo.recipe import folders
+from vtzoo.zoo.recipe_files import folders
 
 OBJECTIVES = ("drloc", "baseline")
 TABLES = ("model", "optimizer", "schedule", "augmentation", "teacher", "drloc")

@@ -69,7 +69,7 @@ def traced(name: str, data: Path) -> tuple[onnx.ModelProto, np.ndarray, Any]:
     from vtzoo.hub import fetch
     from vtzoo.predict.torch import TorchClassifier
 
-    entry = fetch.find(name, use="torch")
+    entry = fetch.model_folder(name, use="torch")
     classifier = TorchClassifier.from_folder(entry, "cpu")
     predictor = predictor_of(classifier.model, entry.config.content)
     graph = trace(predictor, entry.config.architecture, classifier.preprocess, optimize=True, opset=None)

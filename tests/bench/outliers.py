@@ -43,7 +43,7 @@ def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
     from vtzoo.hub import fetch
     from vtzoo.predict.load import load
 
-    entry = fetch.find(MODEL)
+    entry = fetch.model_folder(MODEL)
     classifier: Any = load(entry, backend="torch", device="cpu")
     localizer = read_localizer(entry, classifier.model, classifier.normalized(pixels[:1]))
     if localizer is None:

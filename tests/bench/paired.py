@@ -67,7 +67,7 @@ def changed(recipe: Any, changes: dict[str, Any]) -> Any:
 
 def recipe_of(row: str, protocol: str) -> Any:
     """The recipe of a row."""
-    from vtzoo.zoo.recipe import load_recipe
+    from vtzoo.zoo.recipe_files import load_recipe
 
     return changed(changed(load_recipe(HERE.with_suffix(".toml")), PROTOCOLS[protocol]), {"drloc": ROWS[row]})
 
@@ -120,7 +120,7 @@ def teach(small: Any, dataset: Any, work: Path) -> Any:
     from vtzoo.train import loop
     from vtzoo.train.pipeline.batches import open_batches
     from vtzoo.train.teacher import Teacher
-    from vtzoo.zoo.recipe import load_recipe, locate
+    from vtzoo.zoo.recipe_files import load_recipe, locate
     from vtzoo.zoo.result import TeacherResult
 
     recipe, cpu = changed(load_recipe(locate(f"small_cnn-baseline-{dataset.name}")), TEACHER), torch.device("cpu")

@@ -20,7 +20,7 @@ from training import cut_outs, ours, stepping
 
 from vtzoo.models import cvt, t2t
 from vtzoo.train import loop
-from vtzoo.zoo.recipe import load_recipe, locate
+from vtzoo.zoo.recipe_files import load_recipe, locate
 
 BATCH = 64
 # A model's arguments, and the stage to localize in: with patches of 4, CvT's grid of 4x4 cells is its second stage's.

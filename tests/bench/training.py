@@ -36,7 +36,8 @@ from vtzoo.train.model_with_drloc import ModelWithDrloc
 from vtzoo.train.pipeline.batches import Batch, Batches
 from vtzoo.train.pipeline.crops import Crops
 from vtzoo.train.pipeline.pixels import Pixels
-from vtzoo.zoo.recipe import Recipe, load_recipe, locate
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import load_recipe, locate
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[2]

@@ -16,7 +16,8 @@ import paired
 from figures import circumstances, options, tell, versions
 from runs import measured_once
 
-from vtzoo.zoo.recipe import Recipe, load_recipe, locate
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import load_recipe, locate
 
 GROUPS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 HELD = 0.1  # of the training split

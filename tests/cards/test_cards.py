@@ -25,7 +25,8 @@ from vtzoo.errors import VtzooError
 from vtzoo.zoo import lookup, resources
 from vtzoo.zoo.config import Config
 from vtzoo.zoo.model_folder import ModelFolder
-from vtzoo.zoo.recipe import Recipe, Teacher, load_recipe
+from vtzoo.zoo.recipe import Recipe, Teacher
+from vtzoo.zoo.recipe_files import load_recipe
 from vtzoo.zoo.result import Certificate, Result, TeacherResult
 
 EMBEDDED = resources.weights_folder() / DEFAULT_MODEL
@@ -99,7 +100,7 @@ def test_a_card_shows_its_twins_numbers_in_a_row_of_the_same_form(recipe: Recipe
     assert "other test images" not in card
 
 
-def test_a_twin_that_was_measured_on_other_images_is_not_compared_in_silence(recipe: Recipe) -> None:
+def test_a_card_says_that_its_twin_was_measured_on_other_images(recipe: Recipe) -> None:
     card = cards.render(CONFIG, recipe, RESULT, replace(RESULT, manifest="ef" * 32))
     assert "The twin was measured on other test images: the two do not compare." in flat(card)
 
@@ -113,7 +114,7 @@ def test_a_baselines_card_says_that_it_has_no_localization() -> None:
     assert "drloc" not in ModelCard(card).data.tags
 
 
-def test_a_card_of_a_plain_network_speaks_of_no_localization_and_of_no_twin() -> None:
+def test_a_card_of_a_plain_network_mentions_neither_localization_nor_a_twin() -> None:
     plain = replace(shipped("swin_t-baseline-cifar100"), name="small_cnn-baseline-cifar100")
     card = cards.render(CONFIG, plain, replace(RESULT, name=plain.name), paired=False)
     assert "trained without dense relative localization. From scratch" in flat(card)
@@ -143,9 +144,7 @@ def test_a_card_says_who_taught_the_model_and_how(recipe: Recipe, known: Teacher
         (TEACHER, replace(TEACHER, weights="ab" * 32), False),
     ],
 )  # fmt: skip
-def test_a_twin_that_another_teacher_taught_is_not_compared_in_silence(
-    recipe: Recipe, own: Any, twins: Any, same: bool
-) -> None:
+def test_a_card_says_that_its_twin_had_another_teacher(recipe: Recipe, own: Any, twins: Any, same: bool) -> None:
     card = cards.render(CONFIG, recipe, replace(RESULT, teacher=own), replace(RESULT, teacher=twins))
     assert ("localization is not their only difference" in flat(card)) is not same
 
@@ -157,7 +156,9 @@ def test_a_card_says_how_many_processes_trained_and_which_images_were_left_out(r
 
 
 @pytest.mark.parametrize("usual", [{}, {"processes": 1, "train_skipped": 0}])
-def test_a_card_is_silent_where_one_process_read_every_image(recipe: Recipe, usual: dict[str, int]) -> None:
+def test_a_card_mentions_neither_a_single_process_nor_zero_skipped_images(
+    recipe: Recipe, usual: dict[str, int]
+) -> None:
     card = cards.render(CONFIG, recipe, replace(RESULT, **usual))
     assert "processes" not in card
     assert "left out" not in card
@@ -166,7 +167,7 @@ def test_a_card_is_silent_where_one_process_read_every_image(recipe: Recipe, usu
 @pytest.mark.parametrize(
     ("seconds", "words"), [(59, "59 seconds"), (150, "2 minutes"), (7_199, "120 minutes"), (36_000, "10.0 hours")]
 )
-def test_a_training_time_is_said_in_the_unit_that_suits_it(recipe: Recipe, seconds: int, words: str) -> None:
+def test_a_training_time_has_a_suitable_unit(recipe: Recipe, seconds: int, words: str) -> None:
     assert f"in {words} on 2 CPU cores" in flat(cards.render(CONFIG, recipe, replace(RESULT, train_seconds=seconds)))
 
 
@@ -277,7 +278,7 @@ def test_a_card_that_was_tampered_with_is_refused(recipe: Recipe, old: str, new:
     assert raised.value.hint
 
 
-def test_a_metadata_block_that_is_no_mapping_is_refused() -> None:
+def test_a_metadata_block_that_is_not_a_mapping_is_refused() -> None:
     with pytest.raises(VtzooError, match="is not a YAML mapping"):
         cards.check("---\n- a\n- b\n---\n\n# text\n", RESULT)
 
@@ -291,7 +292,7 @@ def test_a_card_of_another_run_is_refused(recipe: Recipe) -> None:
 
 
 def test_the_card_of_a_folder_has_the_numbers_of_its_files(run: Callable[..., ModelFolder]) -> None:
-    card = cards.of(run(top1=0.25, processes=2))
+    card = cards.card_of(run(top1=0.25, processes=2))
     assert f"| swin_t-drloc-cifar100 | 25.00% | {lookup.find_model(DEFAULT_MODEL).result.top5:.2%} |" in card
     assert "2 processes" in card
     assert "--model . photo.jpg" in card
@@ -300,7 +301,7 @@ def test_the_card_of_a_folder_has_the_numbers_of_its_files(run: Callable[..., Mo
 def test_a_folder_of_an_earlier_version_has_a_card_too(run: Callable[..., ModelFolder]) -> None:
     entry = run(processes=None, train_skipped=None)
     assert entry.result.processes is entry.result.train_skipped is None
-    assert "# swin_t-drloc-cifar100" in cards.of(entry)
+    assert "# swin_t-drloc-cifar100" in cards.card_of(entry)
 
 
 TWIN = "swin_t-baseline-cifar100"
@@ -316,18 +317,18 @@ def test_the_twin_is_found_beside_the_folder_whatever_it_is_called(
     run: Callable[..., ModelFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = run("flowers")
-    assert f"| {TWIN}, its twin | not trained yet |" in cards.of(entry)
+    assert f"| {TWIN}, its twin | not trained yet |" in cards.card_of(entry)
     run(TWIN, name=TWIN, top1=0.125)
-    assert f"| {TWIN}, its twin | 12.50% |" in cards.of(entry)
+    assert f"| {TWIN}, its twin | 12.50% |" in cards.card_of(entry)
     monkeypatch.chdir(entry.folder)
-    assert f"| {TWIN}, its twin | 12.50% |" in cards.of(lookup.find_model("."))
+    assert f"| {TWIN}, its twin | 12.50% |" in cards.card_of(lookup.find_model("."))
 
 
 @pytest.mark.usefixtures("nothing_embedded")
 @pytest.mark.parametrize("values", [{"top1": None}, {"name": "another"}, {"certificate": None}])
 def test_a_twin_that_is_not_measured_or_another_model_is_no_twin(run: Callable[..., ModelFolder], values: Any) -> None:
     run(TWIN, **({"name": TWIN} | values))
-    assert f"| {TWIN}, its twin | not trained yet |" in cards.of(run())
+    assert f"| {TWIN}, its twin | not trained yet |" in cards.card_of(run())
 
 
 def test_an_embedded_twin_comes_before_the_folder_beside(
@@ -338,7 +339,7 @@ def test_an_embedded_twin_comes_before_the_folder_beside(
     (tmp_path / "weights").mkdir()
     embedded = run(f"weights/{TWIN}", name=TWIN, top1=0.375)
     monkeypatch.setattr(resources, "weights_folder", lambda: embedded.folder.parent)
-    assert f"| {TWIN}, its twin | 37.50% |" in cards.of(entry)
+    assert f"| {TWIN}, its twin | 37.50% |" in cards.card_of(entry)
 
 
 def test_the_record_of_a_twin_whose_weights_are_not_kept_is_enough(
@@ -348,7 +349,7 @@ def test_the_record_of_a_twin_whose_weights_are_not_kept_is_enough(
     record.mkdir(parents=True)
     (record / "result.json").write_text(json.dumps(replace(entry.result, name=TWIN, top1=0.375).as_json()))
     monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path / "weights")
-    assert f"| {TWIN}, its twin | 37.50% |" in cards.of(entry)
+    assert f"| {TWIN}, its twin | 37.50% |" in cards.card_of(entry)
 
 
 def test_a_twin_is_found_by_its_name_in_a_protocol_of_its_own(
@@ -361,10 +362,10 @@ def test_a_twin_is_found_by_its_name_in_a_protocol_of_its_own(
     (entry.folder / "recipe.toml").unlink()
     (entry.folder / "recipe.toml").write_text(recipe)
     monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path / "weights")
-    assert f"| {twins}, its twin | not trained yet |" in cards.of(entry)
+    assert f"| {twins}, its twin | not trained yet |" in cards.card_of(entry)
     record = replace(entry.result, name=twins, top1=0.125)
     (tmp_path / "weights" / twins / "result.json").write_text(json.dumps(record.as_json()))
-    assert f"| {twins}, its twin | 12.50% |" in cards.of(entry)
+    assert f"| {twins}, its twin | 12.50% |" in cards.card_of(entry)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,7 @@ def test_a_baseline_has_a_twin_where_there_is_a_recipe_of_one(
     entry = run(name=name, recipe_sha256=hashlib.sha256(recipe.encode()).hexdigest())
     (entry.folder / "recipe.toml").unlink()
     (entry.folder / "recipe.toml").write_text(recipe)
-    assert ("its twin" in cards.of(entry)) is paired
+    assert ("its twin" in cards.card_of(entry)) is paired
 
 
 def test_a_card_of_a_model_that_is_in_the_repository_alone_says_how_to_get_it(recipe: Recipe) -> None:
@@ -419,12 +420,12 @@ LICENSE = 'add "license": "apache-2.0", or another of the Hub\'s, to pretrained_
         ({"config": {"pretrained_cfg": None}}, "the card states no license", LICENSE),
     ],
 )  # fmt: skip
-def test_a_folder_that_has_no_card_yet_says_what_to_do(
+def test_a_folder_without_a_card_yet_is_refused_with_the_next_command(
     run: Callable[..., ModelFolder], changes: dict[str, Any], message: str, hint: str
 ) -> None:
     entry = run(**changes)
     with pytest.raises(VtzooError) as raised:
-        cards.of(entry)
+        cards.card_of(entry)
     assert raised.value.message == message.format(folder=entry.folder)
     assert raised.value.hint == hint.format(folder=entry.folder)
 
@@ -432,7 +433,7 @@ def test_a_folder_that_has_no_card_yet_says_what_to_do(
 @pytest.mark.parametrize("repo", ["model", "a/b/c", "my org/model", "", "../model"])
 def test_a_repository_is_named_by_its_organization_and_its_name(run: Callable[..., ModelFolder], repo: str) -> None:
     with pytest.raises(VtzooError, match="is not the name of a repository") as raised:
-        cards.of(run(), repo)
+        cards.card_of(run(), repo)
     assert raised.value.hint == "a repository is named ORG/NAME"
 
 
@@ -440,7 +441,7 @@ def test_a_card_is_written_into_its_folder(run: Callable[..., ModelFolder]) -> N
     entry = run(top1=0.25)
     (entry.folder / "README.md").unlink()
     assert cards.write(entry, REPO) == entry.folder / "README.md"
-    assert (entry.folder / "README.md").read_text(encoding="utf-8") == cards.of(entry, REPO)
+    assert (entry.folder / "README.md").read_text(encoding="utf-8") == cards.card_of(entry, REPO)
 
 
 def test_an_embedded_models_card_is_not_written_by_itself() -> None:
@@ -494,7 +495,7 @@ def test_the_snippets_of_a_runs_card_give_one_answer_in_its_folder(
     run: Callable[..., ModelFolder], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = run()
-    card = cards.of(entry)
+    card = cards.card_of(entry)
     assert DEFAULT_MODEL not in card.split("\n## Use\n")[1].split("\n## ")[0]  # that is another model
     agree(card, entry.folder, capsys, monkeypatch)
 
@@ -503,7 +504,7 @@ def test_the_snippets_of_a_published_card_give_one_answer_where_its_files_are(
     run: Callable[..., ModelFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = run()
-    card = cards.of(entry, REPO)
+    card = cards.card_of(entry, REPO)
     command, python, timms = snippets(card)
     assert command == f"vtzoo predict --model {REPO} photo.jpg\n"
     assert f'vtzoo.load("{REPO}")' in python

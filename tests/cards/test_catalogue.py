@@ -10,7 +10,7 @@ from vtzoo.cards import catalogue
 from vtzoo.cards.catalogue import Known
 from vtzoo.hub import index
 from vtzoo.hub.fetch import Content, Pin
-from vtzoo.zoo import recipe, resources
+from vtzoo.zoo import recipe_files, resources
 
 OURS, TWIN, OTHER, PLAIN = (
     "swin_t-drloc-cifar10", "swin_t-baseline-cifar10", "cvt_13-drloc-cifar10", "small_cnn-baseline-cifar10",
@@ -21,7 +21,7 @@ COMMIT = "0123456789" * 4
 def measure(folder: Path, name: str, top1: float) -> None:
     """Put a model's record into the folder of the weights."""
     (folder / name).mkdir()
-    shipped = recipe.shipped()
+    shipped = recipe_files.shipped()
     identity = hashlib.sha256(shipped[name].read_bytes()).hexdigest() if name in shipped else ""
     result = {
         "name": name,
@@ -57,7 +57,7 @@ def known(name: str) -> Known:
     return found
 
 
-def test_a_model_that_is_here_is_told_with_the_accuracy_of_a_twin_whose_weights_are_not(weights: Path) -> None:
+def test_an_embedded_model_comes_with_the_accuracy_of_a_twin_without_weights(weights: Path) -> None:
     size = sum((weights / OURS / file).stat().st_size for file in ("config.json", "result.json"))
     assert known(OURS) == Known(
         name=OURS, place="here", dataset="cifar10", top1=0.75, top5=1.0, images=10_000, bytes=size, twin=TWIN,
@@ -65,20 +65,20 @@ def test_a_model_that_is_here_is_told_with_the_accuracy_of_a_twin_whose_weights_
     )  # fmt: skip
 
 
-def test_a_record_is_a_recipe_that_was_measured(weights: Path) -> None:
+def test_a_record_without_weights_is_a_measured_recipe(weights: Path) -> None:
     assert known(TWIN) == Known(
         name=TWIN, place="recipe", dataset="cifar10", top1=0.5, top5=1.0, images=10_000, twin=OURS, twin_top1=0.75,
     )  # fmt: skip
 
 
-def test_a_model_of_the_index_is_told_with_its_commit_and_the_size_of_its_files(weights: Path) -> None:
+def test_a_model_of_the_index_comes_with_its_commit_and_the_size_of_its_files(weights: Path) -> None:
     assert known(OTHER).as_json() == {
         "name": OTHER, "place": "hub", "bytes": 7, "twin": "cvt_13-baseline-cifar10", "repo": f"zoo/{OTHER}",
         "revision": COMMIT, "tag": "v1.0",
     }  # fmt: skip
 
 
-def test_a_recipe_that_nobody_trained_is_told_with_its_twin_alone(weights: Path) -> None:
+def test_an_untrained_recipe_comes_with_its_twin_alone(weights: Path) -> None:
     told = {"name": "t2t_vit_14-drloc-svhn", "place": "recipe", "twin": "t2t_vit_14-baseline-svhn"}
     assert known("t2t_vit_14-drloc-svhn").as_json() == told
 
@@ -87,7 +87,7 @@ def test_a_plain_network_has_no_twin(weights: Path) -> None:
     assert (known(PLAIN).top1, known(PLAIN).twin) == (0.25, None)
 
 
-def test_models_that_are_here_come_first_and_then_those_on_the_hub_and_each_once(weights: Path) -> None:
+def test_embedded_models_come_first_then_those_on_the_hub_each_once(weights: Path) -> None:
     models = catalogue.known()
     assert [model.name for model in models][:3] == [PLAIN, OURS, OTHER]
     assert [model.place for model in models][:3] == ["here", "here", "hub"]
@@ -95,7 +95,7 @@ def test_models_that_are_here_come_first_and_then_those_on_the_hub_and_each_once
     assert len({model.name for model in models}) == len(models)
 
 
-def test_of_the_papers_recipes_only_those_are_told_that_were_measured(weights: Path) -> None:
+def test_the_papers_recipes_are_listed_only_if_measured(weights: Path) -> None:
     paper = f"{TWIN}-paper"
     assert not [model.name for model in catalogue.known() if model.name.endswith("-paper")]
     measure(weights, paper, 0.125)

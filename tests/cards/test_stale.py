@@ -18,7 +18,7 @@ from vtzoo.hub import fetch, index
 from vtzoo.hub.fetch import Content, Pin
 from vtzoo.zoo import lookup, resources
 from vtzoo.zoo.model_folder import ModelFolder
-from vtzoo.zoo.recipe import identity, shipped
+from vtzoo.zoo.recipe_files import identity, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "vtzoo" / "weights" / DEFAULT_MODEL
@@ -85,7 +85,7 @@ def enter(checkout: Path, name: str = DEFAULT_MODEL, **files: bytes) -> Pin:
 def sound(**changes: bytes) -> dict[str, bytes]:
     """What was published of the embedded model."""
     return {
-        "README": cards.of(lookup.find_model(DEFAULT_MODEL), REPO).encode(),
+        "README": cards.card_of(lookup.find_model(DEFAULT_MODEL), REPO).encode(),
         "recipe": (EMBEDDED / "recipe.toml").read_bytes(),
         "model": (EMBEDDED / "model.safetensors").read_bytes(),
     } | changes
@@ -191,7 +191,7 @@ def test_an_edited_recipe_makes_the_record_of_a_twin_stale(checkout: Path, check
 
 def test_a_recipe_that_is_gone_makes_the_weights_stale(checkout: Path, check: Check) -> None:
     (checkout / "recipes" / f"{DEFAULT_MODEL}.toml").unlink()
-    said = f"the weights of {DEFAULT_MODEL} are stale: the recipe that they were trained by is gone from recipes/"
+    said = f"the weights of {DEFAULT_MODEL} are stale: their recipe is gone from recipes/"
     assert check("--check") == (1, [said])
 
 
@@ -234,7 +234,7 @@ def test_an_index_of_other_weights_than_the_embedded_ones_is_named(checkout: Pat
 
 @pytest.mark.parametrize("lacking", [False, True])
 def test_a_published_card_that_rendering_does_not_give_is_named(checkout: Path, check: Check, lacking: bool) -> None:
-    files = sound(README=cards.of(lookup.find_model(DEFAULT_MODEL)).encode())  # as it is where nobody published it
+    files = sound(README=cards.card_of(lookup.find_model(DEFAULT_MODEL)).encode())  # as it is where nobody published it
     enter(checkout, **{stem: data for stem, data in files.items() if not (lacking and stem == "README")})
     said = f"the card of {REPO} is not what rendering gives: publish {DEFAULT_MODEL} again"
     assert check("--check") == (1, [said])
@@ -243,7 +243,7 @@ def test_a_published_card_that_rendering_does_not_give_is_named(checkout: Path, 
 @pytest.fixture
 def elsewhere(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A model in the index that is not embedded; the Hub, replaced by a folder, holds its card."""
-    published = cards.of(lookup.find_model(DEFAULT_MODEL), REPO).replace(DEFAULT_MODEL, OTHER)
+    published = cards.card_of(lookup.find_model(DEFAULT_MODEL), REPO).replace(DEFAULT_MODEL, OTHER)
     pin = enter(
         checkout, OTHER, README=published.encode(), recipe=(checkout / "recipes" / f"{OTHER}.toml").read_bytes()
     )
@@ -252,11 +252,11 @@ def elsewhere(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     (folder / "README.md").write_text(published, encoding="utf-8")
     asked: list[str] = []
 
-    def find(name: str) -> ModelFolder:
+    def model_folder(name: str) -> ModelFolder:
         asked.append(name)
         return ModelFolder(OTHER, folder)
 
-    monkeypatch.setattr(fetch, "find", find)
+    monkeypatch.setattr(fetch, "model_folder", model_folder)
     return {"published": published, "pin": pin, "path": checkout / "model_cards" / f"{OTHER}.md", "asked": asked}
 
 

@@ -33,20 +33,20 @@ def test_card_prints_an_embedded_models_card_and_nothing_else(vt: Command) -> No
 
 def test_card_prints_a_folders_card_and_writes_nothing(vt: Command, run: Path) -> None:
     result = vt("card", run)
-    assert result.stdout == cards.of(lookup.find_model(run))
+    assert result.stdout == cards.card_of(lookup.find_model(run))
     assert not (run / "README.md").exists()
 
 
 def test_card_repo_prints_it_as_published_there(vt: Command, run: Path) -> None:
     result = vt("card", run, "--repo", "my-org/my-model")
-    assert result.stdout == cards.of(lookup.find_model(run), "my-org/my-model")
+    assert result.stdout == cards.card_of(lookup.find_model(run), "my-org/my-model")
     assert "vtzoo predict --model my-org/my-model photo.jpg" in result.stdout
 
 
 def test_card_write_puts_it_into_the_folder_and_says_so(vt: Command, run: Path) -> None:
     result = vt("card", run, "--write")
     assert (result.exit_code, result.stdout) == (0, f"{run / 'README.md'}: written\n")
-    assert (run / "README.md").read_text(encoding="utf-8") == cards.of(lookup.find_model(run))
+    assert (run / "README.md").read_text(encoding="utf-8") == cards.card_of(lookup.find_model(run))
 
 
 def test_card_write_leaves_an_embedded_model_alone(vt: Command) -> None:

@@ -35,7 +35,7 @@ class Bright:
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four images of the day, one of them dark, and four of the night; and a model called `mine` that is measured."""
     monkeypatch.setattr(assessing, "load", Mock(return_value=Bright()))
-    monkeypatch.setattr(assessing.fetch, "find", Mock(return_value=ModelFolder("mine", tmp_path)))
+    monkeypatch.setattr(assessing.fetch, "model_folder", Mock(return_value=ModelFolder("mine", tmp_path)))
     random = np.random.default_rng(0)
     for name, values in {"day": (200, 210, 220, 20), "night": (10, 30, 40, 50)}.items():
         (tmp_path / "photos" / name).mkdir(parents=True)

@@ -44,7 +44,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     result = vt("finetune", "--data", photos, "--dry-run", "--epochs", 3, "--device", "cpu")
     assert (result.exit_code, result.stdout) == (0, "")
-    for line in ("obst: 2 classes, one an image", "head: fresh, 2 classes", "into: runs/swin_t-drloc-obst"):
+    for line in ("obst: 2 classes, one an image", "head: new, 2 classes", "into: runs/swin_t-drloc-obst"):
         assert line in result.stderr.splitlines()
     tuned.assert_not_called()
     assert [path.name for path in tmp_path.iterdir()] == ["Obst"]

@@ -147,7 +147,7 @@ def stated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mock]:
                 images=Mock(images=Mock(is_recorded=lambda manifest: False)),
             )
         )
-        monkeypatch.setattr(metrics.fetch, "find", lambda *_, **__: Mock(result=Result(**result)))
+        monkeypatch.setattr(metrics.fetch, "model_folder", lambda *_, **__: Mock(result=Result(**result)))
         monkeypatch.setattr(metrics, "load", Mock())
         monkeypatch.setattr(metrics, "of_classifier", measured)
         return measured

@@ -153,7 +153,7 @@ def test_a_file_says_where_its_weights_are_from(folder: Path, tmp_path: Path, mo
     shutil.copytree(folder, cached)
     sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     entry = ModelFolder("mine", cached, pinned={"model.safetensors": sha256})
-    monkeypatch.setattr("vtzoo.export.onnx_files.fetch.find", lambda name, **_: entry)
+    monkeypatch.setattr("vtzoo.export.onnx_files.fetch.model_folder", lambda name, **_: entry)
     export_model("some-org/mine", tmp_path / "a.onnx", images=2)
     stated = {item.key: item.value for item in onnx.load(tmp_path / "a.onnx").metadata_props}["vtzoo.source"]
     assert stated == f"mine sha256:{sha256} some-org/mine@{commit}"

@@ -1,4 +1,4 @@
-"""What fine-tuning does where nobody says, and which models it can go on from."""
+"""The default recipe of fine-tuning, and the pretrained models it accepts."""
 
 import json
 import warnings
@@ -18,7 +18,8 @@ from vtzoo.finetune.defaults import Overrides, batch_size, complete, default_rec
 from vtzoo.finetune.pretrained import open_pretrained
 from vtzoo.finetune.run import finetune
 from vtzoo.finetune.session import Session, prepare
-from vtzoo.zoo.recipe import Recipe, parse_recipe
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import parse_recipe
 
 CPU = torch.device("cpu")
 
@@ -28,13 +29,13 @@ def session(tiny_source: Path, people: Path) -> Session:
     return prepare(tiny_source, read_images(people), device="cpu")
 
 
-def of(session: Session, images: int, multi: bool = False, **overrides: Any) -> Recipe:
+def of(session: Session, images: int, multi_label: bool = False, **overrides: Any) -> Recipe:
     return default_recipe(
         session.pretrained,
         session.network.model,
         dataset="a",
         images=images,
-        multi=multi,
+        multi_label=multi_label,
         overrides=Overrides(**overrides),
         device=CPU,
     )[0]
@@ -63,7 +64,7 @@ def test_a_batch_grows_with_the_square_root_of_the_images(images: int, batch: in
     assert batch_size(images) == batch
 
 
-def test_a_wish_takes_the_place_of_a_default_and_of_nothing_else(session: Session) -> None:
+def test_an_override_replaces_its_own_default_alone(session: Session) -> None:
     usual, wished = of(session, 100), of(session, 100, batch_size=20, learning_rate=0.5, flip=False)
     assert (wished.optimizer.batch_size, wished.optimizer.learning_rate) == (20, 0.5)
     assert (usual.augmentation.flip, wished.augmentation.flip) == (True, False)
@@ -80,7 +81,7 @@ def test_a_recipe_is_what_its_text_says(session: Session) -> None:
 @pytest.mark.parametrize(
     "key", ["images = 0", "head_epochs = -1", "layer_decay = 1.5", "look_epochs = 0", "patience = 0"]
 )
-def test_a_value_that_no_run_could_mean_is_refused_by_name(key: str, session: Session) -> None:
+def test_a_value_out_of_its_range_is_refused_by_name(key: str, session: Session) -> None:
     name = key.partition(" ")[0]
     lines = [key if line.startswith(f"{name} = ") else line for line in session.text.splitlines()]
     with pytest.raises(VtzooError, match=f"finetune: {name} is out of range"):
@@ -88,7 +89,7 @@ def test_a_value_that_no_run_could_mean_is_refused_by_name(key: str, session: Se
 
 
 def folder(path: Path, architecture: str, size: int | list[int], **arguments: Any) -> Path:
-    """A model folder as timm writes one, with fresh weights."""
+    """A model folder as timm writes one, with random weights."""
     height, width = (size, size) if isinstance(size, int) else size
     described = {"input_size": [3, height, width], "mean": [0.5] * 3, "std": [0.5] * 3, "num_classes": 7}
     config = {"architecture": architecture, "num_classes": 7, "model_args": arguments, "pretrained_cfg": described}
@@ -117,7 +118,7 @@ def test_timms_weights_localize_in_the_last_grid_of_four_cells_or_more_with_the_
     assert session.recipe.precision == "float32"
 
 
-def test_a_model_without_a_large_enough_grid_is_fine_tuned_without_localization_which_is_said(
+def test_a_model_without_a_large_enough_grid_is_fine_tuned_without_localization_and_the_session_says_so(
     people: Path, tmp_path: Path
 ) -> None:
     source = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
@@ -126,27 +127,27 @@ def test_a_model_without_a_large_enough_grid_is_fine_tuned_without_localization_
     assert "localization: none" in [*session.sentences()]
 
 
-def refused(source: Path | str, found: LabelledImages) -> str:
+def refused(source: Path | str, labelled: LabelledImages) -> str:
     with pytest.raises(VtzooError) as raised:
-        prepare(source, found, device="cpu")
+        prepare(source, labelled, device="cpu")
     return f"{raised.value.message} | {raised.value.hint}"
 
 
-def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(
+def test_an_untrainable_model_is_refused_in_a_sentence(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = read_images(people)
-    assert "is a graph, whose weights cannot be trained" in refused("model.onnx", found)
+    labelled = read_images(people)
+    assert "is a graph, whose weights cannot be trained" in refused("model.onnx", labelled)
     wide = folder(tmp_path / "wide", "resnet18", [32, 64])
-    told = "takes images of 32 x 64 pixels, and training makes squares | say which: --image-size 32"
-    assert told in refused(wide, found)
-    assert prepare(wide, found, overrides=Overrides(image_size=32), device="cpu").pretrained.preprocess.shape == (
+    told = "takes images of 32 x 64 pixels, and training makes squares | choose a size: --image-size 32"
+    assert told in refused(wide, labelled)
+    assert prepare(wide, labelled, overrides=Overrides(image_size=32), device="cpu").pretrained.preprocess.shape == (
         3,
         32,
         32,
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "fine-tuning runs in a single process" in refused(wide, found)
+    assert "fine-tuning runs in a single process" in refused(wide, labelled)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weig
     path = folder(tmp_path / "it", architecture, 64, **arguments)
     source = open_pretrained(path, image_size=96)
     assert source.preprocess.shape == (3, 96, 96)
-    assert source.described["input_size"] == [3, 96, 96]
+    assert source.pretrained_cfg["input_size"] == [3, 96, 96]
     sized = arguments | ({"img_size": 96} if "img_size" in arguments else {})
     overlay = {"file": str(path / "model.safetensors"), "num_classes": 7, "hf_hub_id": None, "url": ""}
     with warnings.catch_warnings():
@@ -178,13 +179,13 @@ def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weig
         assert torch.equal(source.model.eval()(images), theirs.eval()(images))
 
 
-def test_a_model_is_fine_tuned_at_another_size_which_is_said(people: Path, tmp_path: Path) -> None:
+def test_a_model_is_fine_tuned_at_another_size_and_the_session_says_so(people: Path, tmp_path: Path) -> None:
     path = folder(tmp_path / "it", "vit_tiny_patch16_224", 32, img_size=32, depth=1)
     session = prepare(path, read_images(people), overrides=Overrides(image_size=64), device="cpu")
     assert (session.recipe.model.image_size, session.config().content["model_args"]["img_size"]) == (64, 64)
     assert session.config().content["pretrained_cfg"]["input_size"] == [3, 64, 64]
     assert session.recipe.drloc  # 4 x 4 cells, and 2 x 2 at its own size
-    assert next(session.sentences()).startswith("model: it at 64 px, where it was trained at 32, ")
+    assert next(session.sentences()).startswith("model: it at 64 px (trained at 32 px), ")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_a_size_that_a_model_cannot_take_is_refused_in_a_sentence(
     assert raised.value.hint == "choose another --image-size: most take multiples of 32"
 
 
-def test_a_source_without_weights_is_refused_in_a_sentence(people: Path, tmp_path: Path) -> None:
+def test_a_pretrained_folder_without_weights_is_refused_in_a_sentence(people: Path, tmp_path: Path) -> None:
     source = folder(tmp_path / "it", "resnet18", 32)
     (source / "model.safetensors").unlink()
     assert "cannot read" in refused(source, read_images(people))
@@ -223,11 +224,11 @@ def test_a_model_that_cannot_become_a_graph_is_refused_before_it_is_trained(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_source_whose_recipe_is_of_another_kind_goes_without_it(
+def test_a_pretrained_model_with_an_unreadable_recipe_is_fine_tuned_without_it(
     people: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = folder(tmp_path / "it", "resnet18", 64)
     (source / "recipe.toml").write_text("steps = 3\n")
     session = prepare(source, read_images(people), device="cpu")
     assert session.pretrained.recipe is None
-    assert "is fine-tuned without what its recipe says" in caplog.text
+    assert "is fine-tuned without its recipe" in caplog.text

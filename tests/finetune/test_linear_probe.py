@@ -19,7 +19,7 @@ from vtzoo.finetune.session import prepare
 from vtzoo.predict.load import load
 from vtzoo.train.criterion import MULTI_LABEL, SINGLE_LABEL, one_hot
 from vtzoo.zoo import lookup
-from vtzoo.zoo.recipe import load_recipe
+from vtzoo.zoo.recipe_files import load_recipe
 
 CPU = torch.device("cpu")
 Blobs = tuple[torch.Tensor, np.ndarray]
@@ -40,50 +40,50 @@ def blobs() -> Callable[[int], Blobs]:
 
 
 def test_the_head_is_scikit_learns_of_the_same_penalty(blobs: Callable[[int], Blobs]) -> None:
-    (train, labels), (held, others) = blobs(1), blobs(2)
-    found = linear_probe.learn(
-        train, torch.from_numpy(one_hot(labels, 4)), held, torch.from_numpy(one_hot(others, 4)), SINGLE_LABEL
+    (train, labels), (val, others) = blobs(1), blobs(2)
+    head = linear_probe.fit(
+        train, torch.from_numpy(one_hot(labels, 4)), val, torch.from_numpy(one_hot(others, 4)), SINGLE_LABEL
     )
     centre, scale = train.mean(0), (train - train.mean(0)).square().mean().sqrt()
-    theirs = LogisticRegression(C=1 / (found.decay * len(train)), max_iter=10_000, tol=1e-8)
+    theirs = LogisticRegression(C=1 / (head.decay * len(train)), max_iter=10_000, tol=1e-8)
     theirs.fit(((train - centre) / scale).numpy(), labels)
-    expected = theirs.predict_proba(((held - centre) / scale).numpy())
-    ours = (held @ found.weight.T + found.bias).softmax(1).numpy()
+    expected = theirs.predict_proba(((val - centre) / scale).numpy())
+    ours = (val @ head.weight.T + head.bias).softmax(1).numpy()
     assert np.abs(ours - expected).max() < 0.01
 
 
-def test_the_decay_is_the_one_that_suits_the_validation_images_best(blobs: Callable[[int], Blobs]) -> None:
-    (train, labels), (held, others) = blobs(1), blobs(2)
+def test_the_decay_is_the_best_on_the_validation_images(blobs: Callable[[int], Blobs]) -> None:
+    (train, labels), (val, others) = blobs(1), blobs(2)
     targets = [torch.from_numpy(one_hot(one, 4)) for one in (labels, others)]
-    best = linear_probe.learn(train, targets[0], held, targets[1], SINGLE_LABEL)
+    best = linear_probe.fit(train, targets[0], val, targets[1], SINGLE_LABEL)
     scores = []
     for decay in linear_probe.DECAYS:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(linear_probe, "DECAYS", (decay,))
-            one = linear_probe.learn(train, targets[0], held, targets[1], SINGLE_LABEL)
-        scores.append(float(((held @ one.weight.T + one.bias).argmax(1).numpy() == others).mean()))
-    chosen = ((held @ best.weight.T + best.bias).argmax(1).numpy() == others).mean()
+            one = linear_probe.fit(train, targets[0], val, targets[1], SINGLE_LABEL)
+        scores.append(float(((val @ one.weight.T + one.bias).argmax(1).numpy() == others).mean()))
+    chosen = ((val @ best.weight.T + best.bias).argmax(1).numpy() == others).mean()
     assert chosen == pytest.approx(max(scores), abs=0.011)  # two images: a warm start ends a hair elsewhere
     assert best.decay in linear_probe.DECAYS
 
 
-def test_several_classes_are_fitted_to_what_is_known(blobs: Callable[[int], Blobs]) -> None:
+def test_multi_label_targets_are_fitted_to_the_known_labels(blobs: Callable[[int], Blobs]) -> None:
     train, labels = blobs(1)
     targets = one_hot(labels, 4)
     hidden = targets.copy()
     hidden[::2, 0] = np.nan
-    found = linear_probe.learn(train, torch.from_numpy(hidden), train, torch.from_numpy(targets), MULTI_LABEL)
-    assert torch.isfinite(found.weight).all()
-    assert MULTI_LABEL.score(targets, (train @ found.weight.T + found.bias).numpy()) > 0.8
+    head = linear_probe.fit(train, torch.from_numpy(hidden), train, torch.from_numpy(targets), MULTI_LABEL)
+    assert torch.isfinite(head.weight).all()
+    assert MULTI_LABEL.score(targets, (train @ head.weight.T + head.bias).numpy()) > 0.8
 
 
 @pytest.fixture
 def tuned(tiny_source: Path, people: Path) -> Any:
-    """The session of fitting the head alone."""
+    """A session with --head-only."""
     return prepare(tiny_source, read_images(people), overrides=Overrides(head_only=True), device="cpu")
 
 
-def test_the_folder_of_a_fitted_head_is_a_model_folder_and_the_backbone_is_the_sources(
+def test_the_folder_of_a_fitted_head_is_a_model_folder_and_keeps_the_pretrained_backbone(
     tuned: Any, tiny_source: Path, tmp_path: Path
 ) -> None:
     before = {name: tensor.clone() for name, tensor in tuned.network.model.state_dict().items()}

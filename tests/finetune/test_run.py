@@ -1,4 +1,4 @@
-"""Fine-tuning on people's own images, from a tiny model."""
+"""Fine-tuning a tiny model on a user's labelled images."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ from vtzoo.hub import fetch
 from vtzoo.predict.load import load
 from vtzoo.train import loop, run
 from vtzoo.zoo import lookup
-from vtzoo.zoo.recipe import load_recipe
+from vtzoo.zoo.recipe_files import load_recipe
 from vtzoo.zoo.result import Result
 
 NAMES = ("Rote Grütze", "grün", "青")
@@ -40,18 +40,18 @@ Trained = tuple[Path, Result, Session]
 
 
 @pytest.fixture(scope="module")
-def found(people: Path) -> LabelledImages:
+def labelled(people: Path) -> LabelledImages:
     """Thirty training images, six validation images and twelve test images of three classes."""
     return read_images(people)
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_source: Path, found: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+def trained(tiny_source: Path, labelled: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     """The folder of a finished run with the default settings but the number of epochs, its result, and its session."""
     out = tmp_path_factory.mktemp("tuned") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
-        session = prepare(tiny_source, found, overrides=Overrides(epochs=30), device="cpu")
+        session = prepare(tiny_source, labelled, overrides=Overrides(epochs=30), device="cpu")
         yield out, finetune(session, out), session
 
 
@@ -61,15 +61,15 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
-def job_of(source: Path | str, found: LabelledImages, **overrides: Any) -> Session:
-    return prepare(source, found, overrides=replace(QUICK, **overrides), device="cpu")
+def session_of(source: Path | str, labelled: LabelledImages, **overrides: Any) -> Session:
+    return prepare(source, labelled, overrides=replace(QUICK, **overrides), device="cpu")
 
 
 def text(error: pytest.ExceptionInfo[VtzooError]) -> str:
     return f"{error.value.message} | {error.value.hint}"
 
 
-def test_the_run_is_a_model_folder_with_the_peoples_class_names(trained: Trained) -> None:
+def test_the_run_is_a_model_folder_with_the_class_names_of_the_images(trained: Trained) -> None:
     out, result, _ = trained
     assert lookup.find_model(out).config.labels == NAMES
     assert set(result.weights) == {"model.safetensors", "onnx/model.onnx", "localizer.safetensors"}
@@ -82,9 +82,9 @@ def test_the_run_is_a_model_folder_with_the_peoples_class_names(trained: Trained
 
 
 def test_a_run_at_another_image_size_is_a_model_of_that_size(
-    tiny_source: Path, found: LabelledImages, tmp_path: Path
+    tiny_source: Path, labelled: LabelledImages, tmp_path: Path
 ) -> None:
-    finetune(job_of(tiny_source, found, image_size=32, epochs=2), tmp_path / "run")
+    finetune(session_of(tiny_source, labelled, image_size=32, epochs=2), tmp_path / "run")
     entry = lookup.find_model(tmp_path / "run")
     assert entry.config.preprocess.shape == (3, 32, 32)
     assert load_recipe(tmp_path / "run" / "recipe.toml").model.image_size == 32
@@ -96,15 +96,15 @@ def test_a_run_at_another_image_size_is_a_model_of_that_size(
 
 
 def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain_timm_has_them(
-    trained: Trained, found: LabelledImages
+    trained: Trained, labelled: LabelledImages
 ) -> None:
     out, result, _ = trained
-    assert (len(found.train), len(found.val)) == (result.train_images, result.held_images)
+    assert (len(labelled.train), len(labelled.val)) == (result.train_images, result.held_images)
     assert result.split == "test"
     model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     mean, std = (torch.tensor(named.named_set("cifar10").__dict__[name]).view(3, 1, 1) for name in ("mean", "std"))
-    assert found.test
-    for part, prefix in ((found.test, ""), (found.val, "held_")):
+    assert labelled.test
+    for part, prefix in ((labelled.test, ""), (labelled.val, "held_")):
         pixels = [np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)) for image in part.encoded]
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
@@ -117,7 +117,7 @@ def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain
 def test_the_card_is_the_one_that_its_folder_gives_and_the_files_are_what_the_result_says(trained: Trained) -> None:
     out, result, _ = trained
     card = (out / "README.md").read_text()
-    assert cards.of(lookup.find_model(out)) == card
+    assert cards.card_of(lookup.find_model(out)) == card
     assert f"Fine-tuned from `{result_source(out)}`, on {result.train_images} images" in " ".join(card.split())
     (verdict,) = fetch.verify(str(out))
     assert (verdict.files, verdict.damaged) == (3, ())
@@ -146,40 +146,40 @@ def test_the_recipe_in_the_folder_is_complete_and_says_what_was_done(trained: Tr
     assert result.recipe_sha256 == files.sha256(out / "recipe.toml")
 
 
-def test_a_run_is_a_source_in_its_turn_and_keeps_the_head_of_the_same_classes(
-    trained: Trained, found: LabelledImages, tiny_source: Path
+def test_a_run_can_be_fine_tuned_again_and_keeps_the_head_of_the_same_classes(
+    trained: Trained, labelled: LabelledImages, tiny_source: Path
 ) -> None:
-    again = job_of(trained[0], found)
+    again = session_of(trained[0], labelled)
     assert again.kept
     stored = load_file(trained[0] / "model.safetensors")
     assert torch.equal(again.network.model.state_dict()["head.fc.weight"], stored["head.fc.weight"].float())
-    assert "head: the model's own, as these are its classes, 3 classes" in [*again.sentences()]
-    fresh = job_of(tiny_source, found)
+    assert "head: the model's own, as the classes are the same, 3 classes" in [*again.sentences()]
+    fresh = session_of(tiny_source, labelled)
     assert not fresh.kept
     assert fresh.network.model.state_dict()["head.fc.weight"].shape == (3, 32)
-    turned = replace(found, classes=found.classes[::-1])
-    assert not job_of(trained[0], turned).kept
+    turned = replace(labelled, classes=labelled.classes[::-1])
+    assert not session_of(trained[0], turned).kept
 
 
-def test_what_will_happen_is_said_before_anything_is_written(
-    tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_session_describes_the_training_before_anything_is_written(
+    tiny_source: Path, labelled: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model, head, localization, training, time = job_of(tiny_source, found).sentences()
+    model, head, localization, training, time = session_of(tiny_source, labelled).sentences()
     assert model == f"model: {tiny_source.name} at 16 px, 18,710 parameters"
-    assert head == "head: fresh, 3 classes"
-    assert localization == "localization: weight 0.5, 16 pairs an image in the grid of stage 1, the model's own head"
-    assert training == (
-        "training: 36 steps of 8 images at the most, 12 epochs, the heads alone in the first 6 steps, "
-        "at a learning rate of 0.001"
+    assert head == "head: new, 3 classes"
+    assert localization == "localization: weight 0.5, 16 pairs per image in the grid of stage 1, the model's own head"
+    expected = (
+        "training: at most 36 steps of 8 images, 12 epochs; the first 6 steps train the heads alone; learning rate "
     )
-    assert time.startswith("time: ")
-    assert time.endswith(" at the most on this machine as it is now")
+    assert training == f"{expected}0.001"
+    assert time.startswith("time: at most ")
+    assert time.endswith(" on this machine with its current load")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_telling_what_will_happen_changes_nothing_of_the_training(tiny_source: Path, found: LabelledImages) -> None:
-    session = job_of(tiny_source, found)
+def test_describing_the_training_changes_nothing_in_it(tiny_source: Path, labelled: LabelledImages) -> None:
+    session = session_of(tiny_source, labelled)
     before = {name: tensor.clone() for name, tensor in session.network.state_dict().items()}
     state = torch.get_rng_state()
     list(session.sentences())
@@ -189,8 +189,10 @@ def test_telling_what_will_happen_changes_nothing_of_the_training(tiny_source: P
     assert session.network.training
 
 
-def test_the_localization_heads_are_the_sources_where_they_fit(tiny_source: Path, found: LabelledImages) -> None:
-    session = job_of(tiny_source, found)
+def test_the_localization_heads_are_the_pretrained_ones_if_they_fit(
+    tiny_source: Path, labelled: LabelledImages
+) -> None:
+    session = session_of(tiny_source, labelled)
     stored = load_file(tiny_source / "localizer.safetensors")
     assert session.reused
     assert all(
@@ -198,36 +200,41 @@ def test_the_localization_heads_are_the_sources_where_they_fit(tiny_source: Path
     )
 
 
-def test_the_twin_has_no_localization_and_is_named_so(tiny_source: Path, found: LabelledImages) -> None:
-    twin, session = job_of(tiny_source, found, drloc=False), job_of(tiny_source, found)
+def test_the_baseline_has_no_localization_and_the_name_of_a_baseline(
+    tiny_source: Path, labelled: LabelledImages
+) -> None:
+    twin, session = session_of(tiny_source, labelled, drloc=False), session_of(tiny_source, labelled)
     assert len(twin.network.heads) == 0
     assert twin.recipe == replace(session.recipe, name=twin.recipe.name, drloc=None)
-    assert (session.recipe.name, twin.recipe.name) == (f"swin_t-drloc-{found.name}", f"swin_t-baseline-{found.name}")
+    assert (session.recipe.name, twin.recipe.name) == (
+        f"swin_t-drloc-{labelled.name}",
+        f"swin_t-baseline-{labelled.name}",
+    )
     assert "localization: none" in [*twin.sentences()]
     own, other = (one.network.model.state_dict() for one in (session, twin))
     assert all(torch.equal(own[name], tensor) for name, tensor in other.items())
 
 
-def several(found: LabelledImages) -> LabelledImages:
-    """The same images, each with the class before its own too, but for every third label, which nobody knows."""
-    targets = np.eye(3, dtype=np.float32)[found.targets]
+def multi_label(labelled: LabelledImages) -> LabelledImages:
+    """The same images, each with the class before its own too, but for every third label, which is unknown."""
+    targets = np.eye(3, dtype=np.float32)[labelled.targets]
     targets += np.roll(targets, 1, axis=1)
     targets.flat[::7] = np.nan
-    return replace(found, targets=targets)
+    return replace(labelled, targets=targets)
 
 
-def test_several_classes_an_image_are_learned_from_what_is_known(
-    tiny_source: Path, found: LabelledImages, tmp_path: Path
+def test_multi_label_images_are_learned_from_their_known_labels(
+    tiny_source: Path, labelled: LabelledImages, tmp_path: Path
 ) -> None:
-    session = prepare(tiny_source, several(found), overrides=Overrides(epochs=40), device="cpu")
+    session = prepare(tiny_source, multi_label(labelled), overrides=Overrides(epochs=40), device="cpu")
     result = finetune(session, tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["multi_label"] is True
     assert result.top1 is None
     assert result.map > 0.9  # two thirds is chance
     assert session.recipe.augmentation.label_smoothing == session.recipe.augmentation.mix_probability == 0
-    assert "head: fresh, 3 classes, any number of which an image may have" in [*session.sentences()]
-    test = several(found).test
+    assert "head: new, 3 classes, any number of them per image" in [*session.sentences()]
+    test = multi_label(labelled).test
     assert test
     logits = load(tmp_path / "run", backend="torch", device="cpu").run(
         np.stack([prepared(image, session.pretrained.preprocess) for image in test.encoded])
@@ -247,35 +254,35 @@ def test_unreadable_images_are_named_and_left_out_on_demand(tiny_source: Path, p
         for number in range(count):
             broken = (people / part / "青" / f"Bild {number}.png").read_bytes()[: 300 + number]
             (tmp_path / "photos" / part / "grün" / f"kaputt {number}.png").write_bytes(broken)
-    found = read_images(tmp_path / "photos")
+    labelled = read_images(tmp_path / "photos")
     with pytest.raises(VtzooError, match="kaputt") as raised:
-        finetune(job_of(tiny_source, found, epochs=2), tmp_path / "a")
+        finetune(session_of(tiny_source, labelled, epochs=2), tmp_path / "a")
     assert "--skip-bad leaves them out" in text(raised)
-    result = finetune(job_of(tiny_source, found, epochs=2), tmp_path / "b", skip_bad=True)
-    assert result.train_skipped + result.train_images == len(found.train)
+    result = finetune(session_of(tiny_source, labelled, epochs=2), tmp_path / "b", skip_bad=True)
+    assert result.train_skipped + result.train_images == len(labelled.train)
 
 
 @pytest.mark.usefixtures("unfinished")
 def test_a_folder_with_another_run_is_refused_and_left_alone(
-    tiny_source: Path, found: LabelledImages, tmp_path: Path
+    tiny_source: Path, labelled: LabelledImages, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    finetune(job_of(tiny_source, found, epochs=2), out)
+    finetune(session_of(tiny_source, labelled, epochs=2), out)
     before = (out / "checkpoint.safetensors").read_bytes()
     with pytest.raises(VtzooError, match="already holds a run"):
-        finetune(job_of(tiny_source, found, epochs=2), out)
+        finetune(session_of(tiny_source, labelled, epochs=2), out)
     for other in (
-        job_of(tiny_source, found, epochs=3),
-        prepare(tiny_source, found, overrides=Overrides(epochs=2), seed=1),
+        session_of(tiny_source, labelled, epochs=3),
+        prepare(tiny_source, labelled, overrides=Overrides(epochs=2), seed=1),
     ):
         with pytest.raises(VtzooError, match="belongs to another recipe, seed, data set or teacher"):
             finetune(other, out, resume=True)
     with pytest.raises(VtzooError, match="belongs to another recipe, seed or data set"):
-        finetune(job_of(tiny_source, found, head_only=True), out, resume=True)
+        finetune(session_of(tiny_source, labelled, head_only=True), out, resume=True)
     assert (out / "checkpoint.safetensors").read_bytes() == before
 
 
-def test_the_recipe_of_a_fine_tuned_run_is_not_trained_from_fresh_weights(trained: Trained, tmp_path: Path) -> None:
+def test_the_recipe_of_a_fine_tuned_run_is_not_trained_from_scratch(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match="goes on from another model's weights") as raised:
         run.train(trained[0] / "recipe.toml", data=None, out=tmp_path / "run")
     assert "vtzoo finetune --model" in text(raised)

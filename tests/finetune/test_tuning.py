@@ -1,4 +1,4 @@
-"""How the loop fine-tunes: heads first, layer by layer, and no longer than it helps."""
+"""Fine-tuning in the training loop: freezing, layer decay and early stopping."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("unfinished")
 
 
 @pytest.fixture(scope="module")
-def found(people: Path) -> LabelledImages:
+def labelled(people: Path) -> LabelledImages:
     """Thirty training images, six validation images and twelve test images of three classes."""
     return read_images(people)
 
@@ -35,8 +35,8 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
-def job_of(source: Path | str, found: LabelledImages, *, muon: bool = False, **overrides: Any) -> Session:
-    session = prepare(source, found, overrides=replace(QUICK, **overrides), device="cpu")
+def session_of(source: Path | str, labelled: LabelledImages, *, muon: bool = False, **overrides: Any) -> Session:
+    session = prepare(source, labelled, overrides=replace(QUICK, **overrides), device="cpu")
     if not muon:
         return session
     optimizer = replace(
@@ -47,8 +47,8 @@ def job_of(source: Path | str, found: LabelledImages, *, muon: bool = False, **o
 
 
 @pytest.mark.parametrize("muon", [False, True])
-def test_the_heads_learn_alone_at_first_and_then_everything_does(
-    muon: bool, tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_heads_train_alone_first_and_then_all_layers_train(
+    muon: bool, tiny_source: Path, labelled: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved, real = [], loop._step
 
@@ -59,7 +59,7 @@ def test_the_heads_learn_alone_at_first_and_then_everything_does(
         return answer
 
     monkeypatch.setattr(loop, "_step", step)
-    session = job_of(tiny_source, found, muon=muon)
+    session = session_of(tiny_source, labelled, muon=muon)
     finetune(session, tmp_path / "run")
     heads = {f"heads.0.{name}" for name, _ in session.network.heads[0].named_parameters()} | {
         "model.head.fc.weight", "model.head.fc.bias",
@@ -68,8 +68,8 @@ def test_the_heads_learn_alone_at_first_and_then_everything_does(
     assert moved[10] == {name for name, _ in session.network.named_parameters()}  # the last rates are next to nothing
 
 
-def test_each_layer_learns_by_its_distance_from_the_head(
-    tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_learning_rate_of_a_layer_falls_with_its_distance_from_the_head(
+    tiny_source: Path, labelled: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[dict[str, float]] = []
     real = loop.train_step
@@ -80,7 +80,7 @@ def test_each_layer_learns_by_its_distance_from_the_head(
         return real(joint, optimizer, *rest, **how)
 
     monkeypatch.setattr(loop, "train_step", spy)
-    finetune(job_of(tiny_source, found), tmp_path / "run")
+    finetune(session_of(tiny_source, labelled), tmp_path / "run")
     assert rates[0]["model.head.fc.weight"] == rates[0]["heads.0.head.0.weight"] == 1e-3
     rate = rates[10]
     depth = {"head.fc": 0, "norm": 1, "layers.1.blocks.0.norm1": 1, "layers.0.blocks.0.norm1": 2, "patch_embed.proj": 3}
@@ -88,8 +88,8 @@ def test_each_layer_learns_by_its_distance_from_the_head(
         assert rate[f"model.{layer}.weight"] == pytest.approx(0.8**below * rate["heads.0.head.0.weight"])
 
 
-def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_looks_in_vain(
-    tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_weights_of_the_best_evaluation_are_published_and_ten_without_improvement_end_a_run(
+    tiny_source: Path, labelled: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, scores, real = [], iter([0.2, 0.5, *[0.4] * 40]), EarlyStopping.evaluate
 
@@ -99,7 +99,7 @@ def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_loo
 
     monkeypatch.setattr(EarlyStopping, "evaluate", evaluate)
     monkeypatch.setattr(Session, "criterion", replace(SINGLE_LABEL, score=lambda *_: next(scores)))
-    session = job_of(tiny_source, found, epochs=30)
+    session = session_of(tiny_source, labelled, epochs=30)
     result = finetune(session, tmp_path / "run")
     assert len(seen) == 12
     assert (result.best_step, result.steps) == (2 * 3, 12 * 3)
@@ -108,11 +108,11 @@ def test_the_weights_of_the_best_look_are_published_and_a_run_ends_after_ten_loo
 
 
 def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_step(
-    tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_source: Path, labelled: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     constant = replace(SINGLE_LABEL, score=lambda *_: 0.5, loss=lambda x, y: SINGLE_LABEL.loss(x, y) * 0 + 1)
     monkeypatch.setattr(Session, "criterion", constant)
-    sessions = [job_of(tiny_source, found, epochs=30) for _ in range(2)]
+    sessions = [session_of(tiny_source, labelled, epochs=30) for _ in range(2)]
     result = finetune(sessions[0], tmp_path / "run")
     assert result.steps == 11 * 3
     monkeypatch.setattr(loop, "train_step", None)
@@ -126,7 +126,7 @@ def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_st
     [(5, False), (6, False), (7, False), (20, False), (6, True)],
 )
 def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
-    step: int, muon: bool, tiny_source: Path, found: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, muon: bool, tiny_source: Path, labelled: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException): ...
 
@@ -135,7 +135,7 @@ def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
             raise Killed
         return real(now, *rest)
 
-    real, sessions = loop._step, [job_of(tiny_source, found, muon=muon) for _ in range(3)]
+    real, sessions = loop._step, [session_of(tiny_source, labelled, muon=muon) for _ in range(3)]
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
     finetune(sessions[0], tmp_path / "whole")
     monkeypatch.setattr(loop, "_step", killed)

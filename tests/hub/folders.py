@@ -13,7 +13,7 @@ from vtzoo.base import files
 from vtzoo.data import named
 from vtzoo.export.onnx_files import write_packaged_graph
 from vtzoo.train import run
-from vtzoo.zoo import recipe, resources
+from vtzoo.zoo import recipe_files, resources
 from vtzoo.zoo.folder_files import write_json
 
 NAME = "swin_t-drloc-cifar10"
@@ -24,7 +24,7 @@ SIZE = 16  # pixels
 def make_run(folder: Path, seed: int = 0) -> Path:
     """A run folder of random weights; its metrics are made up, its hashes are not."""
     path = resources.recipes_folder() / f"{NAME}.toml"
-    said, dataset = recipe.load_recipe(path), named.named_set("cifar10")
+    said, dataset = recipe_files.load_recipe(path), named.named_set("cifar10")
     said = replace(said, model=replace(said.model, image_size=SIZE, arguments=ARGUMENTS))
     torch.manual_seed(seed)
     model = models.build("swin_t", num_classes=10, image_size=SIZE, **ARGUMENTS).eval()
@@ -39,7 +39,7 @@ def make_run(folder: Path, seed: int = 0) -> Path:
     facts = {
         "name": NAME, "dataset": "cifar10", "seed": 0, "steps": 12, "batch": 8, "train_seconds": 3, "train_images": 24,
         "hardware": "2 CPU cores (x86_64)", "versions": {"torch": "2.14.1"}, "certificate": vars(certificate),
-        "recipe_sha256": recipe.identity(path), "top1": 0.25, "top5": 0.75, "images": 20, "manifest": "ab" * 32,
+        "recipe_sha256": recipe_files.identity(path), "top1": 0.25, "top5": 0.75, "images": 20, "manifest": "ab" * 32,
     }  # fmt: skip
     sign(folder, facts)
     return folder

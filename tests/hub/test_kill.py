@@ -269,7 +269,7 @@ def test_of_two_publishers_at_once_one_is_published_whole_and_the_other_is_told(
         codes = [process.returncode for process in running]
         assert sorted(codes) == [0, 1], errors
         loser = errors[codes.index(1)]
-        assert "somebody else has just changed" in loser or "stands for other files" in loser
+        assert "another commit has just changed" in loser or "stands for other files" in loser
         assert "Traceback" not in loser
         winner = world.files[codes.index(0)]
         assert state(hub) == winner

@@ -9,7 +9,7 @@ import pytest
 
 from vtzoo.sweep.plan import Run, plan_runs
 from vtzoo.sweep.summary import Row, render, summarize, twins
-from vtzoo.zoo.recipe import load_recipe, shipped
+from vtzoo.zoo.recipe_files import load_recipe, shipped
 
 WITH, WITHOUT = (0.60, 0.62, 0.67), (0.59, 0.58, 0.66)
 

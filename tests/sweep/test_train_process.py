@@ -14,7 +14,7 @@ from vtzoo.cli import app
 from vtzoo.sweep import lock, train_process
 from vtzoo.sweep.plan import Run, plan_runs
 from vtzoo.sweep.train_process import TrainOptions, TrainProcess, start
-from vtzoo.zoo.recipe import load_recipe
+from vtzoo.zoo.recipe_files import load_recipe
 
 TEACHER = '{ name = "wise", weight = 0.5, temperature = 2.0 }'
 

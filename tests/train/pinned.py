@@ -23,7 +23,7 @@ from vtzoo.train import loop
 from vtzoo.train.pipeline.batches import Batches
 from vtzoo.train.pipeline.crops import Crops
 from vtzoo.train.pipeline.pixels import Pixels
-from vtzoo.zoo.recipe import parse_recipe
+from vtzoo.zoo.recipe_files import parse_recipe
 
 RECORD = Path(__file__).with_suffix(".json")
 RECIPE = """

@@ -27,7 +27,8 @@ from vtzoo.errors import VtzooError
 from vtzoo.evaluate.run import measure
 from vtzoo.predict.load import load
 from vtzoo.train.run import hardware
-from vtzoo.zoo.recipe import Recipe, load_recipe, locate, parse_recipe
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import load_recipe, locate, parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, BASELINE = "swin_t-drloc-cifar10", "swin_t-baseline-cifar10"

@@ -68,7 +68,7 @@ COMPILED = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from vtzoo.zoo.recipe import parse_recipe
+from vtzoo.zoo.recipe_files import parse_recipe
 from vtzoo.train import loop
 from vtzoo.train.pipeline.crops import Crops
 from vtzoo.train.pipeline.batches import Batches

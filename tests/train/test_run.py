@@ -22,7 +22,8 @@ from vtzoo.predict.load import load
 from vtzoo.train import checkpoint, loop, run
 from vtzoo.zoo import lookup, resources
 from vtzoo.zoo.folder_files import write_json
-from vtzoo.zoo.recipe import Recipe, identity
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import identity
 from vtzoo.zoo.result import Certificate, Result
 
 FILES = {

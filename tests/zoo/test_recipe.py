@@ -5,18 +5,8 @@ import pytest
 
 from vtzoo.errors import VtzooError
 from vtzoo.zoo import resources
-from vtzoo.zoo.recipe import (
-    LOSSES,
-    Optimizer,
-    Teacher,
-    copy,
-    facts,
-    identity,
-    load_recipe,
-    locate,
-    parse_recipe,
-    shipped,
-)
+from vtzoo.zoo.recipe import LOSSES, Optimizer, Teacher
+from vtzoo.zoo.recipe_files import copy, facts, identity, load_recipe, locate, parse_recipe, shipped
 
 FOLDER = resources.recipes_folder()
 TEXT = (FOLDER / "swin_t-drloc-svhn.toml").read_text()  # none of those that trained weights go by
@@ -54,7 +44,7 @@ def test_the_zoos_own_recipes_come_first_and_the_papers_after_them() -> None:
     assert {path for path in FOLDER.rglob("*.toml") if path.stem != "grid"} == set(paths)
 
 
-def test_a_recipe_says_what_its_file_says() -> None:
+def test_a_recipe_has_the_values_of_its_file() -> None:
     recipe = parse_recipe(TEXT)
     assert (recipe.model.name, recipe.dataset, recipe.model.image_size) == ("swin_t", "svhn", 32)
     assert recipe.model.arguments["patch_size"] == 2
@@ -127,7 +117,7 @@ def test_a_value_of_the_wrong_type_is_named(old: str, new: str, said: str) -> No
         ("[model]", "[model]\nwhitening = true", "model: whitening must be a number, not True"),
     ],
 )
-def test_a_value_that_no_run_could_mean_is_refused(old: str, new: str, said: str) -> None:
+def test_a_value_out_of_its_range_is_refused(old: str, new: str, said: str) -> None:
     assert old in TEXT
     assert said in refused(TEXT.replace(old, new, 1))
 
@@ -148,7 +138,7 @@ def test_every_loss_may_be_named() -> None:
         assert drloc.loss == loss
 
 
-def test_a_recipe_without_muon_a_teacher_and_sparse_averages_says_so_by_their_absence() -> None:
+def test_a_recipe_without_muon_teacher_and_ema_every_has_none_of_their_keys() -> None:
     recipe = parse_recipe(ADAMW)
     how = recipe.optimizer
     assert (how.name, how.momentum, how.iterations, how.adamw_learning_rate) == (None,) * 4
@@ -208,7 +198,7 @@ def test_a_teacher_wants_each_of_its_keys(key: str) -> None:
         ("[teacher]", "[teacher]\nepochs = 3", "teacher: epochs"),
     ],
 )
-def test_a_value_that_no_muon_and_no_teacher_could_mean_is_refused(old: str, new: str, said: str) -> None:
+def test_a_value_out_of_its_range_for_muon_or_the_teacher_is_refused(old: str, new: str, said: str) -> None:
     assert old in TAUGHT
     assert said in refused(TAUGHT.replace(old, new, 1))
 
@@ -266,7 +256,7 @@ def test_steps_are_whole_batches_and_a_set_smaller_than_a_batch_is_one() -> None
     assert parse_recipe(TEXT.replace("batch_size = 128", "batch_size = 80000")).steps == 200
 
 
-def test_facts_are_what_the_file_and_the_data_sets_row_say() -> None:
+def test_facts_come_from_the_file_and_the_row_of_the_data_set() -> None:
     path = FOLDER / "paper" / "cvt_13-drloc-flowers102-paper.toml"
     assert facts(path) == {
         "name": "cvt_13-drloc-flowers102-paper", "file": str(path), "dataset": "flowers102", "images": 2_040,
@@ -274,7 +264,7 @@ def test_facts_are_what_the_file_and_the_data_sets_row_say() -> None:
     }  # fmt: skip
 
 
-def test_a_copy_differs_from_its_original_in_the_first_line_alone_and_that_says_what_it_is_of(tmp_path: Path) -> None:
+def test_a_copy_differs_from_its_original_only_in_the_first_line_which_names_the_original(tmp_path: Path) -> None:
     original = FOLDER / "swin_t-drloc-cifar100.toml"
     copied = copy("swin_t-drloc-cifar100", tmp_path / "my.toml")
     head, *rest = copied.read_text().splitlines()
@@ -291,12 +281,12 @@ def test_a_copy_differs_from_its_original_in_the_first_line_alone_and_that_says_
         ("my", "swin_t-drloc-cifar100"),
     ],
 )
-def test_a_copy_is_named_after_its_file_where_that_is_a_name_for_it(tmp_path: Path, stem: str, name: str) -> None:
+def test_a_copy_takes_the_name_of_its_file_if_that_is_a_recipe_name(tmp_path: Path, stem: str, name: str) -> None:
     copied = load_recipe(copy("swin_t-drloc-cifar100", tmp_path / f"{stem}.toml"))
     assert (copied.name, copied.model.name) == (name, "swin_t")
 
 
-def test_a_copy_of_a_copy_has_one_first_line_and_names_what_it_was_copied_from(tmp_path: Path) -> None:
+def test_a_copy_of_a_copy_has_one_first_line_which_names_the_last_original(tmp_path: Path) -> None:
     first = copy("swin_t-drloc-cifar100", tmp_path / "one-drloc-cifar100.toml")
     second = copy(str(first), tmp_path / "two-drloc-cifar100.toml")
     head, name, *_ = second.read_text().splitlines()
@@ -312,7 +302,7 @@ def test_a_copy_overwrites_nothing(tmp_path: Path) -> None:
     assert load_recipe(copied).dataset == "cifar100"
 
 
-def test_a_copy_must_be_a_file_that_train_takes_for_a_recipe(tmp_path: Path) -> None:
+def test_the_file_of_a_copy_must_end_in_toml(tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match=r"ends in \.toml, unlike '.*my'") as raised:
         copy("swin_t-drloc-cifar100", tmp_path / "my")
     assert raised.value.hint == f"vtzoo recipe copy swin_t-drloc-cifar100 {tmp_path / 'my'}.toml"

@@ -98,7 +98,7 @@ def find_model(name: str) -> BenchModel:
         (facts,) = outcome.messages
         entry, shape, classes, precision = None, tuple(facts["shape"]), facts["classes"], facts["precision"]
     else:
-        entry = fetch.find(name, use=None if is_installed("torch") else "auto")
+        entry = fetch.model_folder(name, use=None if is_installed("torch") else "auto")
         shape, classes, precision = entry.config.preprocess.shape, len(entry.config.labels), "fp32"
     facts = {"name": entry.name if entry else name, "image_size": shape[1], "classes": classes}
     if entry:

@@ -1,4 +1,4 @@
-"""`python -m vtzoo.cards` renders the cards and the README's table; with --check it only names what is stale."""
+"""`python -m vtzoo.cards` renders the cards and the README's table; with --check it only names the stale files."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,9 @@ from vtzoo.zoo import resources
 
 
 def main() -> int:
-    """Write what is stale, or with --check only name it; what rendering cannot mend is said in a sentence.
+    """The exit status: 1 if anything remains stale.
 
-    Fails where anything is stale in the end.
+    Renders stale files, or only names them with --check, and prints a sentence on everything that rendering cannot fix.
     """
     checking, folder = "--check" in sys.argv[1:], resources.cards_folder()
     try:

@@ -1,4 +1,4 @@
-"""A model folder's card: what it holds is checked, its twin is found, and the card is rendered."""
+"""The card of a model folder, rendered after its files are checked and its twin is found."""
 
 from pathlib import Path
 
@@ -9,24 +9,23 @@ from vtzoo.errors import VtzooError
 from vtzoo.hub.index import REPO
 from vtzoo.zoo import lookup, resources
 from vtzoo.zoo.model_folder import ModelFolder
-from vtzoo.zoo.recipe import Recipe, parse_recipe, shipped
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import parse_recipe, shipped
 from vtzoo.zoo.result import Result
 
 
-def of(entry: ModelFolder, repo: str | None = None) -> str:
-    """The card of a model folder; as it is published in `repo`, ORG/NAME, where one is given.
+def card_of(entry: ModelFolder, repo: str | None = None) -> str:
+    """The card of a model folder, in its published form if `repo`, ORG/NAME, is given.
 
-    Its twin is an embedded model or the record of one, else the folder of the twin's name beside this one, once that
-    is trained. A folder that was not trained to its end, or whose files do not belong together, is a VtzooError.
+    The twin is an embedded model or the record of one, else the finished run in the folder of the twin's name beside
+    this folder. An unfinished run, or files that do not belong together, raise a VtzooError.
     """
     if repo is not None and not REPO.fullmatch(repo):
         raise VtzooError(f"{repo!r} is not the name of a repository", "a repository is named ORG/NAME")
     result, recipe = _result(entry), _recipe(entry)
     if files.sha256(entry.folder / "recipe.toml") != result.recipe_sha256:
-        raise VtzooError(
-            f"{entry.folder / 'recipe.toml'} is not the recipe that the model was trained by",
-            "put back the file that training wrote, or train the edited one into another folder",
-        )
+        hint = "put back the file that training wrote, or train the edited one into another folder"
+        raise VtzooError(f"{entry.folder / 'recipe.toml'} is not the recipe that the model was trained by", hint)
     twin, name = _twin(entry, recipe), entry.name if _embedded(entry) else "."
     card = render(entry.config, recipe, result, twin, repo, name=name, paired=bool(twin) or _paired(recipe))
     check(card, result)
@@ -34,12 +33,12 @@ def of(entry: ModelFolder, repo: str | None = None) -> str:
 
 
 def write(entry: ModelFolder, repo: str | None = None) -> Path:
-    """Render a model folder's card into its README.md, as `of` does, and return the file."""
+    """The README.md of a model folder, into which the function renders the card."""
     if _embedded(entry):
         hint = "in a checkout of vtzoo: python -m vtzoo.cards"
         raise VtzooError(f"{entry.name} ships with vtzoo, and its card is not to be written by itself", hint)
     path = entry.folder / "README.md"
-    files.write(path, of(entry, repo).encode())
+    files.write(path, card_of(entry, repo).encode())
     return path
 
 
@@ -55,7 +54,7 @@ def _recipe(entry: ModelFolder) -> Recipe:
 
 
 def _result(entry: ModelFolder) -> Result:
-    """The result of a finished run; an unfinished one is a VtzooError with the command that finishes it."""
+    """The result of a finished run; an unfinished run raises a VtzooError with the command that finishes it."""
     if not (entry.folder / "result.json").is_file():
         raise VtzooError(f"{entry.folder} has no result.json: it was not trained to its end", _again(entry))
     try:
@@ -69,7 +68,7 @@ def _result(entry: ModelFolder) -> Result:
 
 
 def _again(entry: ModelFolder) -> str:
-    """The command that brings a run to its end."""
+    """The command that finishes a run."""
     recipe = entry.folder / "recipe.toml"
     tuned = recipe.is_file() and "\n[finetune]" in entry.recipe_text
     command, others = ("finetune", "--model, --seed") if tuned else (f"train {recipe}", "--seed")
@@ -77,12 +76,12 @@ def _again(entry: ModelFolder) -> str:
 
 
 def _paired(recipe: Recipe) -> bool:
-    """Whether a twin could be trained: a plain network, which has no grid to localize in, has no recipe for one."""
+    """Whether a twin could be trained; a plain network has no grid for localization, and so no recipe of a twin."""
     return bool(recipe.drloc or recipe.finetune) or lookup.twin_of(recipe.name) in shipped()
 
 
 def _twin(entry: ModelFolder, recipe: Recipe) -> Result | None:
-    """The result of the model that differs in the objective alone; None where none is at hand, or not yet measured."""
+    """The result of the model that differs only in the objective; None without a measured twin."""
     name = lookup.twin_of(recipe.name)
     twin = lookup.measured_model(name) or ModelFolder(name, entry.folder.resolve().parent / name)
     if not (twin.folder / "result.json").is_file():

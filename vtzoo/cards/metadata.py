@@ -1,16 +1,15 @@
-"""A card's metadata, the YAML block that the Hub reads: written, and read again to be checked."""
+"""A card's metadata, the YAML block that the Hub reads: rendered, and parsed again for the check."""
 
 from typing import Any
 
-from vtzoo.cards import subject
-from vtzoo.cards.subject import METRICS
+from vtzoo.cards.images import METRICS, card_images
 from vtzoo.errors import VtzooError
 from vtzoo.zoo.config import Config
 from vtzoo.zoo.recipe import Recipe
 from vtzoo.zoo.result import Result
 
 REQUIRED = ("library_name", "pipeline_tag", "license", "datasets", "model-index")
-TYPES = {"mAP": "map"}  # of a metric on the Hub, where it is no accuracy
+TYPES = {"mAP": "map"}  # the Hub's type of a metric; all other metrics are of type "accuracy"
 ANEW = "vtzoo card FOLDER --write renders the card anew"
 
 
@@ -18,8 +17,8 @@ def render(config: Config, recipe: Recipe, result: Result, repo: str | None) -> 
     """The YAML between the two lines of dashes: huggingface_hub's ModelCardData, each accuracy as an EvalResult."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    images = subject.of(recipe, result)
-    # `verified` stays out: it is the Hub's to set, for what its own service measured.
+    images = card_images(recipe, result)
+    # Without `verified`: only the Hub's own evaluation service may set it.
     url = f"https://huggingface.co/{repo}/blob/main/result.json"
     source: dict[str, Any] = {"source_name": "result.json", "source_url": url} if repo else {}
     accuracies = [
@@ -39,9 +38,9 @@ def render(config: Config, recipe: Recipe, result: Result, repo: str | None) -> 
 
 
 def check(card: str, result: Result) -> None:
-    """Refuse, by a VtzooError, a card whose metadata the Hub would not read, or whose numbers are not the result's."""
+    """Raise a VtzooError if the Hub could not read the card's metadata, or its numbers are not those of the result."""
     stated = _read(card)
-    # People's own images are no data set of the Hub.
+    # A user's own images are no data set of the Hub.
     missing = [key for key in REQUIRED if not stated.get(key) and not (result.fine_tuned and key == "datasets")]
     if missing == ["license"]:
         hint = 'add "license": "apache-2.0", or another of the Hub\'s, to pretrained_cfg in config.json'
@@ -73,7 +72,7 @@ def _read(card: str) -> dict[str, Any]:
 
 
 def _accuracies(model_index: Any) -> dict[str | None, Any]:
-    """The accuracies in a model-index, by the names of their metrics."""
+    """The accuracies in a model-index by metric name."""
     from huggingface_hub.repocard_data import model_index_to_eval_results
 
     try:
@@ -84,5 +83,5 @@ def _accuracies(model_index: Any) -> dict[str | None, Any]:
 
 
 def _rounded(fraction: float) -> float:
-    """An accuracy as the card has it: to a hundredth of a percent."""
+    """An accuracy with the card's precision, a hundredth of a percent."""
     return round(fraction, 4)

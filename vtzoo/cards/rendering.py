@@ -2,7 +2,8 @@
 
 import textwrap
 
-from vtzoo.cards import metadata, subject
+from vtzoo.cards import metadata
+from vtzoo.cards.images import card_images
 from vtzoo.zoo.config import Config
 from vtzoo.zoo.lookup import twin_of
 from vtzoo.zoo.recipe import Recipe
@@ -23,10 +24,10 @@ def render(
 ) -> str:  # fmt: skip
     """The Markdown of a model's card, metadata first, in the Hub's format.
 
-    `twin` is the result.json of the same recipe with the other objective; without one the card says that nobody has
-    trained it, or nothing of it where `paired` is False: there is no such recipe. `repo` is ORG/NAME on the Hub, None
-    for a model that is not published. What is not is loaded by `name`: an embedded model's own, or "." from within the
-    folder that the card lies in.
+    `twin` is the result of the same recipe with the other objective, or None: the card then says that the twin is not
+    trained yet. `paired` is False if no recipe of a twin exists, and the card does not mention a twin. `repo` is
+    ORG/NAME on the Hub, or None for an unpublished model. The snippets load an unpublished model by `name`: its name if
+    it is embedded, else ".", the folder of the card.
     """
     sections = (
         _model(config, recipe, result, paired),
@@ -41,8 +42,8 @@ def render(
 
 
 def _model(config: Config, recipe: Recipe, result: Result, paired: bool) -> str:
-    """What it is."""
-    images, size = subject.of(recipe, result), recipe.model.image_size
+    """The title, and a paragraph on the architecture, the training and the images."""
+    images, size = card_images(recipe, result), recipe.model.image_size
     how = f"without dense relative localization{': the baseline of its twin' if paired else ''}"
     if recipe.drloc:
         how = (
@@ -59,7 +60,7 @@ def _model(config: Config, recipe: Recipe, result: Result, paired: bool) -> str:
 
 
 def _from(recipe: Recipe) -> str:
-    """Which weights the training began with."""
+    """The initial weights of the training."""
     if recipe.finetune is None:
         return "From scratch"
     how = "The head alone was fitted to the features of" if recipe.finetune.head_only else "Fine-tuned from"
@@ -67,7 +68,7 @@ def _from(recipe: Recipe) -> str:
 
 
 def _taught(recipe: Recipe, result: Result, split: str) -> str:
-    """Which model's logits were a second target; nothing where there was no teacher."""
+    """A sentence on the teacher, whose logits were a second target; empty without a teacher."""
     if (teacher := recipe.teacher) is None:
         return ""
     top1 = result.teacher.top1 if result.teacher else None
@@ -79,16 +80,16 @@ def _taught(recipe: Recipe, result: Result, split: str) -> str:
 
 
 def _accuracy(recipe: Recipe, result: Result, twin: Result | None, model: str, paired: bool) -> str:
-    """How good it is, beside its twin."""
-    images = subject.of(recipe, result)
-    told = _selected(recipe, images.split)
+    """The table of the model's accuracy and its twin's, with the command that measures it again."""
+    images = card_images(recipe, result)
+    text = _selected(recipe, images.split)
     if twin and twin.manifest != result.manifest:
-        told += f" The twin was measured on other {images.split} images: the two do not compare."
+        text += f" The twin was measured on other {images.split} images: the two do not compare."
     if twin and _teacher(twin) != _teacher(result):
-        told += " The two were not taught by the same teacher: localization is not their only difference."
+        text += " The two were not taught by the same teacher: localization is not their only difference."
     if images.copy:
-        told += f" The images are a {images.copy} of the data set's: with its own pixels the numbers differ."
-    told += f" This prints the {' and the '.join(images.measured)} again:"
+        text += f" The images are a {images.copy} of the data set's: with its own pixels the numbers differ."
+    text += f" This prints the {' and the '.join(images.measured)} again:"
     of = " --data DATA" if images.copy or not images.hub_id else ""
     rows = {recipe.name: result} | ({f"{twin_of(recipe.name)}, its twin": twin} if paired else {})
     lines = "\n".join(_row(name, numbers, images.measured) for name, numbers in rows.items())
@@ -96,7 +97,7 @@ def _accuracy(recipe: Recipe, result: Result, twin: Result | None, model: str, p
 {"| --- " * (5 + len(images.measured))}|
 {lines}
 
-{_filled(told)}
+{_filled(text)}
 
 ```bash
 vtzoo evaluate --model {model}{of}
@@ -106,12 +107,12 @@ vtzoo evaluate --model {model}{of}
 
 
 def _teacher(result: Result) -> str | None:
-    """The sha256 of the weights that taught a model; None where it had no teacher."""
+    """The sha256 of the teacher's weights; None without a teacher."""
     return result.teacher.weights if result.teacher else None
 
 
 def _selected(recipe: Recipe, split: str) -> str:
-    """Which weights these are, and by which images they were chosen."""
+    """A sentence on the published weights and the images that selected them."""
     weights = "averaged weights" if recipe.schedule.ema_decay else "weights"
     if recipe.finetune is None:
         return f"These are the {weights} of the last step: nothing was selected on the test images."
@@ -121,7 +122,7 @@ def _selected(recipe: Recipe, split: str) -> str:
 
 
 def _row(name: str, result: Result | None, measured: dict[str, str]) -> str:
-    """A line of the table: a model's numbers, or that nobody has trained it."""
+    """A line of the table: a model's numbers, or "not trained yet"."""
     if result is None:
         return f"| {name} | not trained yet {'| ' * (3 + len(measured))}|"
     accuracies = [getattr(result, key) for key in measured.values()]
@@ -130,7 +131,7 @@ def _row(name: str, result: Result | None, measured: dict[str, str]) -> str:
 
 
 def _use(config: Config, recipe: Recipe, repo: str | None, name: str) -> str:
-    """Three snippets that give the same answer: the command line's, Python's and timm's. A test runs them."""
+    """Three snippets with the same prediction: command line, Python and timm. A test runs them."""
     model, first, found = repo or name, "", ""
     if config.architecture.startswith("vtzoo_"):
         first = f"import vtzoo.models  # which registers {config.architecture} with timm\n"
@@ -174,8 +175,8 @@ print(model.pretrained_cfg["label_names"][probabilities.argmax()], probabilities
 
 
 def _installed(repo: str | None, name: str) -> tuple[str, str]:
-    """A sentence on what brings the model and what predicts, and the command that brings torch and timm too."""
-    if not repo and name not in (".", DEFAULT_MODEL):  # it is in the repository, and not in the wheel
+    """A sentence on how to install the model and vtzoo, and the command that installs torch and timm too."""
+    if not repo and name not in (".", DEFAULT_MODEL):  # the model is in the repository, and not in the wheel
         brings = "In a clone of vtzoo, `pip install -e .` brings the model and what predicts, without torch."
         return brings, 'pip install -e ".[train]"'
     where = "" if repo or name != "." else " In the folder of this card:"
@@ -183,19 +184,19 @@ def _installed(repo: str | None, name: str) -> tuple[str, str]:
 
 
 def _training(recipe: Recipe, result: Result) -> str:
-    """What it took to train it, and what trains it again."""
+    """The cost of the training, the command that repeats it, and the curves."""
     processes, skipped = result.processes or 1, result.train_skipped or 0
     hardware = result.hardware if processes == 1 else f"{processes} processes, each on {result.hardware}"
-    told = f"{_steps(recipe, result)}, in {_duration(result.train_seconds or 0)} on {hardware}."
+    text = f"{_steps(recipe, result)}, in {_duration(result.train_seconds or 0)} on {hardware}."
     if skipped:
-        told += f" {skipped:,} training images could not be read and were left out."
+        text += f" {skipped:,} training images could not be read and were left out."
     if recipe.drloc:
-        told += " The head that localized is in localizer.safetensors; the classifier does not need it."
+        text += " The head that localized is in localizer.safetensors; the classifier does not need it."
     versions = ", ".join(f"{name} {value}" for name, value in (result.versions or {}).items())
-    of = " --data DATA" if subject.of(recipe, result).copy else ""
+    of = " --data DATA" if card_images(recipe, result).copy else ""
     return f"""## Training
 
-{_filled(told)}
+{_filled(text)}
 
 ```bash
 {_command(recipe)}{of} --seed {result.seed}
@@ -208,7 +209,7 @@ Versions: {versions}.
 
 
 def _steps(recipe: Recipe, result: Result) -> str:
-    """How many steps the training took, and of what."""
+    """The number of steps, and the images and epochs behind them."""
     tuned, steps, batch = recipe.finetune, f"{result.steps:,}", f"{result.batch:,} images"
     if tuned is None:
         return f"{steps} optimizer steps of {batch}, {recipe.schedule.epochs} epochs"
@@ -218,7 +219,7 @@ def _steps(recipe: Recipe, result: Result) -> str:
 
 
 def _command(recipe: Recipe) -> str:
-    """What trains it again, but for the seed."""
+    """The command that repeats the training, without the seed."""
     if recipe.finetune is None:
         return "vtzoo train recipe.toml"
     how = " --head-only" if recipe.finetune.head_only else "" if recipe.drloc else " --no-drloc"
@@ -226,7 +227,7 @@ def _command(recipe: Recipe) -> str:
 
 
 def _onnx(result: Result, repo: str | None) -> str:
-    """What the graph is, and how far it is from torch."""
+    """The storage of the graph's weights, and the graph's difference from torch."""
     certificate = result.certificate
     assert certificate
     of = f"images of {certificate.source}" if certificate.source else "test images"
@@ -241,8 +242,8 @@ def _onnx(result: Result, repo: str | None) -> str:
 
 
 def _limits(config: Config, recipe: Recipe, result: Result) -> str:
-    """What not to expect of it."""
-    images, size, classes = subject.of(recipe, result), recipe.model.image_size, len(config.labels)
+    """The limits of the model, and the licence of its images."""
+    images, size, classes = card_images(recipe, result), recipe.model.image_size, len(config.labels)
     answers = "answers for each of them" if config.multi_label else "answers with one of them"
     return "## Limits\n\n" + _filled(
         f"It knows the {classes} classes of {images.name} and {answers} whatever it sees; its "
@@ -253,12 +254,12 @@ def _limits(config: Config, recipe: Recipe, result: Result) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time in words, to two figures or more."""
+    """A duration in words, with two digits or more."""
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7_200 else f"{seconds / 3_600:.1f} hours"
 
 
 def _filled(text: str) -> str:
-    """A paragraph in lines of 120 characters at most; no word, name or address is broken."""
+    """A paragraph in lines of at most 120 characters, without breaks inside words, names and addresses."""
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)

@@ -38,15 +38,10 @@ Results go to stdout, everything else to stderr. Exit codes: 0 for success,
 
 
 app = typer.Typer(
-    cls=ErrorMessages,
-    help=HELP,
-    epilog=EPILOG,
-    no_args_is_help=True,
-    add_completion=False,
+    cls=ErrorMessages, help=HELP, epilog=EPILOG, no_args_is_help=True, add_completion=False,
     rich_markup_mode=None,  # rich would cost more time than all of --help
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 
 
 def _version(wanted: bool) -> None:

@@ -11,17 +11,17 @@ def card(
         typer.Argument(metavar="MODEL", help="Name of a model (see `vtzoo list`), or its folder.", show_default=False),
     ],
     repo: Annotated[
-        str | None, typer.Option(metavar="ORG/NAME", help="Render it as it is published there on the Hub.")
+        str | None, typer.Option(metavar="ORG/NAME", help="Render the card for publication there on the Hub.")
     ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Write it into the folder's README.md instead.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the card into the folder's README.md.")] = False,
 ) -> None:
-    """Print a model's card: Markdown that says what it is, how good, and how to use it, with metadata for the Hub.
+    """Print a model's card: Markdown on its training, accuracy and use, with metadata for the Hub.
 
-    It is rendered from the model folder and from that of its twin, the model with the other objective, where one is
-    embedded or lies beside it. --write is for a run whose twin was trained later.
+    The card is rendered from the model folder and from that of its twin, the model with the other objective, if the
+    twin is embedded or lies beside the folder. --write updates the card of a run whose twin was trained later.
     """
     from vtzoo import cards
     from vtzoo.hub import fetch
 
-    entry = fetch.find(model, use="card")
-    typer.echo(f"{cards.write(entry, repo)}: written" if write else cards.of(entry, repo), nl=write)
+    entry = fetch.model_folder(model, use="card")
+    typer.echo(f"{cards.write(entry, repo)}: written" if write else cards.card_of(entry, repo), nl=write)

@@ -27,16 +27,16 @@ def evaluate(
     ] = None,
     split: Annotated[
         Literal["test", "val", "train"] | None,
-        typer.Option(help="Which of the images; by default test, else val, else all of them."),
+        typer.Option(help="Split of the images; by default test, else val, else all images."),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write tables, answers and pictures there, and a report.md.")
+        Path | None, typer.Option(metavar="FOLDER", help="Write report.md, tables, predictions and pictures here.")
     ] = None,
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="Leave out images of classes that the model lacks, and count them.")
     ] = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Exit with 0 where some images cannot be read, too.")
+        bool, typer.Option("--skip-bad", help="Exit with 0 even if some images cannot be read.")
     ] = False,
     image_column: ImageColumnOption = None,
     label_column: LabelColumnOption = None,
@@ -44,12 +44,12 @@ def evaluate(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model on labelled images: accuracy, calibration, each class, and what is taken for what.
+    """Measure a model on labelled images: accuracy, calibration, each class, and confusions.
 
-    Without --data these are the test images of the model's own dataset, and the accuracy is the one on its card.
-    Classes are matched by name. A class that the model lacks is an error, which names it; --skip-unknown goes on.
+    Without --data, the images are the test images of the model's own dataset, and the accuracy is the one on its card.
+    Classes are matched by name. A class that the model lacks is an error; --skip-unknown leaves its images out.
 
-    An image that cannot be read is reported by name and left out, and the exit code is 1, unless with --skip-bad.
+    An unreadable image is reported by name and left out. The exit code is then 1, or 0 with --skip-bad.
 
     Needs the extra `train`: pip install "vtzoo[train]".
     """
@@ -65,18 +65,18 @@ def evaluate(
     if report:
         reports.check(report)
     with counting("evaluating") as count:
-        found = assess(model, request, revision=revision, backend=backend, device=device, progress=count)
-    for told in found.unreadable:
-        typer.echo(f"Error: {told}", err=True)
-    for note in found.images.images.notes:
+        assessment = assess(model, request, revision=revision, backend=backend, device=device, progress=count)
+    for message in assessment.unreadable:
+        typer.echo(f"Error: {message}", err=True)
+    for note in assessment.images.images.notes:
         typer.echo(f"Note: {note}", err=True)
-    written = reports.write(found, report) if report else None
+    written = reports.write(assessment, report) if report else None
     if as_json:
-        print_json(found.as_json())
+        print_json(assessment.as_json())
     else:
-        for line in lines(found):
+        for line in lines(assessment):
             typer.echo(line)
     if written:
         typer.echo(f"report: {written}", err=as_json)
-    if found.unreadable and not skip_bad:
+    if assessment.unreadable and not skip_bad:
         raise typer.Exit(1)

@@ -24,63 +24,66 @@ def finetune(
     data: Annotated[
         str,
         typer.Option(
-            metavar="DATA", show_default=False, help="A folder with a folder a class, a CSV, Parquet, or ORG/NAME."
+            metavar="DATA", show_default=False, help="A folder with one folder per class, a CSV, Parquet, or ORG/NAME."
         ),
     ],
     model: ModelOption = DEFAULT_MODEL,
     revision: RevisionOption = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The model folder to write; runs/NAME if not given.")
+        Path | None, typer.Option(metavar="FOLDER", help="The model folder to write; by default runs/NAME.")
     ] = None,
     head_only: Annotated[
-        bool, typer.Option("--head-only", help="Fit the head alone, on features that are computed once: seconds.")
+        bool, typer.Option("--head-only", help="Fit the head alone, to features computed once: takes seconds.")
     ] = False,
     drloc: Annotated[
-        bool, typer.Option("--drloc/--no-drloc", help="Keep the localization loss, where the model has a grid for it.")
+        bool, typer.Option("--drloc/--no-drloc", help="Keep the localization loss, if the model has a grid for it.")
     ] = True,
     flip: Annotated[
-        bool, typer.Option("--flip/--no-flip", help="Show images mirrored too; not where that changes their class.")
+        bool, typer.Option("--flip/--no-flip", help="Mirror images at random, unless that changes their class.")
     ] = True,
     image_size: Annotated[
         int | None,
-        typer.Option("--image-size", metavar="N", min=8, max=1024, help="Pixels a side; the model's own if not given."),
+        typer.Option("--image-size", metavar="N", min=8, max=1024, help="Pixels per side; by default the model's own."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="By the number of images if not given, as are the next two.")
+        int | None, typer.Option(metavar="N", min=1, help="Epochs; by default from the number of images.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", min=1, help="Images a step.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Images per step; by default from the number of images.")
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", "--lr", metavar="X", help="Of the head, at its peak.")
+        float | None, typer.Option("--learning-rate", "--lr", metavar="X", help="Peak learning rate of the head.")
     ] = None,
     image_column: ImageColumnOption = None,
     label_column: LabelColumnOption = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all that is random.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of all random numbers.")] = 0,
     device: DeviceOption = "auto",
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out the images that cannot be read, and count them.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Describe the training, and stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Teach a model the classes of your own images; what comes out predicts, exports and publishes at once.
+    """Teach a model the classes of your own images, into a model folder that predicts, exports and publishes at once.
 
     \b
     Examples:
-      vtzoo finetune --data photos/                     a folder with a folder a class
+      vtzoo finetune --data photos/                     one folder per class
       vtzoo finetune --data labels.csv --head-only      columns path and label; several labels as cat;dog
       vtzoo finetune --model hf-hub:timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k --data photos/
 
-    The defaults suit 10 images as well as 10,000. Validation images, which tell when to stop, are drawn where none are
-    given. Ctrl-C leaves a checkpoint: the same command with --resume goes on from there, to the same result.
+    The defaults suit 10 images as well as 10,000. Validation images decide when to stop; vtzoo draws them from the
+    training images if the data has none. Ctrl-C leaves a checkpoint: the same command with --resume continues from
+    there, to the same result.
 
     Needs the extra `train`: pip install "vtzoo[train]".
-    """  # noqa: D301  (click's own sign for lines that stay as they are)
+    """  # noqa: D301  (click leaves the lines after a \b as they are)
     from vtzoo.base.progress import training
     from vtzoo.data.read import read_images, summary
 
     images = read_images(data, seed=seed, image_column=image_column, label_column=label_column)
-    _tell(summary(images))
+    typer.echo("\n".join(summary(images)), err=True)
     from vtzoo.finetune.defaults import Overrides
     from vtzoo.finetune.run import finetune as run
     from vtzoo.finetune.session import prepare
@@ -91,7 +94,7 @@ def finetune(
     )  # fmt: skip
     session = prepare(model, images, revision=revision, overrides=overrides, seed=seed, device=device)
     out = out or Path("runs") / session.recipe.name
-    _tell([*session.sentences(), f"into: {out}"])
+    typer.echo("\n".join([*session.sentences(), f"into: {out}"]), err=True)
     if dry_run:
         return
     with training(session.recipe.name) as report:
@@ -105,12 +108,7 @@ def finetune(
     typer.echo(f"next: vtzoo predict --model {out} photo.jpg")
 
 
-def _tell(lines: list[str]) -> None:
-    for line in lines:
-        typer.echo(line, err=True)
-
-
-def _measured(result: "Result", part: str = "") -> str:
-    """The accuracies of the measured images, or with "held_" of the validation images."""
+def _measured(result: "Result", prefix: str = "") -> str:
+    """The accuracies on the measured images, or with the prefix "held_" on the validation images."""
     names = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
-    return ", ".join(f"{names[key]} {getattr(result, part + key):.2%}" for key in result.metrics)
+    return ", ".join(f"{names[key]} {getattr(result, prefix + key):.2%}" for key in result.metrics)

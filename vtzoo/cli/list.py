@@ -15,17 +15,17 @@ def list_models(
     recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes that `vtzoo train` takes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models: those that are here, those on the Hub, and those that are only a recipe, to be trained.
+    """List the models: those here, those on the Hub, and recipes that are not trained yet.
 
-    Each with its accuracy on the test images, that of its twin (the same recipe with the other objective), and its
-    size; a recipe has an accuracy where its weights were measured and are not kept. Weights whose recipe was edited
-    since they were trained are marked. The paper's recipes are listed by --recipes alone.
+    Each line has the accuracy on the test images, that of the twin (the same recipe with the other objective), and the
+    size. A recipe has an accuracy if its weights were measured but not kept. A warning marks weights whose recipe was
+    edited after the training. Only --recipes lists the paper's recipes.
     """
     from vtzoo.cards import catalogue
-    from vtzoo.zoo import recipe
+    from vtzoo.zoo import recipe_files
 
     if recipes:
-        rows = [recipe.facts(path) for path in recipe.shipped().values()]
+        rows = [recipe_files.facts(path) for path in recipe_files.shipped().values()]
         print_json(rows) if as_json else typer.echo("\n".join(RECIPE.format(**row) for row in rows))
         return
     models = catalogue.known()

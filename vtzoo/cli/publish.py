@@ -19,23 +19,22 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published, and send nothing.")] = False,
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="Name of this version.")] = "v1.0",
     index: Annotated[
-        Path | None, typer.Option("--index", metavar="FILE", help="Index to enter it in; index.toml beside the run.")
+        Path | None, typer.Option("--index", metavar="FILE", help="Index file; by default index.toml beside the run.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Publish models on the Hugging Face Hub as ORG/NAME: one commit each, of weights, ONNX, recipe, metrics, card.
 
-    Nothing is published without its metrics, with weights that are not finite, or with another recipe than the run's.
-    Stopped at any moment, the same command goes on; what is published already is not sent again. The card is rendered
-    from result.json, whatever README.md says: `vtzoo card RUN` shows it. --json prints an object; a list of several,
-    and with --all.
+    A model without metrics, with weights that are not finite, or with another run's recipe is refused. After an
+    interruption, the same command continues, and sends no published file again. The card is rendered anew from
+    result.json: `vtzoo card RUN` shows it. --json prints an object, or a list with several runs or --all.
 
     Log in first: hf auth login; or set HF_TOKEN.
     """
     from vtzoo.publish.commit import prepare
     from vtzoo.publish.commit import publish as send
 
-    told = []
+    rows = []
     for run in _chosen(runs, everything):
         publication = prepare(run, org, index)
         row: dict[str, Any] = {"repo": publication.repo}
@@ -45,15 +44,15 @@ def publish(
         else:
             pin = send(publication, tag=tag, private=private)
             row |= {"revision": pin.revision, "tag": tag, "index": str(publication.index)}
-        told.append(row)
+        rows.append(row)
         if not as_json:
-            _tell_publication(row)
+            _print_publication(row)
     if as_json:
-        print_json(told if everything or len(told) > 1 else told[0])
+        print_json(rows if everything or len(rows) > 1 else rows[0])
 
 
 def _chosen(runs: list[str] | None, everything: bool) -> list[str]:
-    """The models to publish: those named, or all whose weights are here; a record of others is told."""
+    """The named models, or all embedded models with weights; names the records without weights on stderr."""
     from vtzoo.errors import VtzooError
     from vtzoo.zoo import lookup
 
@@ -68,16 +67,16 @@ def _chosen(runs: list[str] | None, everything: bool) -> list[str]:
     return names
 
 
-def _tell_publication(row: dict[str, Any]) -> None:
-    """What was published, or what a dry run would publish."""
+def _print_publication(row: dict[str, Any]) -> None:
+    """Print the published files, or those that a dry run would publish."""
     repo, sizes = row["repo"], row["files"]
-    told = f"{repo}: {len(sizes)} files, {byte_count(sum(sizes.values()))}"
+    summary = f"{repo}: {len(sizes)} files, {byte_count(sum(sizes.values()))}"
     if "card" not in row:
-        typer.echo(f"{told}, commit {row['revision']}, tag {row['tag']}")
+        typer.echo(f"{summary}, commit {row['revision']}, tag {row['tag']}")
         typer.echo(f"entered in {row['index']}")
         typer.echo(f"next: vtzoo predict --model {repo} photo.jpg")
         return
-    typer.echo(f"{told}; nothing was sent")
+    typer.echo(f"{summary}; nothing was sent")
     for path, size in sizes.items():
         typer.echo(f"  {byte_count(size):>10}  {path}")
     typer.echo(f"\nREADME.md:\n\n{row['card']}", nl=False)

@@ -18,25 +18,24 @@ def pull(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download models from the Hub, all their files, checked by their hashes; then they work without a network.
+    """Download all files of models from the Hub and verify their hashes; the models then work without a network.
 
-    They are kept in the Hub's own cache (in $HF_HOME). Other commands download what they need by themselves. --json
-    prints an object, or a list of several.
+    The files are in the Hub's own cache (in $HF_HOME). Other commands download the files that they need by themselves.
+    --json prints an object, or a list for several models.
     """
     from vtzoo.errors import VtzooError
     from vtzoo.hub import fetch
 
     if local_dir and len(models) > 1:
         raise VtzooError(f"--local-dir takes one model, not {len(models)}", "pull them one by one")
-    told = []
+    rows = []
     for model in models:
         entry = fetch.pull(model, revision=revision, folder=local_dir)
         sizes = {path: (entry.folder / path).stat().st_size for path in fetch.FILES if (entry.folder / path).exists()}
-        told.append({"name": entry.name, "folder": str(entry.folder), "files": sizes})
+        rows.append({"name": entry.name, "folder": str(entry.folder), "files": sizes})
         if not as_json:
-            typer.echo(
-                f"{entry.name}: {len(sizes)} files, {byte_count(sum(sizes.values()))}, verified, in {entry.folder}"
-            )
+            size = byte_count(sum(sizes.values()))
+            typer.echo(f"{entry.name}: {len(sizes)} files, {size}, verified, in {entry.folder}")
             typer.echo(f"next: vtzoo predict --model {local_dir or model} photo.jpg")
     if as_json:
-        print_json(told if len(told) > 1 else told[0])
+        print_json(rows if len(rows) > 1 else rows[0])

@@ -22,7 +22,7 @@ def show(name: RecipeArgument, as_json: JsonOption = False) -> None:
     --json prints one object: {"name", "file", "dataset", "images", "image_size", "epochs", "batch", "steps",
     "optimizer", "teacher", "sha256", "recipe"}. The last key has the recipe's tables.
     """
-    from vtzoo.zoo.recipe import facts, identity, load_recipe, locate
+    from vtzoo.zoo.recipe_files import facts, identity, load_recipe, locate
 
     path = locate(name)
     known = facts(path)
@@ -47,7 +47,7 @@ def copy(
     If the file is named <model>-drloc-<dataset>.toml or <model>-baseline-<dataset>.toml, according to the recipe's
     objective, the copy takes that name.
     """
-    from vtzoo.zoo import recipe
+    from vtzoo.zoo import recipe_files
 
-    typer.echo(f"{recipe.copy(name, file)}: a copy of {name}")
+    typer.echo(f"{recipe_files.copy(name, file)}: a copy of {name}")
     typer.echo(f"next: edit it, then vtzoo train {file}")

@@ -19,10 +19,10 @@ def show(
     revision: RevisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is known of a model: what it is, how it was trained, how good it is, and its classes."""
+    """Show the facts of a model: architecture, training, accuracy and classes."""
     from vtzoo.hub import fetch
 
-    facts = model_facts(fetch.find(model, revision=revision, use="card"))
+    facts = model_facts(fetch.model_folder(model, revision=revision, use="card"))
     if as_json:
         print_json(facts)
         return

@@ -10,17 +10,17 @@ from vtzoo.cli.options import BackendOption, DataOption, DeviceOption, JsonOptio
 
 def verify(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="One model; without, all that are here.", show_default=False)
+        str | None, typer.Argument(metavar="[MODEL]", help="A model; by default all models here.", show_default=False)
     ] = None,
-    metrics: Annotated[bool, typer.Option("--metrics", help="Measure the accuracy on its card again.")] = False,
+    metrics: Annotated[bool, typer.Option("--metrics", help="Measure the accuracy again, too.")] = False,
     data: DataOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Hash the files of a model, or of all models here, again; with --metrics, measure its accuracy again too.
+    """Verify the hashes of a model's files, or of all models here; with --metrics, also the accuracy of the model.
 
-    Exit code 1 where a file is not what it should be, or where the accuracy is not the one on the card.
+    The exit code is 1 if a file is damaged, or if the accuracy is not the one on the card.
     """
     from vtzoo.errors import VtzooError
     from vtzoo.hub import fetch
@@ -35,13 +35,13 @@ def verify(
         print_json(rows)
     else:
         for row in rows:
-            _tell(row)
+            _print_row(row)
     if any(row["damaged"] or not row.get("reproduced", True) for row in rows):
         raise typer.Exit(1)
 
 
 def _measure(model: str, data: Path | None, backend: str, device: str) -> dict[str, Any]:
-    """What a new measurement gives, and whether it is what the card says."""
+    """The newly measured accuracy, and whether it equals the one on the card."""
     from vtzoo.base.progress import counting
     from vtzoo.evaluate.reproduce import reproduce
 
@@ -49,7 +49,7 @@ def _measure(model: str, data: Path | None, backend: str, device: str) -> dict[s
         return reproduce(model, data, backend=backend, device=device, progress=count)
 
 
-def _tell(row: dict[str, Any]) -> None:
+def _print_row(row: dict[str, Any]) -> None:
     name = row["name"] + (f"@{row['revision'][:12]}" if row["revision"] else "")
     state = f"DAMAGED: {', '.join(row['damaged'])}" if row["damaged"] else f"{row['files']} files as they should be"
     typer.echo(f"{name}: {state}")

@@ -22,7 +22,7 @@ def reproduce(
     An accuracy is reproduced if the manifest shows the same images and the fractions differ by at most TIES. `name` is
     a model of the zoo, a model folder or a model on the Hub; `data` is the path of the images, None for the Hub.
     """
-    entry = fetch.find(name, use=backend)
+    entry = fetch.model_folder(name, use=backend)
     result, measure = entry.result, entry.result.metrics[0]
     if (stated := getattr(result, measure)) is None:
         raise VtzooError(f"the result.json of {name} states no accuracy to reproduce", "vtzoo evaluate measures one")

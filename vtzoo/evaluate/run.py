@@ -118,5 +118,5 @@ def _open(model: str, revision: str | None, backend: str) -> tuple[ModelFolder |
     """The model folder or .onnx file of a model's name, and its result; an empty result without a result.json."""
     if Path(model).suffix == ".onnx":
         return model, Result()
-    entry = fetch.find(model, revision=revision, use=backend)
+    entry = fetch.model_folder(model, revision=revision, use=backend)
     return entry, entry.result_or_empty

@@ -86,7 +86,7 @@ def explain(
     if isinstance(name, str | Path) and Path(name).suffix == ".onnx":
         hint = "name the model folder that it was exported from, or a model on the Hub"
         raise VtzooError(f"{name} is an ONNX file, and only a model on torch can be explained", hint)
-    entry = name if isinstance(name, ModelFolder) else fetch.find(name, revision=revision)
+    entry = name if isinstance(name, ModelFolder) else fetch.model_folder(name, revision=revision)
     classifier: Any = load(entry, backend="torch", device=device)
     pixels = prepare(photo, classifier.preprocess)[None]
     probabilities = classifier(pixels)[0]

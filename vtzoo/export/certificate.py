@@ -44,15 +44,12 @@ def _compare(expected: np.ndarray, measured: np.ndarray, images: VerificationIma
     torch_classes, onnx_classes = expected.argmax(1), measured.argmax(1)
     known = images.labels is not None
     return Certificate(
-        precision=precision,
-        images=len(expected),
-        source=images.source,
-        manifest=images.manifest,
+        precision=precision, images=len(expected), source=images.source, manifest=images.manifest,
         max_logit_difference=float(np.abs(expected - measured).max()),
         top1_agreement=float((torch_classes == onnx_classes).mean()),
         torch_top1=float((torch_classes == images.labels).mean()) if known else None,
         onnx_top1=float((onnx_classes == images.labels).mean()) if known else None,
-    )
+    )  # fmt: skip
 
 
 def _outputs(run: Callable[[np.ndarray], Sequence[np.ndarray]], images: VerificationImages) -> list[np.ndarray]:

@@ -42,11 +42,9 @@ def verification_images(
     chosen = _spaced(split, count)
     same = classifier.labels == split.classes
     return VerificationImages(
-        pixels=chosen.pixels(classifier.preprocess),
-        source=f"the test split of {entry.result.dataset}",
-        labels=chosen.targets if same else None,
-        manifest=chosen.fingerprint,
-    )
+        pixels=chosen.pixels(classifier.preprocess), source=f"the test split of {entry.result.dataset}",
+        labels=chosen.targets if same else None, manifest=chosen.fingerprint,
+    )  # fmt: skip
 
 
 def calibration_images(entry: ModelFolder, classifier: Classifier, data: Path | None) -> np.ndarray:
@@ -89,9 +87,8 @@ def _split(entry: ModelFolder, name: str, data: Path | None) -> LabelledImages |
     stated = entry.result_or_empty.dataset
     if data is not None:
         if stated is None:
-            raise VtzooError(
-                f"{entry.name} names no dataset, so {data} cannot be matched to its classes", "leave out --data"
-            )
+            message = f"{entry.name} names no dataset, so {data} cannot be matched to its classes"
+            raise VtzooError(message, "leave out --data")
         return named_reader.read(named.named_set(stated), name, data)
     with suppress(VtzooError):  # the user's own dataset, or a partly cached one
         dataset = named.named_set(str(stated))
@@ -100,10 +97,10 @@ def _split(entry: ModelFolder, name: str, data: Path | None) -> LabelledImages |
 
 
 def _cached(dataset: Dataset, name: str) -> bool:
-    """Whether the `datasets` library has a split already: an export is no reason to download hundreds of megabytes."""
+    """Whether the `datasets` library has cached a split; an export must not download hundreds of megabytes."""
     folder = Path(library().config.HF_DATASETS_CACHE) / dataset.hub_id.replace("/", "___")
-    parts = dataset.splits(name)
-    return all(any(folder.glob(f"*/*/{dataset.revision or '*'}/*-{part}*.arrow")) for part in parts)
+    files = [f"*/*/{dataset.revision or '*'}/*-{split}*.arrow" for split in dataset.splits(name)]
+    return all(any(folder.glob(pattern)) for pattern in files)
 
 
 def _spaced(split: LabelledImages, count: int) -> LabelledImages:

@@ -38,16 +38,9 @@ VERIFIED = 128  # images by default; ViT-B/16 at 224 pixels takes a minute on tw
 
 
 def write_onnx(
-    model: nn.Module,
-    config: dict[str, Any],
-    out: Path,
-    *,
-    source: str,
-    precision: str = "fp32",
-    opset: int | None = None,
-    images: VerificationImages | None = None,
-    calibration: np.ndarray | None = None,
-) -> Certificate:
+    model: nn.Module, config: dict[str, Any], out: Path, *, source: str, precision: str = "fp32",
+    opset: int | None = None, images: VerificationImages | None = None, calibration: np.ndarray | None = None,
+) -> Certificate:  # fmt: skip
     """Write one self-contained ONNX file to `out`, and return its certificate.
 
     `config` is the model folder's config.json, and `source` the origin of the weights. The graph is verified on
@@ -103,21 +96,15 @@ def require_traceable(model: nn.Module, config: dict[str, Any]) -> None:
 
 
 def export_model(
-    name: str | Path,
-    out: Path,
-    *,
-    revision: str | None = None,
-    precision: str = "fp32",
-    opset: int | None = None,
-    images: int = VERIFIED,
-    data: Path | None = None,
-) -> Certificate:
+    name: str | Path, out: Path, *, revision: str | None = None, precision: str = "fp32", opset: int | None = None,
+    images: int = VERIFIED, data: Path | None = None,
+) -> Certificate:  # fmt: skip
     """Write a model, by its name, model folder or Hub id, to `out` as `write_onnx` does.
 
     It is verified on `images` images of its dataset's test split, read from `data` or from the cache of the `datasets`
     library, which downloads nothing; without the split, on crops of photographs.
     """
-    entry = fetch.find(name, revision=revision, use="torch")
+    entry = fetch.model_folder(name, revision=revision, use="torch")
     classifier = TorchClassifier.from_folder(entry, "cpu")
     config = entry.config.content | {"label_names": list(classifier.labels), "num_classes": len(classifier.labels)}
     chosen = verification_images(entry, classifier, images, data)
@@ -147,17 +134,16 @@ def _serialize(graph: onnx.ModelProto, config: dict[str, Any], certificate: Cert
     metadata = {
         "vtzoo.labels": json.dumps(config["label_names"], ensure_ascii=False),
         "vtzoo.preprocess": json.dumps(Preprocess.from_config(config).as_dict()),
-        "vtzoo.certificate": json.dumps(asdict(certificate)),
-        "vtzoo.source": source,
+        "vtzoo.certificate": json.dumps(asdict(certificate)), "vtzoo.source": source,
         "vtzoo.precision": str(certificate.precision),
         **({"vtzoo.multi_label": "true"} if config.get("multi_label") else {}),
-    }
+    }  # fmt: skip
     onnx.helper.set_model_props(graph, metadata)
     return graph.SerializeToString()
 
 
 def _refuse_unwritable(out: Path) -> None:
-    """A VtzooError if `out` cannot be written, before minutes of export."""
+    """Raise a VtzooError if `out` cannot be written, before minutes of export."""
     if out.is_dir():
         raise VtzooError(f"cannot write {out}: it is a folder", f"name a file, such as {out / 'model.onnx'}")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):

@@ -66,21 +66,18 @@ def trace(
     graph = strip(program.model_proto)  # pyright: ignore[reportOptionalMemberAccess]  (the old exporter's return value)
     written = {imported.domain: imported.version for imported in graph.opset_import}[""]
     if opset not in (None, written):  # the exporter only logs a failed conversion
-        raise VtzooError(
-            f"{architecture} cannot be exported in operator set {opset}: the exporter wrote {written}",
-            f"choose another, or leave out --opset for {written}",
-        )
+        message = f"{architecture} cannot be exported in operator set {opset}: the exporter wrote {written}"
+        raise VtzooError(message, f"choose another, or leave out --opset for {written}")
     return graph
 
 
 def refuse_opset(opset: int) -> None:
-    """A VtzooError unless the exporter writes this operator set and the installed ONNX Runtime reads it."""
+    """Raise a VtzooError unless the exporter writes this operator set and the installed ONNX Runtime reads it."""
     allowed = [known for known in OPSETS if known == opset or known <= onnx.defs.onnx_opset_version()]
     if opset not in allowed or not _runs(opset):
         last = max(known for known in allowed if _runs(known))
-        raise VtzooError(
-            f"operator set {opset} cannot be written and run here", f"--opset takes {OPSETS.start} to {last}"
-        )
+        hint = f"--opset takes {OPSETS.start} to {last}"
+        raise VtzooError(f"operator set {opset} cannot be written and run here", hint)
 
 
 def _runs(opset: int) -> bool:

@@ -1,1 +1,1 @@
-"""Fine-tuning on people's own images."""
+"""Fine-tuning of a pretrained model on a user's labelled images."""

@@ -1,4 +1,4 @@
-"""The readable images of a split, and their pixels as the model's own transform makes them."""
+"""The readable images of a split, and their pixels after the model's own transform."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,22 +25,17 @@ class PreparedImages:
 
 
 def prepare_images(
-    images: LabelledImages, how: Preprocess, *, name: str, skip_bad: bool, pixels: bool = True,
+    images: LabelledImages, preprocess: Preprocess, *, name: str, skip_bad: bool, pixels: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> PreparedImages:  # fmt: skip
-    """The images that can be read, decoded once into the cache; without `pixels` they are only checked.
+    """The readable images, decoded once into the cache; without `pixels` the function only checks that they decode.
 
-    Unreadable images are a VtzooError, but `skip_bad` leaves them out.
+    An unreadable image raises a VtzooError; `skip_bad` leaves it out instead.
     """
-    storage = ModelInput(preprocess=how)
+    storage = ModelInput(preprocess=preprocess)
     try:
-        stored = cache.open_stored(
-            images,
-            storage if pixels else CheckOnly(storage=storage),
-            name=name,
-            folder=cache_folder(),
-            progress=progress,
-        )
+        kind = storage if pixels else CheckOnly(storage=storage)
+        stored = cache.open_stored(images, kind, name=name, folder=cache_folder(), progress=progress)
     except cache.OverBudgetError as error:
         raise VtzooError(f"there is no room for the decoded images: {error}", "make room, or train on fewer") from error
     kept = np.flatnonzero(stored.extents.any(1).numpy())

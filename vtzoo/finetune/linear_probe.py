@@ -1,4 +1,4 @@
-"""A linear head on features that stay as they are: computed once and kept, then fitted to convergence by L-BFGS."""
+"""The linear probe: a linear head that L-BFGS fits to convergence on cached features of a fixed backbone."""
 
 import json
 import time
@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -21,24 +21,24 @@ from vtzoo.train.criterion import Criterion
 from vtzoo.train.freeze import classifiers
 
 BATCH = 128  # images at once
-# On features whose mean square is 1. They are tried from the strongest on, each from the solution of the one before.
+# Weight decays for features of mean square 1, strongest first; each fit starts at the solution of the decay before.
 DECAYS = tuple(10.0 ** (power / 2) for power in range(-2, -15, -1))
-PATIENCE = 4  # decays without a better head, after which weaker ones are not tried
+PATIENCE = 4  # decays without a better head that end the search
 CHUNK = 10  # iterations between two lines of the log
-MOST = 500  # iterations of one decay
-LEAST_GAIN = 1e-5  # of the loss in a chunk, relative to it: below, it has converged
+MOST = 500  # iterations for one decay
+LEAST_GAIN = 1e-5  # relative decrease of the loss in a chunk; a smaller decrease means convergence
 
 Features = Float[Tensor, "n c"]
 Targets = Float[Tensor, "n k"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """A fitted head, and how it came about."""
+class FittedHead:
+    """A fitted head, its weight decay and its log."""
 
     weight: Float[Tensor, "k c"]
     bias: Float[Tensor, " k"]
-    decay: float  # the one of DECAYS with the best validation images
+    decay: float  # of DECAYS, with the best score on the validation images
     lines: list[dict[str, Any]]  # for metrics.jsonl, of that decay
 
     @property
@@ -48,75 +48,73 @@ class Found:
 
 
 def linear_head(model: Any, image_size: int, device: torch.device) -> nn.Linear:
-    """The model's head, where that is one linear layer on its pooled features; else a VtzooError."""
-    heads = classifiers(model)
+    """The model's head; raises a VtzooError unless the head is a single linear layer on the pooled features."""
+    head, *more = classifiers(model)
     model.eval()
     with torch.no_grad():
         tokens = model.forward_features(torch.zeros(1, 3, image_size, image_size, device=device))
         logits, pooled = model.forward_head(tokens), model.forward_head(tokens, pre_logits=True)
-    head, *more = heads
-    refusal = f"the head of {type(model).__name__} is not one linear layer on its features"
-    if more or not isinstance(head, nn.Linear) or pooled.shape[1:] != (head.in_features,):
-        raise VtzooError(refusal, "leave out --head-only")
-    if not torch.allclose(head(pooled), logits, atol=1e-4, rtol=1e-4):
-        raise VtzooError(refusal, "leave out --head-only")
-    return head
+    linear = isinstance(head, nn.Linear) and not more and pooled.shape[1:] == (head.in_features,)
+    if not linear or not torch.allclose(head(pooled), logits, atol=1e-4, rtol=1e-4):
+        message = f"the head of {type(model).__name__} is not one linear layer on its features"
+        raise VtzooError(message, "leave out --head-only")
+    return cast(nn.Linear, head)
 
 
 def features(
     model: Any, images: UInt8[Tensor, "n 3 h w"], *, mean: tuple[float, ...], std: tuple[float, ...],
     device: torch.device, source: str,
 ) -> Features:  # fmt: skip
-    """The pooled features of prepared images, out of the cache where it has them.
+    """The pooled features of prepared images, from the cache if they are cached.
 
-    They are known by the pixels and by `source`, the sha256 of the model's weights.
+    Their key in the cache holds the pixels and `source`, the sha256 of the model's weights.
     """
     pixels = sha256(images.numpy().data).hexdigest()
     name = sha256(f"{source} {pixels} {mean} {std} {torch.__version__} {device.type}".encode()).hexdigest()
     path = files.cache_folder() / f"features-{name[:32]}.safetensors"
-    with suppress(OSError, SafetensorError, KeyError):  # it is not there, or damaged: then it is made anew
+    with suppress(OSError, SafetensorError, KeyError):  # a missing or damaged file is written anew
         return load(path.read_bytes())["features"]
     model.eval()
     with torch.no_grad():
-        parts = [normalize(part.to(device), mean, std) for part in images.split(BATCH)]
-        made = torch.cat([model.forward_head(model.forward_features(part), pre_logits=True) for part in parts])
-    made = made.float().cpu()
-    with suppress(OSError):  # no room, or no right: they are computed again next time
+        batches = [normalize(batch.to(device), mean, std) for batch in images.split(BATCH)]
+        pooled = torch.cat([model.forward_head(model.forward_features(batch), pre_logits=True) for batch in batches])
+    pooled = pooled.float().cpu()
+    with suppress(OSError):  # a full or read-only disk: the next run computes them again
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, save({"features": made}))
-    return made
+        files.write(path, save({"features": pooled}))
+    return pooled
 
 
-def learn(
-    train: Features, targets: Targets, held: Features, held_targets: Targets, criterion: Criterion
-) -> Found:  # fmt: skip
-    """The head that answers the validation images best, out of one fitted for each weight decay.
+def fit(
+    train: Features, train_targets: Targets, val: Features, val_targets: Targets, criterion: Criterion
+) -> FittedHead:  # fmt: skip
+    """The head with the best validation score among the heads fitted with each weight decay.
 
-    Features are centred and divided by one number, so that a decay means the same for every model; what comes out is
-    for the features as they are.
+    The fit centres the features and divides them by one number, so that a decay means the same for every model. The
+    returned head applies to the original features.
     """
     centre = train.mean(0)
     scale = (train - centre).square().mean().sqrt().clamp(min=1e-12)
-    inputs, tests = (train - centre) / scale, (held - centre) / scale
-    weight, bias = torch.zeros(targets.shape[1], train.shape[1]), torch.zeros(targets.shape[1])
-    best, found, since = (-1.0, 0.0), None, 0
+    train_inputs, val_inputs = (train - centre) / scale, (val - centre) / scale
+    weight, bias = torch.zeros(train_targets.shape[1], train.shape[1]), torch.zeros(train_targets.shape[1])
+    best, head, since = (-1.0, 0.0), None, 0
     for decay in DECAYS:
-        lines = _descend(weight, bias, inputs, targets, criterion, decay)
-        logits, since = tests @ weight.T + bias, since + 1
-        seen = criterion.score(held_targets.numpy(), logits.numpy()), -criterion.loss(logits, held_targets).item()
-        if seen > best:
+        lines = _descend(weight, bias, train_inputs, train_targets, criterion, decay)
+        logits, since = val_inputs @ weight.T + bias, since + 1
+        score = criterion.score(val_targets.numpy(), logits.numpy()), -criterion.loss(logits, val_targets).item()
+        if score > best:
             own = weight / scale
-            best, found, since = seen, Found(weight=own, bias=bias - own @ centre, decay=decay, lines=lines), 0
+            best, head, since = score, FittedHead(weight=own, bias=bias - own @ centre, decay=decay, lines=lines), 0
         if since == PATIENCE:
             break
-    assert found  # the first is better than nothing
-    return found
+    assert head  # every score is above the initial one
+    return head
 
 
 def _descend(
     weight: Tensor, bias: Tensor, inputs: Features, targets: Targets, criterion: Criterion, decay: float
 ) -> list[dict[str, Any]]:
-    """Move weight and bias to where the loss is least; the lines of metrics.jsonl, one for some iterations each."""
+    """Minimize the loss over weight and bias, in place; returns a line for metrics.jsonl every CHUNK iterations."""
     began, lines = time.monotonic(), []
     leaves = [tensor.clone().requires_grad_() for tensor in (weight, bias)]
     optimizer = torch.optim.LBFGS(
@@ -147,14 +145,14 @@ def _descend(
     return lines
 
 
-def keep(found: Found, folder: Path, *, run: str) -> None:
-    """Write what was fitted as the run's checkpoint and log, by which the folder is known to be this run's."""
-    files.write(folder / "checkpoint.safetensors", save({"weight": found.weight, "bias": found.bias}, {"run": run}))
-    files.write(folder / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in found.lines).encode())
+def write(head: FittedHead, folder: Path, *, run: str) -> None:
+    """Write the head as the checkpoint of the run with the identity `run`, and its log."""
+    files.write(folder / "checkpoint.safetensors", save({"weight": head.weight, "bias": head.bias}, {"run": run}))
+    files.write(folder / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in head.lines).encode())
 
 
 def check(folder: Path, *, run: str) -> None:
-    """Refuse to write over the checkpoint of another run."""
+    """Raise a VtzooError if the folder has the checkpoint of another run."""
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""A model and people's own images in, a model folder of their classes out: by the loop that trains fresh ones too."""
+"""Fine-tunes a pretrained model on a user's labelled images into a model folder, with the loop of `vtzoo.train`."""
 
 import time
 from collections.abc import Callable
@@ -35,11 +35,11 @@ Report = Callable[[Progress | int], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fitted:
-    """What came of the training, beside the weights, which are in the session's model."""
+    """The outcome of the training; the trained weights are in the session's model."""
 
     recipe: Recipe
-    text: str  # its TOML
-    result: Result  # of the training
+    text: str  # TOML of the recipe
+    result: Result  # without the accuracies
     localizer: nn.Module | None = None
     steps_per_epoch: int = 1
 
@@ -47,13 +47,14 @@ class Fitted:
 def finetune(
     session: Session, out: Path, *, resume: bool = False, skip_bad: bool = False, progress: Report | None = None
 ) -> Result:
-    """Do what a session says, and return its result; `out` becomes a model folder.
+    """The result of a session, which writes a model folder to `out`.
 
-    The accuracy is that of the test images where there are any, else of the validation images, whose own is there as
-    `held_...` in any case. With `resume` a run goes on at its last checkpoint, to the result of one that was never
-    interrupted; on the CPU, bit for bit. `skip_bad` leaves unreadable images out; `progress` is called as in `train`.
+    The accuracies `top1`, `top5` and `map` are measured on the test images, or on the validation images if there are no
+    test images; `held_...` are always measured on the validation images. `resume` continues at the last checkpoint; on
+    the CPU the result is the same bit for bit as without the interruption. `skip_bad` leaves unreadable images out;
+    `progress` is called as in `train`.
     """
-    if session.pretrained.name not in models.MODELS:  # those have a graph
+    if session.pretrained.name not in models.MODELS:  # every model of MODELS can be traced
         require_traceable(session.network.model, session.config().content)
     claim(out, resume)
 
@@ -88,7 +89,7 @@ def finetune(
 
 
 def fit_all(session: Session, val: PreparedImages, out: Path, *, skip_bad: bool, progress: Report | None) -> Fitted:
-    """Train the whole model, and leave the best weights by the validation images in it."""
+    """Train the whole model; it ends with the weights that are best on the validation images."""
     classes, (mean, std) = len(session.images.classes), session.normalization
     batches, images = open_batches(
         session.recipe, session.images.train, mean=mean, std=std, flip=True, seed=session.seed, device=session.device,
@@ -117,29 +118,26 @@ def fit_all(session: Session, val: PreparedImages, out: Path, *, skip_bad: bool,
 
 
 def fit_head(session: Session, train: PreparedImages, val: PreparedImages, out: Path) -> Fitted:
-    """Fit the head alone, on features that are computed once; its recipe says by which weight decay."""
+    """Fit the head alone on fixed features; the returned recipe has the chosen weight decay."""
     began, (mean, std) = time.monotonic(), session.normalization
     linear_probe.check(out, run=session.identity)
     head = linear_probe.linear_head(session.network.model, session.recipe.model.image_size, session.device)
-    seen = [
+    train_features, val_features = (
         linear_probe.features(
-            session.network.model,
-            split.pixels,
-            mean=mean,
-            std=std,
-            device=session.device,
+            session.network.model, split.pixels, mean=mean, std=std, device=session.device,
             source=session.pretrained.sha256,
         )
         for split in (train, val)
-    ]
-    targets = [torch.from_numpy(one_hot(split.images.targets, len(session.images.classes))) for split in (train, val)]
-    found = linear_probe.learn(seen[0], targets[0], seen[1], targets[1], session.criterion)
-    linear_probe.keep(found, out, run=session.identity)
-    head.load_state_dict({"weight": found.weight, "bias": found.bias})
+    )  # fmt: skip
+    classes = len(session.images.classes)
+    targets, val_targets = (torch.from_numpy(one_hot(split.images.targets, classes)) for split in (train, val))
+    fitted = linear_probe.fit(train_features, targets, val_features, val_targets, session.criterion)
+    linear_probe.write(fitted, out, run=session.identity)
+    head.load_state_dict({"weight": fitted.weight, "bias": fitted.bias})
     images, optimizer = len(train.images), session.recipe.optimizer
-    recipe, text = complete(replace(session.recipe, optimizer=replace(optimizer, weight_decay=found.decay)))
+    recipe, text = complete(replace(session.recipe, optimizer=replace(optimizer, weight_decay=fitted.decay)))
     result = Result(
-        steps=found.steps, batch=images, train_seconds=round(time.monotonic() - began), train_images=images,
+        steps=fitted.steps, batch=images, train_seconds=round(time.monotonic() - began), train_images=images,
         train_manifest=train.fingerprint, train_skipped=len(session.images.train) - images,
     )  # fmt: skip
     return Fitted(recipe=recipe, text=text, result=result)

@@ -1,4 +1,4 @@
-"""A fine-tuning run that is ready to start: the model, the images, the recipe, and what people are told of them."""
+"""A fine-tuning run that is ready to start: its model, images and recipe, and their description for the user."""
 
 import os
 import time
@@ -27,7 +27,7 @@ from vtzoo.zoo.recipe import Finetune, Recipe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Session:
-    """A model with a head for the classes of the images, and how it is to be trained."""
+    """A model with a head for the classes of the images, and the recipe of its training."""
 
     pretrained: Pretrained
     images: LabelledImages
@@ -36,78 +36,77 @@ class Session:
     text: str  # the recipe's TOML
     seed: int
     device: torch.device
-    kept: bool  # whether the head is the source's own, of the same classes
-    reused: bool  # whether the localization heads are the source's
+    kept: bool  # the head is the pretrained one, because the classes are the same
+    reused: bool  # the localization heads are the pretrained ones
 
     @property
     def tuned(self) -> Finetune:
-        """The recipe's own part on fine-tuning."""
+        """The recipe's table on fine-tuning."""
         assert self.recipe.finetune
         return self.recipe.finetune
 
     @property
     def criterion(self) -> Criterion:
-        """What the classes are taught and measured by."""
+        """The loss and the metric for the kind of labels."""
         return MULTI_LABEL if self.images.multi_label else SINGLE_LABEL
 
     @cached_property
     def identity(self) -> str:
-        """What a checkpoint of this run is known by."""
+        """The recipe's hash, the seed and the hash of the training images, which identify a checkpoint of this run."""
         return f"{sha256(self.text.encode()).hexdigest()}/{self.seed}/{self.images.train.content_hash}"
 
     @property
     def normalization(self) -> tuple[RGB, RGB]:
-        """The mean and standard deviation of pixels, 0..1, that the pretrained model takes."""
-        mean, std = (np.broadcast_to(self.pretrained.described[name], 3).tolist() for name in ("mean", "std"))
+        """The mean and standard deviation of pixels, 0..1, of the pretrained model."""
+        mean, std = (np.broadcast_to(self.pretrained.pretrained_cfg[name], 3).tolist() for name in ("mean", "std"))
         return tuple(mean), tuple(std)
 
     def config(self) -> Config:
-        """The config of the model: the source's, with other classes."""
-        described = {name: value for name, value in self.pretrained.described.items() if name in models.DESCRIBING}
-        classes, model = self.images.classes, self.network.model
-        described |= {"tag": self.recipe.name, "num_classes": len(classes), "label_names": list(classes)}
-        described.pop("label_descriptions", None)
+        """The config of the fine-tuned model: the pretrained one's, with the classes of the images."""
+        classes, own = self.images.classes, self.pretrained.pretrained_cfg
+        pretrained_cfg = {name: own[name] for name in own if name in models.DESCRIBING and name != "label_descriptions"}
+        pretrained_cfg |= {"tag": self.recipe.name, "num_classes": len(classes), "label_names": list(classes)}
         return Config.describe(
             architecture=self.pretrained.config["architecture"], arguments=self.pretrained.arguments,
-            features=model.num_features, labels=classes, pretrained_cfg=described,
+            features=self.network.model.num_features, labels=classes, pretrained_cfg=pretrained_cfg,
             multi_label=self.images.multi_label,
         )  # fmt: skip
 
     def sentences(self) -> Iterator[str]:
-        """What will be done with the images, line by line."""
+        """The lines that describe the training to the user before it starts."""
         recipe, size, own = self.recipe, self.recipe.model.image_size, self.pretrained.entry.config.preprocess.size
-        resized = "" if size == own else f", where it was trained at {own}"
+        resized = "" if size == own else f" (trained at {own} px)"
         parameters = models.parameter_count(self.network.model)
         yield f"model: {self.pretrained.entry.name} at {size} px{resized}, {parameters:,} parameters"
-        head = "the model's own, as these are its classes" if self.kept else "fresh"
-        several = ", any number of which an image may have" if self.images.multi_label else ""
-        yield f"head: {head}, {len(self.images.classes):,} classes{several}"
+        head = "the model's own, as the classes are the same" if self.kept else "new"
+        multi_label = ", any number of them per image" if self.images.multi_label else ""
+        yield f"head: {head}, {len(self.images.classes):,} classes{multi_label}"
         if self.tuned.head_only:
             yield "training: the head alone, to convergence, on features that are computed once"
             return
         yield f"localization: {self._localization()}"
-        batch, steps = recipe.optimizer.batch_size, recipe.steps
-        alone = self.tuned.head_epochs * (steps // self._epochs)
-        yield (
-            f"training: {steps:,} steps of {batch} images at the most, {self._epochs:,} epochs, the heads alone in the "
-            f"first {alone:,} steps, at a learning rate of {recipe.optimizer.learning_rate:.2g}"
+        batch, steps, epochs = (
+            recipe.optimizer.batch_size,
+            recipe.steps,
+            self.tuned.head_epochs + recipe.schedule.epochs,
         )
-        yield f"time: {_duration(steps * self._seconds())} at the most on this machine as it is now"
-
-    @property
-    def _epochs(self) -> int:
-        return self.tuned.head_epochs + self.recipe.schedule.epochs
+        yield (
+            f"training: at most {steps:,} steps of {batch} images, {epochs:,} epochs; the first "
+            f"{self.tuned.head_epochs * (steps // epochs):,} steps train the heads alone; learning rate "
+            f"{recipe.optimizer.learning_rate:.2g}"
+        )
+        yield f"time: at most {_duration(steps * self._seconds())} on this machine with its current load"
 
     def _localization(self) -> str:
         drloc = self.recipe.drloc
         if drloc is None:
             return "none"
-        head = "the model's own head" if self.reused else "a fresh head"
-        return f"weight {drloc.weight}, {drloc.pairs} pairs an image in the grid of stage {drloc.stage}, {head}"
+        head = "the model's own head" if self.reused else "a new head"
+        return f"weight {drloc.weight}, {drloc.pairs} pairs per image in the grid of stage {drloc.stage}, {head}"
 
     def _seconds(self) -> float:
-        """About what a step takes: the faster of two forward and backward passes, after one to warm up."""
-        size, model = self.recipe.model.image_size, self.network.model.eval()  # statistics of batches stay as they are
+        """The estimated seconds per step: the faster of two forward and backward passes, after a warm-up pass."""
+        size, model = self.recipe.model.image_size, self.network.model.eval()  # keeps batch statistics unchanged
         images = torch.zeros(self.recipe.optimizer.batch_size, 3, size, size, device=self.device)
         precision, taken = getattr(torch, self.recipe.precision), []
         for _ in range(3):
@@ -126,24 +125,24 @@ def prepare(
     model: str | Path, images: LabelledImages, *, revision: str | None = None, overrides: Overrides | None = None,
     seed: int = 0, device: str = "auto",
 ) -> Session:  # fmt: skip
-    """The run that fine-tunes a model (a name, a folder, hf-hub:ORG/NAME) on images; nothing is written yet.
+    """The session that fine-tunes a model (a name, a folder, hf-hub:ORG/NAME) on images; writes nothing.
 
-    Where the classes are the model's own, in its order, its head goes on; else it gets a fresh one.
+    The model keeps its head if its classes, in order, are those of the images, and gets a new head if not.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise VtzooError("fine-tuning runs in a single process", "start it without torchrun")
     overrides = overrides or Overrides()
-    where, pretrained = models.pick_device(device), open_pretrained(model, revision, overrides.image_size)
+    chosen, pretrained = models.pick_device(device), open_pretrained(model, revision, overrides.image_size)
     torch.manual_seed(key(seed, 0, WEIGHTS))
-    kept = pretrained.labels == images.classes and pretrained.multi == images.multi_label
+    kept = pretrained.labels == images.classes and pretrained.multi_label == images.multi_label
     tuned = with_classes(pretrained, images.classes, drop_path=DROP_PATH, keep=kept)
     recipe, text = default_recipe(
-        pretrained, tuned, dataset=images.name, images=len(images.train), multi=images.multi_label,
-        overrides=overrides, device=where,
+        pretrained, tuned, dataset=images.name, images=len(images.train), multi_label=images.multi_label,
+        overrides=overrides, device=chosen,
     )  # fmt: skip
-    network = add_drloc(recipe, tuned.to(where), where)
+    network = add_drloc(recipe, tuned.to(chosen), chosen)
     return Session(
-        pretrained=pretrained, images=images, network=network, recipe=recipe, text=text, seed=seed, device=where,
+        pretrained=pretrained, images=images, network=network, recipe=recipe, text=text, seed=seed, device=chosen,
         kept=kept, reused=load_heads(network.heads, pretrained.entry),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Calls to the Hub: patient where trouble may pass by itself, and a sentence where it does not."""
+"""Calls to the Hub, which retry temporary failures and turn permanent ones into sentences."""
 
 import logging
 import os
@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from vtzoo.errors import VtzooError
 
-WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between tries, give or take a fifth
+WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds between tries, plus or minus a fifth
 AGAIN = "try again in a while; what has arrived is kept"
 
-# What to say of the client's errors, by their class, the narrower first, and of the Hub's other answers, by status.
+# Messages and hints: by class of the client's error, subclasses first, then by the status of the Hub's answer.
 OFFLINE = (
     "{repo} is not in the cache as it is wanted, and HF_HUB_OFFLINE is set",
     "unset HF_HUB_OFFLINE, or pull it where there is a network",
@@ -47,16 +47,16 @@ log = logging.getLogger("vtzoo.hub")
 
 
 class UnreachableError(VtzooError):
-    """The Hub gives no answer, or none but "not now": what is cached must do."""
+    """The Hub cannot be reached or is overloaded: the cache must do."""
 
 
 class GarbledError(Exception):
-    """An answer of the Hub's that is none."""
+    """An answer of the Hub that makes no sense."""
 
 
 @contextmanager
 def understood() -> Iterator[None]:
-    """What the client makes of an answer that lacks a key is a GarbledError."""
+    """Turn the client's KeyError for an incomplete answer into a GarbledError."""
     try:
         yield
     except KeyError as error:
@@ -71,21 +71,21 @@ def offline() -> bool:
 
 
 def api() -> Any:
-    """The Hub's own client, which reads HF_TOKEN, HF_ENDPOINT and HF_HOME; no bars where there is no terminal."""
+    """huggingface_hub's client, which reads HF_TOKEN, HF_ENDPOINT and HF_HOME; no progress bars without a terminal."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as its
 
     watched = sys.stderr is not None and sys.stderr.isatty()
-    if not watched and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:  # a set variable has the last word
+    if not watched and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:  # the environment variable takes precedence
         disable_progress_bars()
     if "HF_HUB_VERBOSITY" not in os.environ:
-        its.set_verbosity_error()  # what it warns of is said here in sentences, without addresses that hold signatures
+        its.set_verbosity_error()  # its warnings hold signed addresses; vtzoo has sentences of its own
     return HfApi(library_name="vtzoo")
 
 
 def require_token(repo: str) -> None:
-    """A VtzooError where nobody is logged in; the Hub would say that there is no such repository."""
+    """Raise a VtzooError without a token; the Hub itself would call the repository unknown."""
     from huggingface_hub import get_token
 
     if get_token() is None:
@@ -93,9 +93,9 @@ def require_token(repo: str) -> None:
 
 
 def call(action: Callable[[], Result], repo: str, waits: tuple[float, ...] = WAITS) -> Result:
-    """What `action` returns, tried again after each of the waits while the trouble may pass by itself.
+    """The result of `action`, retried after each of the waits while the failure is temporary.
 
-    What the Hub answers in the end is a VtzooError about the repository `repo`; UnreachableError where that is nothing.
+    The last failure becomes a VtzooError about the repository `repo`: an UnreachableError if the Hub gave no answer.
     """
     for wait in (*waits, None):
         try:
@@ -111,15 +111,15 @@ def call(action: Callable[[], Result], repo: str, waits: tuple[float, ...] = WAI
 
 
 def passing(error: BaseException) -> bool:
-    """Whether the trouble may pass by itself: a broken connection, a failure of the server's, a request too many."""
+    """Whether the failure is temporary: a broken connection, a failing server or a rate limit."""
     status = _status(error)
-    cut = "Consistency check failed" in str(error)  # the client's OSError for fewer bytes than were promised
-    garbled = any(_kind(error, kind) for kind in NONSENSE)  # of a server that fails before it can say so
+    cut = "Consistency check failed" in str(error)  # the client's OSError for a truncated download
+    garbled = any(_kind(error, kind) for kind in NONSENSE)  # a failing server may answer without an error status
     return _kind(error, "TransportError") or status in (408, 429) or status >= 500 or cut or garbled
 
 
 def explain(error: BaseException, repo: str) -> BaseException:
-    """The error as a sentence about a repository; one that is none of the Hub's is given back as it is."""
+    """The error as a VtzooError about a repository; returns an error that does not come from the Hub unchanged."""
     status = _status(error)
     known = [sentence for kind, sentence in BY_KIND.items() if _kind(error, kind)] + [BY_STATUS.get(status)]
     told = next(filter(None, known), None)
@@ -135,7 +135,7 @@ def explain(error: BaseException, repo: str) -> BaseException:
 
 
 def address() -> str:
-    """The Hub's address, without a name and password that HF_ENDPOINT may hold."""
+    """The Hub's address, without any user name and password in HF_ENDPOINT."""
     from huggingface_hub import constants
 
     parts = urlsplit(constants.ENDPOINT)
@@ -143,7 +143,7 @@ def address() -> str:
 
 
 def redacted(text: str) -> str:
-    """A foreign message in one line, without tokens, passwords and signatures."""
+    """The client's message in one line, without tokens, passwords and signatures."""
     from huggingface_hub import get_token
 
     line = " ".join(text.split())[:300]
@@ -155,16 +155,16 @@ def redacted(text: str) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What really went wrong where the client says that it found nothing in its cache either."""
+    """The first error in the chain, which the client hides behind its report of an empty cache."""
     wrapped = _kind(error, "LocalEntryNotFoundError") or "Force download failed" in str(error)
     return _cause(error.__cause__) if wrapped and error.__cause__ else error
 
 
 def _kind(error: BaseException, name: str) -> bool:
-    # By name: the client's HTTP library, whose errors it passes on, has not always been the same one.
+    # By name, because releases of the client pass on the errors of different HTTP libraries.
     return any(base.__name__ == name for base in type(error).__mro__)
 
 
 def _status(error: BaseException) -> int:
-    """The status of the Hub's answer; 0 where there is none."""
+    """The status of the Hub's answer; 0 without an answer."""
     return getattr(getattr(error, "response", None), "status_code", 0)

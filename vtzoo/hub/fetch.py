@@ -1,7 +1,7 @@
-"""Models on the Hugging Face Hub: found by name, downloaded once, and checked before anything is loaded.
+"""Model folders from the Hugging Face Hub: found by name, downloaded once, and verified before loading.
 
-The Hub's client compares sizes alone: here the content of every file is compared with the hash that the index has for
-it, or else with the one in the commit's own listing.
+huggingface_hub compares file sizes alone. This module compares the hash of every file with the index, or with the
+commit's own listing where the index lacks the model.
 """
 
 import shutil
@@ -18,74 +18,70 @@ from vtzoo.hub.index import Content, Pin
 from vtzoo.zoo import lookup
 from vtzoo.zoo.model_folder import ModelFolder
 
-__all__ = ["FILES", "PREFIX", "Content", "Pin", "Verdict", "find", "listing", "pull", "verify"]
+__all__ = ["FILES", "PREFIX", "Content", "Pin", "Verdict", "listing", "model_folder", "pull", "verify"]
 
-PREFIX = "hf-hub:"  # timm's own, for a model that is certainly on the Hub
+PREFIX = "hf-hub:"  # timm's prefix, which rules out a local folder
 FACTS = ("config.json", "recipe.toml", "result.json")
-USES = {  # what each reads besides
+USES = {  # the files that each use reads besides FACTS
     "onnx": ("onnx/model.onnx",),
     "torch": ("model.safetensors",),
     "finetune": ("model.safetensors", "localizer.safetensors"),
     "card": ("README.md",),
 }
-# A model folder; there is no pickle in it.
+# Every file of a model folder; no pickle is among them.
 FILES = (*FACTS, "onnx/model.onnx", "model.safetensors", "localizer.safetensors", "curves.png", "README.md")
 DAMAGED = "what the Hub sends is not what the commit says: try again, or tell the model's authors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A model on the Hub as it was asked for."""
+    """A requested model on the Hub."""
 
     repo: str  # ORG/NAME
     revision: str  # a branch, a tag or a commit
-    pin: Pin | None = None  # the index's, where it has the model
+    pin: Pin | None = None  # from the index, if the index has the model at this revision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a model's files are what they should be."""
+    """The outcome of hashing a model's files."""
 
     name: str
     revision: str | None  # the commit; None for a model that is not from the Hub
-    files: int  # that were hashed
+    files: int  # hashed
     damaged: tuple[str, ...]
 
 
-def find(name: str | Path, *, revision: str | None = None, use: str | None = None) -> ModelFolder:
-    """The model of that name: embedded, a folder, or else on the Hub, whose files are then here and verified.
+def model_folder(name: str | Path, *, revision: str | None = None, use: str | None = None) -> ModelFolder:
+    """The folder of an embedded model, of a path, or of a model on the Hub, downloaded and verified.
 
-    `name` is a name of the index, ORG/NAME or hf-hub:ORG/NAME, with @REVISION or not; `revision` says the same. Of a
-    model on the Hub come the files that a `use` reads (one of USES, or "auto" for the one of "onnx" and "torch" that
-    the model is made for), or all. What is not there, not complete or not what it should be is a VtzooError.
+    `name` of a model on the Hub is its name in the index, ORG/NAME or hf-hub:ORG/NAME; @REVISION after the name means
+    the same as `revision`. `use` limits the download to the files that the use reads: a key of USES, or "auto" for
+    "onnx" if the repository has a graph of the zoo's and "torch" if not; None downloads all files. A missing,
+    incomplete or damaged model raises a VtzooError.
     """
     entry = None if str(name).startswith(PREFIX) else lookup.local_model(name)
     if entry is None:
         return _entry(_locate(str(name), revision), use)
     if revision is not None:
-        raise VtzooError(
-            f"{name} is here, in {entry.folder}: it has no revision {revision!r}",
-            "a model on the Hub is named hf-hub:ORG/NAME",
-        )
+        message = f"{name} is here, in {entry.folder}: it has no revision {revision!r}"
+        raise VtzooError(message, "a model on the Hub is named hf-hub:ORG/NAME")
     return entry
 
 
 def pull(name: str, *, revision: str | None = None, folder: Path | None = None) -> ModelFolder:
-    """A model with all its files, verified, in the cache, or copied into `folder`; one that is here already stays."""
-    entry = find(name, revision=revision)
+    """The complete, verified folder of a model, in the cache or copied into `folder`; downloads missing files alone."""
+    entry = model_folder(name, revision=revision)
     return entry if folder is None else _copy(entry, folder)
 
 
 def verify(name: str | None = None) -> list[Verdict]:
-    """The verdicts on a model, or on all that are embedded or cached; files are hashed anew, and nothing is loaded."""
+    """The verdict on a model, or the verdicts on all embedded and cached models; hashes files and loads nothing."""
     if name is None:
-        pins = {(pin.repo, pin.revision): pin for pin in (*index.known().values(), *cache.remembered())}
-        cached = [_judge_pin(pin) for pin in pins.values()]
-        return [_judge_entry(entry) for entry in lookup.embedded_models()] + [
-            verdict for verdict in cached if verdict.files
-        ]
-    entry = None if name.startswith(PREFIX) else lookup.local_model(name)
-    if entry:
+        pins = {(pin.repo, pin.revision): pin for pin in (*index.known().values(), *cache.recorded_pins())}
+        cached = [verdict for pin in pins.values() if (verdict := _judge_pin(pin)).files]
+        return [*(_judge_entry(entry) for entry in lookup.embedded_models()), *cached]
+    if not name.startswith(PREFIX) and (entry := lookup.local_model(name)):
         return [_judge_entry(entry)]
     reference = _locate(name, None)
     pin = reference.pin or cache.recall(reference.repo, reference.revision)
@@ -96,9 +92,8 @@ def verify(name: str | None = None) -> list[Verdict]:
 
 
 def _locate(name: str, revision: str | None) -> Reference:
-    """What a name and a revision, which either may hold, mean on the Hub."""
-    given = name.removeprefix(PREFIX)
-    given, _, inside = given.partition("@")
+    """The repository and revision that a name means; the revision is an argument or follows the name after @."""
+    given, _, inside = name.removeprefix(PREFIX).partition("@")
     if revision and inside and revision != inside:
         raise VtzooError(f"{name} and --revision {revision} name two revisions", "leave one of them out")
     revision = revision or inside or None
@@ -115,8 +110,8 @@ def _locate(name: str, revision: str | None) -> Reference:
 def _entry(reference: Reference, use: str | None) -> ModelFolder:
     """The model folder in the cache, complete for the use and verified.
 
-    A note is kept only of a commit whose files turned out as it says. One that does not go with the Hub any more is
-    dropped, and the Hub asked once more.
+    Caches a resolved commit only after its files verify. If the files of a cached commit no longer match the Hub,
+    drops the cached commit and resolves the revision again.
     """
     pin, asked = (reference.pin, False) if reference.pin else _resolve(reference)
     try:
@@ -129,19 +124,19 @@ def _entry(reference: Reference, use: str | None) -> ModelFolder:
             raise
         return _entry(reference, use)
     if asked:
-        cache.remember(pin, reference.revision)
+        cache.record(pin, reference.revision)
     hashes = {path: content.sha256 for path in wanted if (content := pin.files[path]).sha256}
     name, source = pin.repo.partition("/")[2], f"{pin.repo}@{pin.revision}"
     return ModelFolder(name, cache.snapshot(pin), source=source, pinned=hashes)
 
 
 def _resolve(reference: Reference) -> tuple[Pin, bool]:
-    """The commit that a revision is now, as the Hub says; as it was, where the Hub cannot be asked. Whether it was."""
+    """The commit of a revision, and whether the Hub answered; without the Hub the commit comes from the cache."""
     repo, revision = reference.repo, reference.revision
-    noted = cache.noted(repo, revision)
-    if noted and index.COMMIT.fullmatch(revision):  # a commit is what it was
-        return noted, False
-    recalled = noted or cache.left_by_others(repo, revision)
+    recorded = cache.recorded(repo, revision)
+    if recorded and index.COMMIT.fullmatch(revision):  # a commit never changes
+        return recorded, False
+    recalled = recorded or cache.left_by_others(repo, revision)
     try:
         return client.call(partial(_ask, repo, revision), repo, () if recalled else client.WAITS), True
     except client.UnreachableError as error:
@@ -153,7 +148,7 @@ def _resolve(reference: Reference) -> tuple[Pin, bool]:
 
 
 def _ask(repo: str, revision: str) -> Pin:
-    """The commit that a revision is, and what its files hold."""
+    """The current commit of a revision, with the contents of its files, from the Hub."""
     with client.understood():
         commit = client.api().model_info(repo, revision=revision).sha
     if not isinstance(commit, str) or not index.COMMIT.fullmatch(commit):
@@ -162,12 +157,12 @@ def _ask(repo: str, revision: str) -> Pin:
 
 
 def listing(repo: str, commit: str) -> dict[str, Content]:
-    """What the files of a commit hold, by the Hub's own listing; a name that would lead out of it is a VtzooError."""
+    """Size and hash of every file of a commit, as the Hub lists them; a path that escapes raises a VtzooError."""
     contents = {}
     with client.understood():
         items = list(client.api().list_repo_tree(repo, recursive=True, revision=commit))
     for item in items:
-        if hasattr(item, "size"):  # a folder has none
+        if hasattr(item, "size"):  # folders lack the attribute
             index.refuse_escape(item.path, repo)
             hashes = {"sha256": item.lfs.sha256} if item.lfs else {"git_sha1": item.blob_id}
             for name in hashes.values():
@@ -179,10 +174,10 @@ def listing(repo: str, commit: str) -> dict[str, Content]:
 
 
 def _wanted(pin: Pin, use: str | None) -> list[str]:
-    """The files of the commit that a use reads; all that a model folder has for None."""
+    """The files of the commit that a use reads; for None every file of a model folder."""
     if "config.json" not in pin.files:
         raise VtzooError(f"{pin.repo} has no config.json: it is no classifier of the zoo's or timm's")
-    if use == "auto":  # a graph that comes without result.json is another's, made for other inputs
+    if use == "auto":  # a graph without result.json is not the zoo's, and expects other inputs
         use = "onnx" if {"onnx/model.onnx", "result.json"} <= pin.files.keys() else "torch"
     if use in ("torch", "finetune") and "model.safetensors" not in pin.files:
         raise VtzooError(f"{pin.repo} has no model.safetensors", "a pickle may run code: none is ever read")
@@ -191,14 +186,14 @@ def _wanted(pin: Pin, use: str | None) -> list[str]:
 
 
 def _complete(pin: Pin, wanted: Iterable[str], asked: bool) -> None:
-    """Download what is missing or damaged, and once more what came damaged; refuse what then still is.
+    """Download missing and damaged files; a file that arrives damaged twice raises a VtzooError.
 
     `asked` says whether the Hub has just answered for the commit.
     """
     folder = cache.snapshot(pin)
     missing = _unfit(pin, wanted)
     if missing and not asked and not client.offline():
-        # A quick answer to whether it may be had at all: a download would ask for half a minute.
+        # Fails at once if the Hub refuses the repository: a download would retry for half a minute.
         client.call(partial(client.api().model_info, pin.repo, revision=pin.revision), pin.repo)
     for _ in range(2):
         if not missing:
@@ -206,38 +201,38 @@ def _complete(pin: Pin, wanted: Iterable[str], asked: bool) -> None:
         missing = _download(pin, missing)
     if missing:
         for path in missing:
-            (folder / path).resolve().unlink(missing_ok=True)  # nobody shall take it for good
+            (folder / path).resolve().unlink(missing_ok=True)  # or other programs would load the damaged file
         damaged = ", ".join(missing)
         raise VtzooError(f"{damaged} of {pin.repo} at {pin.revision[:12]} came damaged, twice: refused", DAMAGED)
 
 
 def _unfit(pin: Pin, paths: Iterable[str]) -> list[str]:
-    """Those of the files that are missing in the cache, or hold something else; a link out of it is refused."""
+    """The files that are missing or damaged in the cache; a link out of the cache raises a VtzooError."""
     folder = cache.snapshot(pin)
-    for path in paths:  # one that is not there too: its folder may be such a link
+    for path in paths:  # missing files too: a parent folder may be a link
         cache.refuse_outside(folder / path, pin.repo)
     return [path for path in paths if not pin.files[path].fits(folder / path)]
 
 
 def _download(pin: Pin, paths: list[str]) -> list[str]:
-    """Get files into the cache, several at once; those that came damaged. What is there already is replaced."""
+    """Download files into the cache, four at once, over existing ones; returns those that arrived damaged."""
     from huggingface_hub import hf_hub_download
 
     def download(path: str) -> list[str]:
         there = (cache.snapshot(pin) / path).exists()
         fetch = partial(hf_hub_download, pin.repo, path, revision=pin.revision, force_download=there)
         client.call(fetch, pin.repo)
-        return _unfit(pin, [path])  # here, where hashing one file leaves the others time to arrive
+        return _unfit(pin, [path])  # hashes while other files are still arriving
 
     with ThreadPoolExecutor(4) as pool:
         return [path for damaged in pool.map(download, paths) for path in damaged]
 
 
 def _copy(entry: ModelFolder, folder: Path) -> ModelFolder:
-    """A model's files in a folder of their own, none of them through a link that leads out of it.
+    """A copy of a model folder at `folder`; a subfolder that links elsewhere raises a VtzooError.
 
-    config.json makes it a model folder: it comes last, and an older one goes first, with the files of that model. So
-    nobody ever takes half of one model and half of another for one.
+    Removes the files of an older model first and copies config.json, which makes the folder a model folder, last: an
+    interrupted copy never looks like a complete model.
     """
     if folder.resolve() == entry.folder.resolve():
         return entry
@@ -257,14 +252,10 @@ def _copy(entry: ModelFolder, folder: Path) -> ModelFolder:
 
 
 def _judge_pin(pin: Pin) -> Verdict:
-    there = [path for path in FILES if path in pin.files and (cache.snapshot(pin) / path).exists()]
-    sound = [
-        path
-        for path in there
-        if cache.inside(cache.snapshot(pin) / path) and pin.files[path].fits(cache.snapshot(pin) / path)
-    ]
-    damaged = tuple(path for path in there if path not in sound)
-    return Verdict(name=pin.repo, revision=pin.revision, files=len(there), damaged=damaged)
+    """The verdict on the cached files of a commit by its hashes."""
+    cached = {path: file for path in FILES if path in pin.files and (file := cache.snapshot(pin) / path).exists()}
+    damaged = [path for path, file in cached.items() if not (cache.inside(file) and pin.files[path].fits(file))]
+    return Verdict(name=pin.repo, revision=pin.revision, files=len(cached), damaged=tuple(damaged))
 
 
 def _judge_entry(entry: ModelFolder) -> Verdict:

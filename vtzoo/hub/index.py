@@ -1,6 +1,6 @@
-"""The index: which models are on the Hub, at which commit, and what each of their files holds.
+"""The index: the models on the Hub with their commits, and the size and hash of each of their files.
 
-zoo.toml ships with the package and `$VTZOO_INDEX` may name one more file; `vtzoo publish` alone writes them.
+zoo.toml ships with the package, and `$VTZOO_INDEX` may name a second file; only `vtzoo publish` writes index files.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What a file holds, known without the file: its size and one of two hashes, in hexadecimal."""
+    """The expected content of a file: its size and one of two hashes, in hexadecimal."""
 
     size: int  # bytes
     sha256: str | None = None
-    git_sha1: str | None = None  # git's name of a blob: what the Hub knows of a small file
+    git_sha1: str | None = None  # git's blob id, the Hub's only hash of a small file
 
     def fits(self, file: Path | bytes) -> bool:
-        """Whether a file, or what is to be one, is this content; a file that is not there is not."""
+        """Whether a file, or the bytes of a future file, have this size and hash; False for a missing file."""
         try:
             size = len(file) if isinstance(file, bytes) else file.stat().st_size
             return size == self.size and self._hash(file) == (self.sha256 or self.git_sha1)
@@ -49,7 +49,7 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Pin:
-    """One commit of one repository on the Hub, and the content of its files by their paths."""
+    """One commit of a repository on the Hub, with the expected content of its files by path."""
 
     repo: str  # ORG/NAME
     revision: str  # the commit: 40 hexadecimal digits
@@ -58,13 +58,13 @@ class Pin:
 
 
 def known() -> dict[str, Pin]:
-    """The models on the Hub that have a name here, from the shipped index and the one in `$VTZOO_INDEX`."""
+    """The indexed models on the Hub by name, from the shipped index and the file in `$VTZOO_INDEX`."""
     own = os.environ.get("VTZOO_INDEX")
     return read(resources.index_file()) | (read(Path(own)) if own else {})
 
 
 def read(path: Path) -> dict[str, Pin]:
-    """The pins in an index file by the models' names; one that is damaged, or would lead astray, is a VtzooError."""
+    """The pins of an index file by model name; a damaged file or an escaping path raises a VtzooError."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -75,21 +75,21 @@ def read(path: Path) -> dict[str, Pin]:
 
 
 def write(path: Path, name: str, pin: Pin) -> None:
-    """Put a model into an index file, beside those that are in it; the file appears whole or not at all."""
+    """Add a model to an index file, or replace it; the file is written atomically."""
     pins = (read(path) if path.exists() else {}) | {name: pin}
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, (HEAD + "".join(_table(name, pins[name]) for name in sorted(pins))).encode())
 
 
 def refuse_escape(path: str, where: str) -> None:
-    """A VtzooError where a file's name would lead out of its folder, on any system."""
+    """Raise a VtzooError for a path that leads out of its folder on any operating system."""
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path or not path.isprintable():
         raise VtzooError(f"{where} names a file {path!r}, which would lead out of its folder: refused")
 
 
 def refuse_hash(name: str, where: str) -> None:
-    """A VtzooError where a content's name, which becomes a file's name in the cache, is no hash."""
+    """Raise a VtzooError unless the name of a content, a file name in the cache, is a hash."""
     if not HASH.fullmatch(name):
         raise VtzooError(f"{where} names a content {name!r}, which is no hash: refused")
 
@@ -110,7 +110,7 @@ def _pin(table: Any, where: str) -> Pin:
 
 
 def _table(name: str, pin: Pin) -> str:
-    """A model's table in TOML; no value in it needs escaping but names, and those of JSON are TOML's."""
+    """A model's table in TOML; JSON's escapes, which are TOML's too, quote the names and values."""
     head = {"repo": pin.repo, "revision": pin.revision} | ({"tag": pin.tag} if pin.tag else {})
     lines = [f"[{_quoted(name)}]", *(f"{key} = {_quoted(value)}" for key, value in head.items())]
     lines += ["", f"[{_quoted(name)}.files]"]

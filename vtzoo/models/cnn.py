@@ -109,7 +109,7 @@ class SmallCNN(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh layer, or by the identity if `num_classes` is 0."""
+        """Replace the classifier by a new layer, or by the identity if `num_classes` is 0."""
         if global_pool not in (None, "max", "avg"):
             raise VtzooError(f"the small CNN has no global pool {global_pool!r}", "use max or avg")
         self.num_classes, self.global_pool = num_classes, global_pool or self.global_pool
@@ -121,20 +121,12 @@ class SmallCNN(nn.Module):
         return {"stem": r"^whitening", "blocks": r"^blocks\.(\d+)"}
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "vtzoo_small_cnn.untrained": {
-            "num_classes": 1000,
-            "input_size": (3, 32, 32),
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "mean": IMAGENET_DEFAULT_MEAN,
-            "std": IMAGENET_DEFAULT_STD,
-            "first_conv": "whitening",
-            "classifier": "head",
-        }
+default_cfgs = generate_default_cfgs({
+    "vtzoo_small_cnn.untrained": {
+        "num_classes": 1000, "input_size": (3, 32, 32), "interpolation": "bicubic", "crop_pct": 1.0,
+        "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD, "first_conv": "whitening", "classifier": "head",
     }
-)
+})  # fmt: skip
 
 
 @register_model

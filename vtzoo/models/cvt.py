@@ -135,20 +135,13 @@ class CvT(nn.Module):
     """
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        img_size: int | Sequence[int] | None = None,
-        patch_size: int = 4,
-        drop_path_rate: float = 0.0,
-        act_layer: str = "gelu",
-        global_pool: str = "token",
-    ) -> None:
+        self, num_classes: int = 1000, in_chans: int = 3, img_size: int | Sequence[int] | None = None,
+        patch_size: int = 4, drop_path_rate: float = 0.0, act_layer: str = "gelu", global_pool: str = "token",
+    ) -> None:  # fmt: skip
         super().__init__()
         if patch_size not in FIRST_KERNEL:
-            raise VtzooError(
-                f"CvT-13 has no patch size {patch_size}", "use 4 (the paper's), 2 (images of 32 px) or 8 (fewer tokens)"
-            )
+            hint = "use 4 (the paper's), 2 (images of 32 px) or 8 (fewer tokens)"
+            raise VtzooError(f"CvT-13 has no patch size {patch_size}", hint)
         if act_layer not in ACTIVATIONS:
             raise unknown("activation", act_layer, ACTIVATIONS)
         self.in_chans = in_chans
@@ -202,7 +195,7 @@ class CvT(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh layer, or by the identity if `num_classes` is 0."""
+        """Replace the classifier by a new layer, or by the identity if `num_classes` is 0."""
         if global_pool not in (None, "token", "avg"):
             raise VtzooError(f"CvT-13 has no global pool {global_pool!r}", "use token or avg")
         self.num_classes, self.global_pool = num_classes, global_pool or self.global_pool
@@ -244,20 +237,13 @@ def as_grid(tokens: Float[Tensor, "b _ c"], height: int, width: int) -> Float[Te
     return tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "vtzoo_cvt_13.untrained": {
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "interpolation": "bicubic",
-            "crop_pct": 0.875,
-            "mean": IMAGENET_DEFAULT_MEAN,
-            "std": IMAGENET_DEFAULT_STD,
-            "first_conv": "stages.0.embed.proj",
-            "classifier": "head",
-        }
+default_cfgs = generate_default_cfgs({
+    "vtzoo_cvt_13.untrained": {
+        "num_classes": 1000, "input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875,
+        "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD, "first_conv": "stages.0.embed.proj",
+        "classifier": "head",
     }
-)
+})  # fmt: skip
 
 
 @register_model

@@ -48,9 +48,8 @@ def build(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> 
     try:
         return timm.create_model(architecture, num_classes=num_classes, **sized(name, image_size), **arguments)
     except (TypeError, AssertionError) as error:
-        raise VtzooError(
-            f"{name} does not take these arguments: {error}", "check the recipe's [model] table"
-        ) from error
+        hint = "check the recipe's [model] table"
+        raise VtzooError(f"{name} does not take these arguments: {error}", hint) from error
 
 
 @functools.cache  # builds a model: 0.2 s for Swin-T
@@ -109,9 +108,8 @@ def features_and_grids(
     Grids are taken before the final norm, but after it in T2T-ViT, as in the released code.
     """
     if not hasattr(model, "forward_intermediates"):
-        raise VtzooError(
-            f"{type(model).__name__} has no token grid to localize in", "train it with the baseline objective"
-        )
+        hint = "train it with the baseline objective"
+        raise VtzooError(f"{type(model).__name__} has no token grid to localize in", hint)
     forward: Any = model.forward_intermediates
     return forward(images, indices=stages, norm=isinstance(model, t2t.T2TViT), output_fmt="NCHW")
 

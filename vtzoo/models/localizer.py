@@ -23,15 +23,13 @@ HINT = f"the folder holds files of two runs: train it again, or remove {FILE}"
 
 
 def build_heads(drloc: Drloc, name: str, grids: list[Tensor]) -> tuple[nn.ModuleList, list[int]]:
-    """Fresh heads for a recipe's loss, and the stage of each; `grids` are all grids of the model called `name`.
+    """New heads for a recipe's loss, and the stage of each; `grids` are all grids of the model called `name`.
 
-    A stage that the model lacks, and a grid below 4x4 cells, are a VtzooError.
+    A missing stage or a grid below 4x4 cells raises a VtzooError.
     """
     if not -len(grids) <= drloc.stage < len(grids):
-        raise VtzooError(
-            f"{name} has {len(grids)} grids, so there is no stage {drloc.stage}",
-            f"drloc.stage goes from 0 to {len(grids) - 1}",
-        )
+        hint = f"drloc.stage goes from 0 to {len(grids) - 1}"
+        raise VtzooError(f"{name} has {len(grids)} grids, so there is no stage {drloc.stage}", hint)
     check_grid(grids[drloc.stage])
     stages = [drloc.stage]
     if drloc.loss == EVERY_STAGE:
@@ -40,7 +38,7 @@ def build_heads(drloc: Drloc, name: str, grids: list[Tensor]) -> tuple[nn.Module
 
 
 def grids_of_black(model: nn.Module, image_size: int, device: torch.device) -> list[Float[Tensor, "1 _ _ _"]]:
-    """The grids to localize in, shallow to deep, of one black image; batch-norm statistics stay as they are."""
+    """The grids to localize in, shallow to deep, of one black image; leaves batch-norm statistics unchanged."""
     model.eval()
     with torch.no_grad():
         grids = factory.grids(model, torch.zeros(1, 3, image_size, image_size, device=device))
@@ -54,7 +52,7 @@ def as_stored(heads: nn.ModuleList) -> nn.Module | None:
 
 
 def write_localizer(localizer: nn.Module, folder: Path) -> None:
-    """Write what `as_stored` returns into a model folder, as fp16."""
+    """Write the module of `as_stored` into a model folder, as fp16."""
     write_weights(localizer.state_dict(), folder / FILE)
 
 
@@ -73,9 +71,9 @@ def load_heads(heads: nn.ModuleList, entry: ModelFolder) -> bool:
 def read_head(
     entry: ModelFolder, model: nn.Module, images: Float[Tensor, "b c h w"]
 ) -> tuple[DenseRelativeLocalization, int] | None:
-    """A model folder's head, in evaluation mode on the images' device, and its stage; None where the folder has none.
+    """A model folder's last head, in evaluation mode on the images' device, and its stage; None without a head.
 
-    Of several heads it is the last. A head that does not fit the model or the recipe is a VtzooError.
+    A head that does not fit the model or the recipe raises a VtzooError.
     """
     path = entry.folder / FILE
     if not path.exists():
@@ -95,7 +93,7 @@ def read_head(
 
 
 def _head(drloc: Drloc, grid: Float[Tensor, "1 c h w"]) -> DenseRelativeLocalization:
-    """A fresh head for a grid."""
+    """A new head for a grid."""
     loss = "l1" if drloc.loss in (None, EVERY_STAGE) else drloc.loss
     side = max(grid.shape[-2:]) if loss in DISTRIBUTIONS else None
     return DenseRelativeLocalization(grid.shape[1], pairs=drloc.pairs, normalize=drloc.normalize, loss=loss, side=side)
@@ -132,6 +130,8 @@ def _misfit(module: nn.Module, weights: dict[str, Tensor]) -> str | None:
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(wanted.keys() | given.keys()):
         if wanted.get(name) != given.get(name):
-            said = [f"of shape {shapes[name]}" if name in shapes else "absent" for shapes in (given, wanted)]
-            return f"its {name} is {said[0]}, and must be {said[1]}"
+            actual, expected = (
+                f"of shape {shapes[name]}" if name in shapes else "absent" for shapes in (given, wanted)
+            )
+            return f"its {name} is {actual}, and must be {expected}"
     return None

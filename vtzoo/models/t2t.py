@@ -28,11 +28,9 @@ FEATURES = 32  # random features of a performer: half of its width
 
 
 def performer_attention(
-    query: Float[Tensor, "b n c"],
-    key: Float[Tensor, "b n c"],
-    value: Float[Tensor, "b n c"],
+    query: Float[Tensor, "b n c"], key: Float[Tensor, "b n c"], value: Float[Tensor, "b n c"],
     directions: Float[Tensor, "m c"],
-) -> Float[Tensor, "b n c"]:
+) -> Float[Tensor, "b n c"]:  # fmt: skip
     """Average the values with weights kernel(query, key), at a cost linear in the number of tokens, in float32.
 
     A token x has a positive feature exp(w.x - |x|^2 / 2) for each direction w, and the kernel of two tokens is the dot
@@ -162,12 +160,9 @@ class T2TViT(VisionTransformer):
     """
 
     def __init__(
-        self,
-        img_size: int | Sequence[int] = 224,
-        strides: Sequence[int] = (4, 2, 2),
-        token_drop_rate: float = 0.1,
+        self, img_size: int | Sequence[int] = 224, strides: Sequence[int] = (4, 2, 2), token_drop_rate: float = 0.1,
         **arguments: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if len(strides) != len(KERNELS) or min(strides) < 1:
             hint = "give three: (4, 2, 2) at 224 px, (1, 2, 2) at 32 px"
             raise VtzooError(f"T2T-ViT has no strides {tuple(strides)}", hint)
@@ -178,18 +173,11 @@ class T2TViT(VisionTransformer):
             return TokensToToken(img_size, in_chans, embed_dim, tuple(strides), token_drop_rate)
 
         super().__init__(
-            img_size=(height, width),
-            patch_size=math.prod(strides),
-            embed_layer=embed,
-            embed_dim=384,
-            depth=14,
-            num_heads=6,
-            mlp_ratio=3.0,
-            qkv_bias=False,
+            img_size=(height, width), patch_size=math.prod(strides), embed_layer=embed, embed_dim=384, depth=14,
+            num_heads=6, mlp_ratio=3.0, qkv_bias=False, attn_layer=BlockAttention,
             norm_layer=nn.LayerNorm,  # torch's, for its epsilon of 1e-5; timm's own has 1e-6
-            attn_layer=BlockAttention,
             **arguments,
-        )
+        )  # fmt: skip
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
         """Initialize as the released code does: weights with a deviation of 0.02, and fixed, sinusoidal positions."""
@@ -216,21 +204,13 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: T2TViT) -> dict[s
     return state_dict if same else {**state_dict, "pos_embed": model.pos_embed}
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "vtzoo_t2t_vit_14.untrained": {
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": 0.9,
-            "mean": IMAGENET_DEFAULT_MEAN,
-            "std": IMAGENET_DEFAULT_STD,
-            "first_conv": None,
-            "classifier": "head",
-        }
+default_cfgs = generate_default_cfgs({
+    "vtzoo_t2t_vit_14.untrained": {
+        "num_classes": 1000, "input_size": (3, 224, 224), "fixed_input_size": True, "interpolation": "bicubic",
+        "crop_pct": 0.9, "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD, "first_conv": None,
+        "classifier": "head",
     }
-)
+})  # fmt: skip
 
 
 @register_model
@@ -238,10 +218,6 @@ def vtzoo_t2t_vit_14(pretrained: bool = False, **arguments: Any) -> nn.Module:
     """T2T-ViT-14 of `timm.create_model("vtzoo_t2t_vit_14", ...)`, with T2TViT's arguments, or `features_only`."""
     blocks = {"out_indices": arguments.pop("out_indices", 3), "feature_cls": "getter"}
     return build_model_with_cfg(
-        T2TViT,
-        "vtzoo_t2t_vit_14",
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=blocks,
+        T2TViT, "vtzoo_t2t_vit_14", pretrained, pretrained_filter_fn=checkpoint_filter_fn, feature_cfg=blocks,
         **arguments,
-    )
+    )  # fmt: skip

@@ -16,8 +16,8 @@ def tensors(weights: Weights) -> dict[str, Tensor]:
 
 
 def write_weights(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file, floats as fp16, whole or not at all."""
+    """Write a safetensors file atomically, with floats as fp16."""
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    # Not save_file: only the owner could read its file.
+    # Not save_file, whose file only the owner can read.
     content = save({name: tensor.cpu().contiguous() for name, tensor in halved.items()}, {"format": "pt"})
     files.write(path, content)

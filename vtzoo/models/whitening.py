@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vtzoo.errors import VtzooError
 
-AT_ONCE = 64  # images whose patches are in memory at once
+AT_ONCE = 64  # images with patches in memory at once
 
 
 @torch.no_grad()
@@ -36,8 +36,8 @@ def _covariance(convolution: nn.Conv2d, images: Float[Tensor, "b c h w"]) -> Flo
     unfold: Any = nn.Unfold(convolution.kernel_size, padding=convolution.padding, stride=convolution.stride)  # type: ignore[arg-type]
     dimensions = convolution.weight[0].numel()
     total, count = images.new_zeros(dimensions, dimensions), 0
-    for part in images.split(AT_ONCE):
-        patches = unfold(part).transpose(1, 2).flatten(0, 1)
+    for batch in images.split(AT_ONCE):
+        patches = unfold(batch).transpose(1, 2).flatten(0, 1)
         total.addmm_(patches.T, patches)
         count += len(patches)
     return total / count

@@ -27,7 +27,7 @@ def load(
         raise unknown("device", device, DEVICES)
     if isinstance(name, str | Path) and Path(name).suffix == ".onnx":
         return _load_file(Path(name), backend, device)
-    entry = name if isinstance(name, ModelFolder) else fetch.find(name, revision=revision, use=backend)
+    entry = name if isinstance(name, ModelFolder) else fetch.model_folder(name, revision=revision, use=backend)
     classifier = _load_folder(entry, backend, device)
     classifier.multi_label = entry.config.multi_label
     return classifier

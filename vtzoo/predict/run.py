@@ -123,7 +123,7 @@ def _find_model(request: PredictRequest) -> Path | ModelFolder:
     """The .onnx file, or the model folder, which may be downloaded first."""
     if Path(request.model).suffix == ".onnx":
         return Path(request.model)
-    return fetch.find(request.model, revision=request.revision, use=request.backend)
+    return fetch.model_folder(request.model, revision=request.revision, use=request.backend)
 
 
 def _identity(request: PredictRequest, model: Path | ModelFolder) -> dict[str, object]:

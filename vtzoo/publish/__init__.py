@@ -1,1 +1,1 @@
-"""A model folder becomes one commit on the Hub."""
+"""Publishes a model folder as one commit on the Hub."""

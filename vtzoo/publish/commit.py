@@ -1,7 +1,7 @@
-"""A model folder onto the Hub: refused or whole, in one commit, and then a line in the index.
+"""Publishes a complete model folder to the Hub in one commit, and adds it to the index.
 
-What is published is the folder's content, with two changes: the ONNX file has its weights inside, as whoever downloads
-it alone expects, and the card is rendered anew and says where the model is.
+The published files differ from the folder's in two ways: the ONNX file has its weights inside, so that it works when
+downloaded alone, and the card names the model's repository.
 """
 
 import hashlib
@@ -24,22 +24,22 @@ from vtzoo.zoo.result import Result
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")
 UNMEASURED = "no model is published without its metrics"
 COMPULSORY = ("model.safetensors", "onnx/model.onnx", "config.json", "recipe.toml", "result.json", "curves.png")
-PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins: https://www.w3.org/TR/png-3/#5PNG-file-signature
-SUPERSEDED = (409, 412)  # what the Hub answers where the parent of a commit is no longer the head
+PNG = b"\x89PNG\r\n\x1a\n"  # the signature: https://www.w3.org/TR/png-3/#5PNG-file-signature
+SUPERSEDED = (409, 412)  # the Hub's statuses for a commit whose parent is no longer the head
 
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What is to be published: a model's files, checked, and where they go."""
+    """The verified files of a model, and their destination."""
 
     name: str
     repo: str  # ORG/NAME
-    additions: list[Any]  # what the Hub's client takes for a file each; it has hashed them
-    index: Path  # the file that the model's entry is written into
+    additions: list[Any]  # CommitOperationAdd, one per file, already hashed
+    index: Path  # the index file for the model's entry
 
     @cached_property
     def files(self) -> dict[str, bytes]:
-        """The content of every file, by its path in the repository."""
+        """The content of every file by its path in the repository."""
         return {addition.path_in_repo: addition.path_or_fileobj for addition in self.additions}
 
     @cached_property
@@ -50,11 +50,11 @@ class Publication:
 
 
 def prepare(name: str | Path, org: str, index_file: Path | None = None) -> Publication:
-    """The publication of a run folder or an embedded model; nothing is sent.
+    """The publication of a run folder or an embedded model; sends nothing.
 
-    `org` is a user or an organization on the Hub; the index is `index_file`, or else index.toml beside the run.
-    Missing metrics or files, weights that are damaged or not finite, a recipe that is not the run's and a card that
-    fails its check are VtzooErrors.
+    `org` is a user or an organization on the Hub. The index is `index_file`, by default index.toml beside the run.
+    A VtzooError for missing metrics or files, damaged weights, NaN or infinity in them, another run's recipe, or a card
+    that fails its check.
     """
     entry = lookup.find_model(name)
     result = _measured(entry)
@@ -64,26 +64,26 @@ def prepare(name: str | Path, org: str, index_file: Path | None = None) -> Publi
     beside = Path() if entry in lookup.embedded_models() else entry.folder.resolve().parent
     place = index_file or beside / "index.toml"
     if place.exists():
-        index.read(place)  # one that is damaged shall not be found out after the commit
+        index.read(place)  # a damaged index must fail before the commit
     optional = ["localizer.safetensors"] if (entry.folder / "localizer.safetensors").exists() else []
-    with ThreadPoolExecutor() as pool:  # hashing leaves Python free to do, and to import, what is needed next
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL for the imports and the files that follow
         pool.submit(client.api)
         files = {path: _read(entry, path) for path in (*COMPULSORY, *optional)}
         files["onnx/model.onnx"] = _self_contained(entry, files)
         adding = {path: pool.submit(_addition, path, files[path]) for path in WEIGHTS if path in files}
-        files["README.md"] = _card(entry, repo)
+        files["README.md"] = cards.card_of(entry, repo).encode()
         weights = {path: added.result().upload_info.sha256.hex() for path, added in adding.items()}
-    files["result.json"] = replace(result, weights=weights).as_bytes()  # their hashes as they are published
+    files["result.json"] = replace(result, weights=weights).as_bytes()  # with the hashes of the published weights
     additions = [adding[path].result() if path in adding else _addition(path, data) for path, data in files.items()]
     return Publication(name=str(result.name), repo=repo, additions=additions, index=place)
 
 
 def publish(publication: Publication, *, tag: str, private: bool = False) -> Pin:
-    """The commit that holds the publication: made, tagged and put into the index, each unless that is done already.
+    """The commit with the publication, created, tagged and indexed unless an earlier call did so.
 
-    Killed at any moment it leaves the old commit or the new one, and done again it completes what is missing. A tag
-    that stands for other files, a public repository where a private one is wanted, and somebody else's commit at the
-    same moment are VtzooErrors; the head is then as it was.
+    An interruption at any moment leaves the old or the new commit, and another call completes the rest. A VtzooError
+    for a tag with other files, a public repository instead of a private one, or another user's commit at the same
+    moment; the head of the repository is then unchanged.
     """
     if not re.fullmatch(r"[\w.-]+", tag, re.ASCII):
         raise VtzooError(f"{tag!r} is not the name of a tag", "letters, digits, dots and dashes, as in --tag v1.0")
@@ -101,18 +101,16 @@ def publish(publication: Publication, *, tag: str, private: bool = False) -> Pin
 
 
 def _measured(entry: ModelFolder) -> Result:
-    """The entry's result.json, if it says all that a card does, and the recipe is the one that it was trained by."""
+    """The entry's result.json; a VtzooError unless it is complete and its recipe is the one in the folder."""
     result, folder = entry.result, entry.folder
     if missing := ", ".join(result.missing):
         raise VtzooError(f"the result.json of {folder} has no {missing}: {UNMEASURED}", _finishing(folder))
     if not all(0 <= getattr(result, key) <= 1 for key in result.metrics):
         raise VtzooError(f"the result.json of {folder} has an accuracy outside 0..1: {UNMEASURED}", _finishing(folder))
     recipe = _read(entry, "recipe.toml")
-    if _sha256(recipe) != result.recipe_sha256 or entry.recipe.name != result.name:
-        raise VtzooError(
-            f"{folder / 'recipe.toml'} is not the recipe that the run was trained by",
-            f"put that back: its sha256 is {result.recipe_sha256}, as result.json says",
-        )
+    if hashlib.sha256(recipe).hexdigest() != result.recipe_sha256 or entry.recipe.name != result.name:
+        hint = f"put back the file with the sha256 in result.json, {result.recipe_sha256}"
+        raise VtzooError(f"{folder / 'recipe.toml'} is not the recipe that the run was trained by", hint)
     return result
 
 
@@ -122,7 +120,7 @@ def _finishing(folder: Path) -> str:
 
 
 def _read(entry: ModelFolder, path: str) -> bytes:
-    """A file of the model folder, and of no other place, checked against result.json; weights are finite numbers."""
+    """The content of a file in the model folder, verified against result.json; weights must be finite."""
     file = entry.folder / path
     if not file.resolve().is_relative_to(entry.folder.resolve()):
         raise VtzooError(f"{file} leads out of its model folder: refused", "put the file itself there")
@@ -135,30 +133,23 @@ def _read(entry: ModelFolder, path: str) -> bytes:
 
 
 def _self_contained(entry: ModelFolder, files: dict[str, bytes]) -> bytes:
-    """The graph with the weights that it reads from model.safetensors inside it."""
+    """The graph with its weights, from model.safetensors, inside."""
     path, content, graph = entry.folder / "model.safetensors", files["model.safetensors"], files["onnx/model.onnx"]
-    weights = safetensors_reader.Weights(
-        path=path, content=content, tensors=safetensors_reader.parse_header(content, str(path))
-    )
+    tensors = safetensors_reader.parse_header(content, str(path))
+    weights = safetensors_reader.Weights(path=path, content=content, tensors=tensors)
     refuse_foreign(graph, weights, str(entry.folder / "onnx" / "model.onnx"))
     return inline(graph, weights)
 
 
 def _addition(path: str, content: bytes) -> Any:
-    """What the Hub's client takes for a file; it hashes the content."""
+    """The client's operation that adds a file; its construction hashes the content."""
     from huggingface_hub import CommitOperationAdd
 
     return CommitOperationAdd(path, content)
 
 
-def _card(entry: ModelFolder, repo: str) -> bytes:
-    card = cards.of(entry, repo)
-    cards.check(card, entry.result)
-    return card.encode()
-
-
 def _commit(api: Any, publication: Publication) -> str:
-    """The head of the repository, which holds the publication: as it is, or after one commit on top of it."""
+    """The head of the repository with the publication, after a commit if the head lacks it."""
     from huggingface_hub import CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -175,21 +166,20 @@ def _commit(api: Any, publication: Publication) -> str:
         if error.response.status_code not in SUPERSEDED:
             raise
         head = api.model_info(publication.repo).sha
-        if _holds(
-            fetch.listing(publication.repo, head), publication
-        ):  # the client's own second try, after ours was made
+        if _holds(fetch.listing(publication.repo, head), publication):  # the client's retry met its own first commit
             return head
-        raise VtzooError(f"somebody else has just changed {publication.repo}", "publish again, on top of it") from error
+        message = f"another commit has just changed {publication.repo}"
+        raise VtzooError(message, "publish again, on top of that commit") from error
 
 
 def _holds(there: dict[str, Content], publication: Publication) -> bool:
-    """Whether a commit has the publication's files, and no other file of a model folder."""
+    """Whether a commit has the publication's files and no other file of a model folder."""
     fits = all(path in there and _same(there[path], publication, path) for path in publication.files)
     return fits and not _leftover(there, publication)
 
 
 def _same(there: Content, publication: Publication, path: str) -> bool:
-    """Whether the Hub has a file of the publication as it is; a large one is not hashed once more for that."""
+    """Whether a file on the Hub equals the publication's; a large file needs no second hash."""
     return there == publication.contents[path] if there.sha256 else there.fits(publication.files[path])
 
 
@@ -198,7 +188,7 @@ def _leftover(there: dict[str, Content], publication: Publication) -> list[str]:
 
 
 def _tag(api: Any, publication: Publication, tag: str, commit: str) -> None:
-    """Tag the commit; somebody may have been faster, or the client's own first try: then the files must be the same."""
+    """Tag the commit; a tag that another user or the client's own first try has just made must have the same files."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -210,14 +200,10 @@ def _tag(api: Any, publication: Publication, tag: str, commit: str) -> None:
 
 
 def _refuse_other_tag(api: Any, publication: Publication, tag: str) -> None:
-    """A VtzooError where the tag stands for other files than the publication's."""
+    """Raise a VtzooError if the tag exists with other files than the publication's."""
     repo = publication.repo
     for known in client.call(partial(api.list_repo_refs, repo), repo).tags:
         if known.name == tag:
             there = client.call(partial(fetch.listing, repo, known.target_commit), repo)
             if not _holds(there, publication):
                 raise VtzooError(f"the tag {tag} of {repo} stands for other files", "choose a new one: --tag v1.1")
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -11,7 +11,8 @@ from typing import Any
 
 from vtzoo.base import files
 from vtzoo.errors import VtzooError
-from vtzoo.zoo.recipe import Recipe, load_recipe, locate
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import load_recipe, locate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -34,7 +34,8 @@ from vtzoo.train.loop import Progress, build, fit, set_up
 from vtzoo.train.pipeline.batches import Batches, check_test_images, open_batches
 from vtzoo.train.teacher import open_teacher
 from vtzoo.zoo.config import Config
-from vtzoo.zoo.recipe import Recipe, identity, load_recipe
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import identity, load_recipe
 from vtzoo.zoo.result import Result
 
 WEIGHTS = ("model.safetensors", "onnx/model.onnx", "localizer.safetensors")  # result.json records their sha256

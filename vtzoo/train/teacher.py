@@ -86,7 +86,7 @@ def open_teacher(recipe: Recipe, folder: Path | None, device: torch.device) -> T
 def _find(name: str, folder: Path | None) -> ModelFolder:
     """The model folder of a teacher; the error for a missing teacher says how to train it."""
     try:
-        entry = fetch.find(name, use="finetune") if folder is None else lookup.find_model(folder)
+        entry = fetch.model_folder(name, use="finetune") if folder is None else lookup.find_model(folder)
         said = entry.result.name
     except VtzooError as error:
         raise VtzooError(f"no teacher {name}: {error.message}", _training(name)) from error

@@ -1,4 +1,4 @@
-"""Configs: which architecture a model has, what its classes are called, and how it takes its images."""
+"""config.json: the architecture of a model, its class names and its preprocessing."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from vtzoo.errors import VtzooError
 from vtzoo.zoo.folder_files import read_json, write_json
 
-if TYPE_CHECKING:  # numpy and PIL are slow to import, and finding a model does without them
+if TYPE_CHECKING:  # finding a model needs neither numpy nor PIL, which are slow to import
     from vtzoo.data.transform import Preprocess
 
-# Arguments with which timm would read other files, or download: a model folder must not reach out of itself.
+# Arguments that make timm read files outside the model folder, or download.
 REACHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 
 
@@ -26,12 +26,12 @@ class Config:
 
     @classmethod
     def read(cls, path: Path) -> "Config":
-        """The config in a file. One that describes no model, or reaches out of its folder, is a VtzooError."""
+        """The config in a file. A VtzooError if it describes no model or points out of its folder."""
         config = cls(content=read_json(path), file=str(path))
         architecture, arguments = config.content.get("architecture"), config.content.get("model_args", {})
         if not isinstance(architecture, str) or not isinstance(arguments, dict):
             raise VtzooError(f"{path} does not describe a model")
-        # timm loads from places that are named "hf-hub:..." and "local-dir:...".
+        # In timm, "hf-hub:..." and "local-dir:..." name weights elsewhere.
         reaching = [name for name in REACHING if name in arguments] + [architecture] * (":" in architecture)
         if reaching:
             raise VtzooError(f"{path} points out of its folder, by {reaching[0]!r}")
@@ -42,22 +42,16 @@ class Config:
         cls, *, architecture: str, arguments: dict[str, Any], features: Any, labels: Sequence[str],
         pretrained_cfg: dict[str, Any], multi_label: bool = False,
     ) -> "Config":  # fmt: skip
-        """The config of a trained model, from which timm and vtzoo build it again."""
-        return cls(
-            content={
-                "architecture": architecture,
-                "num_classes": len(labels),
-                "num_features": features,
-                "dtype": "float32",  # of the computation, to transformers: the weights' own would be fp16
-                "model_args": arguments,
-                "label_names": list(labels),
-                **({"multi_label": True} if multi_label else {}),
-                "pretrained_cfg": pretrained_cfg,
-            }
-        )
+        """The config of a trained model, from which timm and vtzoo rebuild the model."""
+        return cls(content={
+            "architecture": architecture, "num_classes": len(labels), "num_features": features,
+            "dtype": "float32",  # in which transformers computes; without the key it would take the weights' fp16
+            "model_args": arguments, "label_names": list(labels), **({"multi_label": True} if multi_label else {}),
+            "pretrained_cfg": pretrained_cfg,
+        })  # fmt: skip
 
     def write(self, path: Path) -> None:
-        """Write config.json, whole or not at all."""
+        """Write config.json atomically."""
         write_json(path, self.content)
 
     @property
@@ -67,29 +61,29 @@ class Config:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments that the architecture is built with."""
+        """The arguments of the architecture."""
         return dict(self.content.get("model_args") or {})
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image may have several classes: each has a sigmoid, instead of one softmax."""
+        """Whether an image may have several classes: a sigmoid per class instead of one softmax."""
         return self.content.get("multi_label") is True
 
     @property
     def license(self) -> str | None:
-        """The license of the weights, by the Hub's name for it."""
+        """The license of the weights, by the Hub's name, such as "apache-2.0"."""
         return (self.content.get("pretrained_cfg") or {}).get("license")
 
     @cached_property
     def completed(self) -> dict[str, Any]:
-        """`pretrained_cfg` as timm reads it, amended by the rest of the file and by timm's defaults."""
+        """`pretrained_cfg` with the rest of the file and timm's defaults, as timm reads it."""
         from vtzoo.data.transform import complete
 
         return complete(self.content)
 
     @cached_property
     def preprocess(self) -> "Preprocess":
-        """How the model takes its images."""
+        """The model's own preprocessing of images."""
         from vtzoo.data.transform import Preprocess
 
         return Preprocess.from_config(self.content)
@@ -101,14 +95,11 @@ class Config:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the outputs; a class without a name has its index.
-
-        As in timm, a class's description comes before its name.
-        """
+        """The class labels in the order of the outputs: description, else name, else index, as in timm."""
         try:
             classes = self.completed.get("num_classes")
             if type(classes) is not int or classes < 1:
-                raise VtzooError(f"{self.file} describes a model of {classes!r} classes, which tells none from another")
+                raise VtzooError(f"{self.file} describes a model of {classes!r} classes: a classifier has one or more")
             names = _by_index(self.completed.get("label_names"), classes)
             described = self.completed.get("label_descriptions")
             if isinstance(described, dict):
@@ -123,14 +114,14 @@ class Config:
 
 
 def distinct(labels: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """The labels; where several classes share a label, as ImageNet's two cranes do, the class's name is added."""
+    """The labels, with the class name added to labels that classes share, such as ImageNet's two cranes."""
     count = Counter(labels)
     pairs = zip(labels, names, strict=True)
     return tuple(label if count[label] == 1 or label == name else f"{label} ({name})" for label, name in pairs)
 
 
 def _by_index(names: Any, classes: int) -> list[str]:
-    """The names in a list, or in an object whose keys are indices; indices where there are none."""
+    """The names from a list, or from a JSON object by index; a missing name becomes the index."""
     if isinstance(names, dict):
         given = {int(index): name for index, name in names.items()}
         if not all(0 <= index < classes for index in given):

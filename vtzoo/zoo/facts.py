@@ -1,4 +1,4 @@
-"""What a model folder says of itself, as JSON."""
+"""The facts in a model folder, as JSON for `vtzoo list` and `vtzoo show`."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from vtzoo.zoo.model_folder import ModelFolder
 
 
 def model_summary(model: ModelFolder) -> dict[str, Any]:
-    """A model's name and, as far as its result states them, dataset, top1, top5 (fractions) and test images."""
+    """A model's name and, if its result has them, dataset, top1, top5 (fractions) and the number of test images."""
     return {"name": model.name, **_stated(model, "dataset", "top1", "top5", "images")}
 
 
@@ -16,23 +16,19 @@ def model_facts(model: ModelFolder) -> dict[str, Any]:
     result, config = model.result_or_empty, model.config
     copy = named.copy_of(result.dataset or "", result.manifest or "")
     return {
-        "name": model.name,
-        "architecture": config.architecture,
-        "classes": len(config.labels),
+        "name": model.name, "architecture": config.architecture, "classes": len(config.labels),
         "image_size": config.preprocess.size,  # pixels, the side of the square
         **_stated(model, "dataset"),
-        **({"copy": copy} if copy else {}),  # of the data set, that was measured
+        **({"copy": copy} if copy else {}),  # the measured copy of the data set, if not the Hub's own images
         **_stated(
             model, "top1", "top5", "images", "manifest", "seed", "steps", "batch", "train_images", "train_seconds",
             "hardware", "versions", "teacher", "recipe_sha256", "certificate",
         ),
-        "folder": str(model.folder),
-        "bytes": model.size,
-        "labels": list(config.labels),
+        "folder": str(model.folder), "bytes": model.size, "labels": list(config.labels),
     }  # fmt: skip
 
 
 def _stated(model: ModelFolder, *keys: str) -> dict[str, Any]:
-    """The keys that the model's result has, in that order."""
+    """The given keys that the model's result has, in the given order."""
     stated = model.result_or_empty.as_json()
     return {key: stated[key] for key in keys if key in stated}

@@ -9,7 +9,7 @@ from vtzoo.errors import VtzooError
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in a model folder. A file that is missing or not UTF-8 is a VtzooError."""
+    """The text of a file in a model folder. A VtzooError if the file is missing or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -19,7 +19,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model folder. Anything else is a VtzooError."""
+    """The JSON object in a file of a model folder. A VtzooError if the file holds anything else."""
     try:
         content = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -30,10 +30,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_bytes(content: dict[str, Any]) -> bytes:
-    """A JSON object as a model folder keeps it: indented, in UTF-8."""
+    """A JSON object in the format of a model folder: indented, in UTF-8."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     files.write(path, json_bytes(content))

@@ -1,4 +1,4 @@
-"""Finds models by name: embedded in the package, or in any folder."""
+"""Models by name: embedded in the package, or a folder anywhere."""
 
 import os
 from collections.abc import Sequence
@@ -7,40 +7,40 @@ from pathlib import Path
 from vtzoo.errors import VtzooError, unknown
 from vtzoo.zoo import resources
 from vtzoo.zoo.model_folder import ModelFolder
-from vtzoo.zoo.recipe import shipped
+from vtzoo.zoo.recipe_files import shipped
 
 
 def embedded_models() -> list[ModelFolder]:
-    """The embedded models, by name."""
+    """The embedded models, sorted by name."""
     files = sorted(resources.weights_folder().glob("*/config.json"))
     return [ModelFolder(file.parent.name, file.parent) for file in files]
 
 
 def weightless_models() -> list[ModelFolder]:
-    """The measured models whose weights are not kept, by name: each has a result.json and a recipe.toml."""
+    """The records of measured models without weights, sorted by name: a result.json and a recipe.toml each."""
     measured = {file.parent for file in resources.weights_folder().glob("*/result.json")}
     without = measured - {model.folder for model in embedded_models()}
     return [ModelFolder(folder.name, folder) for folder in sorted(without)]
 
 
 def measured_model(name: str) -> ModelFolder | None:
-    """The model of that name that is embedded, with or without weights; None where there is none."""
+    """The embedded model of that name, with or without weights; None for an unknown name."""
     return next((model for model in (*embedded_models(), *weightless_models()) if model.name == name), None)
 
 
 def twin_of(name: str) -> str:
-    """The name of the model that differs in the objective alone."""
+    """The name of the model that differs only in the objective."""
     ours, other = ("-drloc-", "-baseline-") if "-drloc-" in name else ("-baseline-", "-drloc-")
     return name.replace(ours, other)
 
 
 def local_model(name: str | Path) -> ModelFolder | None:
-    """The embedded model of that name, else the model folder at that path; None where there is neither."""
+    """The embedded model of that name, else the model folder at that path; None without either."""
     embedded = {model.name: model for model in embedded_models()}
     if str(name) in embedded:
         return embedded[str(name)]
     folder = Path(name)
-    # os.path, because Path.is_file raises on a name that is too long for a file.
+    # os.path, because Path.is_file raises an OSError for a name that is too long.
     if os.path.isfile(folder / "config.json"):  # noqa: PTH113
         return ModelFolder(folder.resolve().name, folder)
     if os.path.isdir(folder):  # noqa: PTH112
@@ -49,7 +49,7 @@ def local_model(name: str | Path) -> ModelFolder | None:
 
 
 def find_model(name: str | Path) -> ModelFolder:
-    """The embedded model of that name, or the model folder at that path; anything else is a VtzooError."""
+    """The embedded model of that name, or the model folder at that path; a VtzooError without either."""
     if model := local_model(name):
         return model
     names = [model.name for model in embedded_models()]
@@ -57,7 +57,7 @@ def find_model(name: str | Path) -> ModelFolder:
 
 
 def unknown_model(name: str, known: Sequence[str], hint: str) -> VtzooError:
-    """The error for an unknown name: it lists the nearest models, or says how to train the recipe of that name."""
+    """The error for an unknown name, with the nearest names or the command that trains the recipe of that name."""
     if name in shipped():
         return VtzooError(
             f"there are no weights of {name} here: it is a recipe",

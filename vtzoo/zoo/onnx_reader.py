@@ -1,7 +1,7 @@
 """The external tensors of an ONNX graph, and the graph with them inside, without the onnx package.
 
-Google's protobuf package, which ONNX Runtime requires, reads the file as ONNX Runtime's own parser does: of a field
-that occurs twice both count, and unknown fields are kept. Its import and its parsing add 12 ms to `vtzoo predict`.
+Google's protobuf package, a dependency of ONNX Runtime, reads the file as ONNX Runtime's own parser does: it merges
+repeated occurrences of a field and keeps unknown fields. Its import and its parsing add 12 ms to `vtzoo predict`.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from google.protobuf.message import DecodeError
 from vtzoo.errors import VtzooError
 from vtzoo.zoo.safetensors_reader import Weights
 
-LOCATION = "../model.safetensors"  # the one location that a packaged graph may name, relative to the graph
+LOCATION = "../model.safetensors"  # the only location that a packaged graph may name, relative to the graph
 TYPES = {"F32": 1, "U8": 2, "I8": 3, "I16": 5, "I32": 6, "I64": 7, "BOOL": 9, "F16": 10, "F64": 11, "BF16": 16}
 
-# The messages of onnx.proto that lead to external data: of each field its number and its type, a star where it repeats.
-# A message that is not followed is bytes, and so is text, whose decoding is then ours to check. Fields that nothing
-# reads keep their place in what `inline` writes: protobuf writes unknown fields last.
+# The messages of onnx.proto that lead to external data, with the number and type of each field; a star marks a repeated
+# field. Other messages are bytes, and so is text, which this module decodes itself. The table has fields that nothing
+# reads, because protobuf writes unknown fields last: with them `inline` keeps the order of the fields.
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Model": {
         "ir_version": (1, "int64"), "producer_name": (2, "bytes"), "producer_version": (3, "bytes"),
@@ -58,23 +58,19 @@ class External:
 
 
 def refuse_external(content: bytes, name: str) -> None:
-    """A VtzooError where the graph needs any other file."""
+    """Raise a VtzooError if the graph needs another file."""
     if external(content, name):
-        raise VtzooError(
-            f"{name} keeps its weights in other files", "a file that predicts by itself is made by: vtzoo export"
-        )
+        raise VtzooError(f"{name} keeps its weights in other files", "vtzoo export makes a self-contained file")
 
 
 def refuse_foreign(content: bytes, weights: Weights, name: str) -> None:
-    """A VtzooError unless every external initializer is exactly one of the checked weights, of that name and place."""
+    """Raise a VtzooError unless every external initializer matches the verified tensor of its name exactly."""
     for initializer in external(content, name):
         tensor = weights.tensors.get(initializer.name)
         expected = tensor and External(
-            name=initializer.name,
-            data_type=TYPES[tensor.dtype],
-            shape=tensor.shape,
+            name=initializer.name, data_type=TYPES[tensor.dtype], shape=tensor.shape,
             entries={"location": LOCATION, "offset": str(tensor.offset), "length": str(tensor.length)},
-        )
+        )  # fmt: skip
         if initializer != expected:
             raise VtzooError(
                 f"{name} does not point at {initializer.name!r} as {weights.path} holds it",
@@ -83,7 +79,7 @@ def refuse_foreign(content: bytes, weights: Weights, name: str) -> None:
 
 
 def external(content: bytes, name: str) -> list[External]:
-    """The graph's external initializers. External data anywhere else, or what is not ONNX at all, is a VtzooError."""
+    """The graph's external initializers. A VtzooError for external data elsewhere, or for a file that is not ONNX."""
     try:
         model = _model().FromString(content)
         if not model.HasField("graph"):
@@ -93,15 +89,15 @@ def external(content: bytes, name: str) -> list[External]:
         raise VtzooError(f"{name} is not an ONNX file, or a truncated one: {error}") from error
     attributes = [attribute for node in model.graph.node for attribute in node.attribute]
     elsewhere = (*attributes, *model.graph.sparse_initializer, *model.training_info, *model.functions)
-    if any(b"location" in part for part in elsewhere):  # no external data can be written without this key
+    if any(b"location" in part for part in elsewhere):  # external data requires this key
         raise VtzooError(f"{name} has external data outside its graph's initializers")
     return found
 
 
 def inline(content: bytes, weights: Weights) -> bytes:
-    """The same graph with the values that it reads from the weights file inside it, in the types they have there.
+    """The same graph with the tensors of the weights file inside, in their stored types.
 
-    `refuse_foreign` must have let it pass.
+    Call `refuse_foreign` first.
     """
     model = _model().FromString(content)
     for tensor in model.graph.initializer:
@@ -120,7 +116,7 @@ def _external(tensor: Any) -> External:
 
 @cache
 def _model() -> Any:
-    """The class of the message Model."""
+    """The protobuf class of the message Model."""
     file = descriptor_pb2.FileDescriptorProto(name="vtzoo/onnx.proto", package="vtzoo")
     for message, fields in MESSAGES.items():
         described = file.message_type.add(name=message)
@@ -132,7 +128,7 @@ def _model() -> Any:
 
 
 def _type(kind: str) -> dict[str, Any]:
-    """A type of MESSAGES in the terms of FieldDescriptorProto."""
+    """The arguments of a FieldDescriptorProto for a type of MESSAGES."""
     terms, name = descriptor_pb2.FieldDescriptorProto, kind.rstrip("*")
     label = {"label": terms.LABEL_REPEATED if kind.endswith("*") else terms.LABEL_OPTIONAL}
     if name in MESSAGES:

@@ -1,4 +1,4 @@
-"""A graph without its weights, which it reads from the safetensors file beside it by offset."""
+"""Packaged graphs, which read their weights by offset from the safetensors file of the model folder."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ from vtzoo.zoo.onnx_reader import LOCATION, TYPES
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, changed in place, without the exporter's notes: they are most of it, and they name local paths."""
+    """The model, changed in place, without the exporter's metadata, which is large and names local paths."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
@@ -20,13 +20,13 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def point_into(model: onnx.ModelProto, weights: safetensors_reader.Weights, prefix: str) -> onnx.ModelProto:
-    """The same graph, optimized, with each of the weights read from their file by offset and cast to its type.
+    """The optimized graph, which reads every weight from the file by offset and casts it to the type in the graph.
 
-    `prefix` and the name of a weight make the name of its initializer; what is in no file, as a mask that the model
-    computes, stays in the graph. While the graph is optimized the weights are its inputs: shape arithmetic folds, and
-    no weight is transposed or merged into a tensor that the file does not have.
+    The initializer of a weight is named `prefix` + its name. Other tensors, such as a mask that the model computes,
+    stay in the graph. During the optimization the weights are inputs: shape arithmetic folds, and no weight becomes a
+    transposed or merged tensor that the file lacks.
     """
-    import onnxscript.optimizer  # it takes its time, and inlining does without
+    import onnxscript.optimizer  # a slow import
 
     keys = {prefix + key: key for key in weights.tensors}
     inside = [tensor for tensor in model.graph.initializer if tensor.name not in keys]
@@ -44,14 +44,14 @@ def point_into(model: onnx.ModelProto, weights: safetensors_reader.Weights, pref
 
 
 def _replace(field: Any, values: list[Any]) -> None:
-    """Give a repeated field of a protobuf message other values, which may be some of its own."""
+    """Replace the values of a repeated protobuf field; the new values may be among the old ones."""
     copies = [copy.deepcopy(value) for value in values]
     del field[:]
     field.extend(copies)
 
 
 def _external(name: str, tensor: safetensors_reader.Tensor) -> onnx.TensorProto:
-    """An initializer whose values lie in the weights file."""
+    """An initializer that points at a tensor in the weights file."""
     external = onnx.TensorProto(name=name, dims=tensor.shape, data_type=TYPES[tensor.dtype])
     external.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", LOCATION), ("offset", tensor.offset), ("length", tensor.length)):

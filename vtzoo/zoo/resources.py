@@ -1,25 +1,25 @@
-"""Finds what ships with the package, in a checkout and in an installed wheel alike."""
+"""The folders and files that ship with the package, in a checkout and in an installed wheel."""
 
 from pathlib import Path
 
 from vtzoo.errors import VtzooError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-DEFAULT_MODEL = "swin_t-drloc-cifar100"  # the one that the wheel ships; a checkout has them all
+DEFAULT_MODEL = "swin_t-drloc-cifar100"  # the only model in the wheel; a checkout has all embedded models
 
 
 def recipes_folder() -> Path:
-    """The folder of the recipes, one TOML file a model."""
+    """The folder of the recipes, one TOML file per model."""
     return _shipped("_recipes", "recipes")
 
 
 def cards_folder() -> Path:
-    """The folder of the model cards, one Markdown file a model."""
+    """The folder of the model cards, one Markdown file per model."""
     return _shipped("_model_cards", "model_cards")
 
 
 def weights_folder() -> Path:
-    """The folder of the embedded model folders, and of the records of models whose weights are not kept."""
+    """The folder of the embedded model folders and of the records of models without weights."""
     return PACKAGE / "weights"
 
 
@@ -29,7 +29,7 @@ def index_file() -> Path:
 
 
 def _shipped(in_wheel: str, in_checkout: str) -> Path:
-    # The wheel's copy first: beside an installed package another project may have put a folder named `recipes`.
+    # The wheel's copy first: site-packages may hold another project's folder named `recipes`.
     for folder in (PACKAGE / in_wheel, PACKAGE.parent / in_checkout):
         if folder.is_dir():
             return folder

@@ -1,6 +1,6 @@
-"""model.safetensors, read whole and checked before anything uses it: hash, header, offsets, finite numbers.
+"""Reads model.safetensors, and verifies its hash, header, offsets and finite numbers before anything uses it.
 
-numpy alone: neither torch nor the safetensors package, so that the same checks guard both runtimes.
+The reader needs numpy alone, neither torch nor the safetensors package: the same checks protect both runtimes.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ import numpy as np
 
 from vtzoo.errors import VtzooError
 
-# safetensors' names of the types that weights are stored in: bytes a number, and for floats, as an integer of the
-# same width, the bits that infinities and NaN have all set.
+# By safetensors' names of the types of weights: the bytes per number, and for floats the exponent bits, as an integer
+# of the same width. Infinities and NaN have all exponent bits set.
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 EXPONENTS = {"F64": 0x7FF0000000000000, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
 DTYPES |= {"I8": "i1", "U8": "u1", "BOOL": "?"}
 AGAIN = "the file is damaged or not what was published: copy or download the model again"
-STEP = 1 << 20  # numbers checked at once, so that the check needs no memory to speak of
+STEP = 1 << 20  # numbers checked at once, which limits the memory of the check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,27 +31,27 @@ class Tensor:
 
     dtype: str  # a key of WIDTHS
     shape: tuple[int, ...]
-    offset: int  # bytes, from the beginning of the file
-    length: int  # bytes
+    offset: int  # in bytes from the beginning of the file
+    length: int  # in bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A checked file: its bytes, and where each tensor lies in them."""
+    """A verified file: its bytes and the place of each tensor in them."""
 
     path: Path
     content: bytes
     tensors: dict[str, Tensor]
 
     def array(self, name: str) -> np.ndarray:
-        """One tensor, read-only, without a copy; BF16, which numpy does not have, becomes float32."""
+        """A tensor as a read-only view; BF16, which numpy lacks, becomes a float32 copy."""
         tensor = self.tensors[name]
         if tensor.dtype == "BF16":
             return (self._numbers(tensor, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(tensor.shape)
         return self._numbers(tensor, DTYPES[tensor.dtype]).reshape(tensor.shape)
 
     def finite(self, name: str) -> bool:
-        """Whether a tensor holds neither NaN nor infinity."""
+        """Whether a tensor has neither NaN nor infinity."""
         tensor = self.tensors[name]
         if tensor.dtype not in EXPONENTS:
             return True
@@ -65,34 +65,32 @@ class Weights:
 
 
 def read(path: Path, sha256: str | None = None) -> Weights:
-    """The checked weights of a file. Damaged, of another hash, not finite or with a localizer inside: a VtzooError."""
+    """The verified weights of a file. A VtzooError for damage, another hash, NaN, infinity or a localizer inside."""
     content = read_bytes(path, sha256)
     weights = Weights(path=path, content=content, tensors=parse_header(content, str(path)))
     for name in weights.tensors:
         if name.split(".")[0] == "localizer":
-            raise VtzooError(
-                f"{path} holds {name}, a part of the localizer", "a classifier's weights are published without it"
-            )
+            hint = "a classifier's weights are published without it"
+            raise VtzooError(f"{path} holds {name}, a part of the localizer", hint)
         if not weights.finite(name):
             raise VtzooError(f"{name} in {path} holds NaN or infinity", "the training that wrote it has diverged")
     return weights
 
 
 def read_bytes(path: Path, sha256: str | None = None) -> bytes:
-    """A file's content, whole, so that nothing can change between the check and the use; `sha256` must be its hash."""
+    """The whole content of a file, so that the used bytes are the verified ones; `sha256` must be its hash."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise VtzooError(
-            f"cannot read {path}: {error.strerror}", "check the path; a model folder must be complete"
-        ) from error
+        hint = "check the path; a model folder must be complete"
+        raise VtzooError(f"cannot read {path}: {error.strerror}", hint) from error
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise VtzooError(f"{path} does not have the sha256 that its result.json names", AGAIN)
     return content
 
 
 def parse_header(content: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, in the file's order; they fill the file after its header exactly."""
+    """The tensors of a safetensors file by name, in the order of the file, which they fill without gaps."""
     start = 8 + int.from_bytes(content[:8], "little")
     if len(content) < 8 or start > len(content):
         raise VtzooError(f"{name} is truncated: it ends within its header", AGAIN)

@@ -48,7 +48,7 @@ def train(given: argparse.Namespace) -> None:
     """Start a training that goes on by itself."""
     machine = Machine(folder=given.at)
     missing = machine.arrive()
-    from vtzoo.zoo.recipe import load_recipe, locate
+    from vtzoo.zoo.recipe_files import load_recipe, locate
 
     machine.require(load_recipe(locate(given.recipe)).dataset, missing)
     folder = training.start(

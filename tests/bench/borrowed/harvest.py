@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtzoo.errors import VtzooError
-from vtzoo.zoo.recipe import load_recipe
+from vtzoo.zoo.recipe_files import load_recipe
 from vtzoo.zoo.result import Result
 
 from .machine import Machine

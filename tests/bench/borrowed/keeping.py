@@ -17,7 +17,8 @@ from vtzoo.predict.load import load
 from vtzoo.train import loop, run
 from vtzoo.train.teacher import open_teacher
 from vtzoo.zoo.config import Config
-from vtzoo.zoo.recipe import Recipe, load_recipe
+from vtzoo.zoo.recipe import Recipe
+from vtzoo.zoo.recipe_files import load_recipe
 from vtzoo.zoo.result import Result
 
 KEPT = ("model.safetensors", "localizer.safetensors")

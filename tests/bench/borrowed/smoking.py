@@ -20,7 +20,8 @@ from vtzoo.train import loop, run
 from vtzoo.train.pipeline.batches import Batches
 from vtzoo.train.pipeline.crops import Crops
 from vtzoo.train.pipeline.pixels import Pixels
-from vtzoo.zoo.recipe import Optimizer, Recipe, load_recipe, locate
+from vtzoo.zoo.recipe import Optimizer, Recipe
+from vtzoo.zoo.recipe_files import load_recipe, locate
 
 from .fitting import Pace
 from .machine import Machine

@@ -19,7 +19,7 @@ from typing import Any
 
 from vtzoo.base import files
 from vtzoo.errors import VtzooError
-from vtzoo.zoo.recipe import load_recipe, locate
+from vtzoo.zoo.recipe_files import load_recipe, locate
 
 from . import fitting
 from .fitting import Pace

@@ -1,4 +1,4 @@
-"""What a card says of the images behind a model: those of a named data set, or people's own."""
+"""The facts of a card on the images behind a model: a named data set's, or a user's own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,36 +8,36 @@ from vtzoo.hub.index import REPO
 from vtzoo.zoo.recipe import Finetune, Recipe
 from vtzoo.zoo.result import Result
 
-METRICS = {"top-1": "top1", "top-5": "top5", "mAP": "map"}  # a metric's name on the Hub, and its key in result.json
+METRICS = {"top-1": "top1", "top-5": "top5", "mAP": "map"}  # keys of result.json by the Hub's names of the metrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class CardImages:
     """The images that a model was trained and measured on."""
 
     name: str
-    hub_id: str | None  # None for people's own, which are nowhere on the Hub
-    where: dict[str, Any]  # an EvalResult's dataset
+    hub_id: str | None  # None for a user's own images
+    where: dict[str, Any]  # the dataset arguments of an EvalResult
     licence: str
-    split: str  # that was measured: test or validation
-    measured: dict[str, str]  # metrics by their name on the Hub: their keys in result.json
-    base: str | None  # the model on the Hub that training went on from
-    copy: str = ""  # what they are, where their pixels are not the Hub's
+    split: str  # measured: "test" or "validation"
+    measured: dict[str, str]  # keys of result.json by the Hub's names of the measured metrics
+    base: str | None  # the pretrained model, if it is on the Hub
+    copy: str = ""  # the kind of copy, if the pixels are not the Hub's
 
     @property
     def linked(self) -> str:
-        """Its name, in Markdown."""
+        """The name of the data set, in Markdown."""
         name = f"[{self.name}](https://huggingface.co/datasets/{self.hub_id})" if self.hub_id else self.name
         return f"{name} (a {self.copy})" if self.copy else name
 
 
-def of(recipe: Recipe, result: Result) -> Subject:
-    """What a recipe and its result say of the images."""
+def card_images(recipe: Recipe, result: Result) -> CardImages:
+    """The facts on the images in a recipe and its result."""
     measured = {name: key for name, key in METRICS.items() if key in result.metrics}
     if tuned := recipe.finetune:
         split = result.split or "validation"
         where = {"dataset_type": recipe.dataset, "dataset_name": recipe.dataset, "dataset_split": split}
-        return Subject(
+        return CardImages(
             name=recipe.dataset, hub_id=None, where=where, licence="its owner's to state", split=split,
             measured=measured, base=_base(tuned),
         )  # fmt: skip
@@ -47,19 +47,19 @@ def of(recipe: Recipe, result: Result) -> Subject:
         "dataset_type": dataset.hub_id, "dataset_name": title, "dataset_config": dataset.config,
         "dataset_split": "+".join(dataset.test_splits), "dataset_revision": dataset.revision,
     }  # fmt: skip
-    return Subject(
+    return CardImages(
         name=dataset.name, hub_id=dataset.hub_id, where=where, licence=dataset.licence, split="test",
         measured=measured, base=None, copy=named.copy_of(dataset.name, result.manifest or "") or "",
     )  # fmt: skip
 
 
 def titled(name: str, manifest: str) -> str:
-    """A data set's name, and what its test images are where they are not the Hub's, by their manifest."""
+    """A data set's name, with the kind of copy if the manifest is not that of the Hub's test images."""
     copy = named.copy_of(name, manifest)
     return f"{name}, {copy}" if copy else name
 
 
 def _base(tuned: Finetune) -> str | None:
-    """ORG/NAME out of ORG/NAME@COMMIT."""
+    """ORG/NAME from ORG/NAME@COMMIT; None for a model that is not from the Hub."""
     repo = tuned.source.partition("@")[0]
     return repo if REPO.fullmatch(repo) else None
