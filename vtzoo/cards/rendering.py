@@ -103,7 +103,7 @@ def _accuracy(recipe: Recipe, result: Result, twin: Result | None, model: str, p
 vtzoo evaluate --model {model}{of}
 ```
 
-{images.split.capitalize()} split (sha256 of pixels and labels): `{result.manifest}`."""
+Fingerprint of the {images.split} split: `{result.manifest}`."""
 
 
 def _teacher(result: Result) -> str | None:

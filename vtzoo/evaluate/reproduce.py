@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from vtzoo.data.split import SPLIT_NAMES
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate.images import Request
 from vtzoo.evaluate.run import of_classifier
@@ -10,7 +11,6 @@ from vtzoo.hub import fetch
 from vtzoo.predict.load import load
 
 TIES = 5e-4  # fraction of the images, whose two best classes almost tie and swap on another kind of CPU or GPU
-MEASURED = {"test": "test", "validation": "val"}  # what a fine-tuned model's result.json calls its split: our name
 
 
 def reproduce(
@@ -26,7 +26,7 @@ def reproduce(
     result, measure = entry.result, entry.result.metrics[0]
     if (stated := getattr(result, measure)) is None:
         raise VtzooError(f"the result.json of {name} states no accuracy to reproduce", "vtzoo evaluate measures one")
-    request = Request(data=None if data is None else str(data), split=MEASURED.get(result.split or ""))
+    request = Request(data=None if data is None else str(data), split=SPLIT_NAMES.get(result.split or ""))
     classifier = load(entry, backend=backend, device=device)
     found = of_classifier(name, classifier, request, result, progress)
     summary = found.summary()
