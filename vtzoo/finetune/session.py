@@ -85,11 +85,8 @@ class Session:
             yield "training: the head alone, to convergence, on features that are computed once"
             return
         yield f"localization: {self._localization()}"
-        batch, steps, epochs = (
-            recipe.optimizer.batch_size,
-            recipe.steps,
-            self.tuned.head_epochs + recipe.schedule.epochs,
-        )
+        batch, steps = recipe.optimizer.batch_size, recipe.steps
+        epochs = self.tuned.head_epochs + recipe.schedule.epochs
         yield (
             f"training: at most {steps:,} steps of {batch} images, {epochs:,} epochs; the first "
             f"{self.tuned.head_epochs * (steps // epochs):,} steps train the heads alone; learning rate "
