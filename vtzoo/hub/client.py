@@ -18,9 +18,8 @@ AGAIN = "try again in a while; what has arrived is kept"
 
 # Messages and hints: by class of the client's error, subclasses first, then by the status of the Hub's answer.
 OFFLINE = (
-    "the cache lacks files of {repo}, and HF_HUB_OFFLINE is set",
-    "unset HF_HUB_OFFLINE, or pull the model while there is a network",
-)
+    "the cache lacks files of {repo}, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE, or pull the model online",
+)  # fmt: skip
 UNREACHABLE = ("the Hub at {hub} cannot be reached", "check the network; cached models work without it")
 GARBLED = ("the Hub at {hub} gives an answer that makes no sense", AGAIN)
 PASSING = (OFFLINE, UNREACHABLE, GARBLED)
@@ -31,12 +30,11 @@ BY_KIND = {
     "RevisionNotFoundError": ("{repo} has no such revision", "its branches and tags: {hub}/{repo}/tree/main"),
     "EntryNotFoundError": ("{repo} lacks a file that its commit lists", AGAIN),
     "RepositoryNotFoundError": (
-        "the Hub has no model {repo}, or it is private",
-        "check the name; for a private one: hf auth login",
+        "the Hub has no model {repo}, or it is private", "check the name; for a private one: hf auth login",
     ),
     "HFValidationError": ("{repo!r} is not the name of a repository", "a repository is named ORG/NAME"),
     "TransportError": UNREACHABLE,
-} | dict.fromkeys(NONSENSE, GARBLED)
+} | dict.fromkeys(NONSENSE, GARBLED)  # fmt: skip
 BY_STATUS = {
     401: ("the Hub does not accept the token for {repo}", "log in again: hf auth login; or set HF_TOKEN"),
     403: ("the token does not allow this on {repo}", "take a token that may write there: hf auth login"),
