@@ -47,11 +47,11 @@ def check(card: str, result: Result) -> None:
         raise VtzooError("the card states no license", hint)
     if missing:
         raise VtzooError(f"the card's metadata has no {missing[0]}", ANEW)
-    said = _accuracies(stated["model-index"])
+    on_card = _accuracies(stated["model-index"])
     for name, key in ((name, key) for name, key in METRICS.items() if key in result.metrics):
         measured = _rounded(getattr(result, key))
-        if said.get(name) != measured:
-            raise VtzooError(f"the card's {name} is {said.get(name, 'absent')}, and result.json's {measured}", ANEW)
+        if on_card.get(name) != measured:
+            raise VtzooError(f"the card's {name} is {on_card.get(name, 'absent')}, and result.json's {measured}", ANEW)
 
 
 def _read(card: str) -> dict[str, Any]:

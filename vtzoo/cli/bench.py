@@ -19,15 +19,14 @@ def bench(
     ] = "fp32,fp16,int8,bf16",
     device: DeviceOption = "auto",
     batch: Annotated[int, typer.Option("--batch", metavar="N", help="Images at once, to measure images/s.")] = 32,
-    seconds: Annotated[
-        float,
-        typer.Option("--seconds", metavar="S", help="Seconds to measure the latency of a row, and again its images/s."),
-    ] = 3,
+    seconds: Annotated[float, typer.Option(
+        "--seconds", metavar="S", help="Seconds to measure the latency of a row, and again its images/s."
+    )] = 3,
     rounds: Annotated[
         int, typer.Option("--rounds", metavar="N", help="Rounds that divide these seconds; rows take turns in each.")
     ] = 3,
     as_json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Measure a model on each runtime and precision here: speed, cold start, memory, file size and agreement.
 
     Each measurement runs in a new process, and rows take turns in rounds. A note below the table names the runtimes

@@ -6,15 +6,14 @@ import typer
 
 
 def card(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="Name of a model (see `vtzoo list`), or its folder.", show_default=False),
-    ],
+    model: Annotated[str, typer.Argument(
+        metavar="MODEL", help="Name of a model (see `vtzoo list`), or its folder.", show_default=False
+    )],
     repo: Annotated[
         str | None, typer.Option(metavar="ORG/NAME", help="Render the card for publication there on the Hub.")
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Write the card into the folder's README.md.")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Print a model's card: Markdown on its training, accuracy and use, with metadata for the Hub.
 
     The card is rendered from the model folder and from that of its twin, the model with the other objective, if the

@@ -21,14 +21,12 @@ from vtzoo.cli.options import (
 def evaluate(
     model: ModelOption = DEFAULT_MODEL,
     revision: RevisionOption = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Labelled images: a folder, a CSV, Parquet, or ORG/NAME on the Hub."),
-    ] = None,
-    split: Annotated[
-        Literal["test", "val", "train"] | None,
-        typer.Option(help="Split of the images; by default test, else val, else all images."),
-    ] = None,
+    data: Annotated[str | None, typer.Option(
+        metavar="DATA", help="Labelled images: a folder, a CSV, Parquet, or ORG/NAME on the Hub."
+    )] = None,
+    split: Annotated[Literal["test", "val", "train"] | None, typer.Option(
+        help="Split of the images; by default test, else val, else all images."
+    )] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write report.md, tables, predictions and pictures here.")
     ] = None,
@@ -43,7 +41,7 @@ def evaluate(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Measure a model on labelled images: accuracy, calibration, each class, and confusions.
 
     Without --data, the images are the test images of the model's own dataset, and the accuracy is the one on its card.

@@ -12,10 +12,9 @@ def explain(
     image: Annotated[str, typer.Argument(metavar="IMAGE", show_default=False, help="The photograph.")],
     model: ModelOption = DEFAULT_MODEL,
     revision: RevisionOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The PNG file to write; by default IMAGE-explained.png."),
-    ] = None,
+    out: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="The PNG file to write; by default IMAGE-explained.png."
+    )] = None,
     label: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Explain this class instead of the most probable one.")
     ] = None,

@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="DATA", show_default=False, help="A folder with one folder per class, a CSV, Parquet, or ORG/NAME."
-        ),
-    ],
+    data: Annotated[str, typer.Option(
+        metavar="DATA", show_default=False, help="A folder with one folder per class, a CSV, Parquet, or ORG/NAME."
+    )],
     model: ModelOption = DEFAULT_MODEL,
     revision: RevisionOption = None,
     out: Annotated[
@@ -41,10 +38,9 @@ def finetune(
     flip: Annotated[
         bool, typer.Option("--flip/--no-flip", help="Mirror images at random, unless that changes their class.")
     ] = True,
-    image_size: Annotated[
-        int | None,
-        typer.Option("--image-size", metavar="N", min=8, max=1024, help="Pixels per side; by default the model's own."),
-    ] = None,
+    image_size: Annotated[int | None, typer.Option(
+        "--image-size", metavar="N", min=8, max=1024, help="Pixels per side; by default the model's own."
+    )] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Epochs; by default from the number of images.")
     ] = None,
@@ -64,7 +60,7 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Describe the training, and stop.")] = False,
     as_json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Teach a model the classes of your own images, into a model folder that predicts, exports and publishes at once.
 
     \b

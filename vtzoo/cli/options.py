@@ -8,48 +8,36 @@ import typer
 
 from vtzoo.zoo.resources import DEFAULT_MODEL as DEFAULT_MODEL
 
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model", "-m", metavar="MODEL", help="Name of a model (see `vtzoo list`), its folder, or ORG/NAME on the Hub."
-    ),
-]
+ModelOption = Annotated[str, typer.Option(
+    "--model", "-m", metavar="MODEL", help="Name of a model (see `vtzoo list`), its folder, or ORG/NAME on the Hub."
+)]  # fmt: skip
 RevisionOption = Annotated[
     str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit of a model on the Hub.")
 ]
-BackendOption = Annotated[
-    Literal["auto", "onnx", "torch"],
-    typer.Option(help="Runtime of the model. auto: ONNX Runtime, without torch, for a model with a graph."),
-]
-DeviceOption = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    typer.Option(help="auto: CUDA if it works, else the CPU. cuda: an error unless CUDA works."),
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="Read the dataset from Parquet files or image folders here, not from the Hub."),
-]
+BackendOption = Annotated[Literal["auto", "onnx", "torch"], typer.Option(
+    help="Runtime of the model. auto: ONNX Runtime, without torch, for a model with a graph."
+)]  # fmt: skip
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(
+    help="auto: CUDA if it works, else the CPU. cuda: an error unless CUDA works."
+)]  # fmt: skip
+DataOption = Annotated[Path | None, typer.Option(
+    metavar="FOLDER", help="Read the dataset from Parquet files or image folders here, not from the Hub."
+)]  # fmt: skip
 ImageColumnOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Column of the images, if it has no usual name.")
 ]
 LabelColumnOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Column of the labels, if it has no usual name.")
 ]
-RecipeArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE", help="Name of a recipe (see `vtzoo list --recipes`), or a TOML file.", show_default=False
-    ),
-]
+RecipeArgument = Annotated[str, typer.Argument(
+    metavar="RECIPE", help="Name of a recipe (see `vtzoo list --recipes`), or a TOML file.", show_default=False
+)]  # fmt: skip
 AccumulateOption = Annotated[
     int, typer.Option(metavar="N", min=1, help="Split each batch into N parts: the same step in less memory.")
 ]
-CompileOption = Annotated[
-    bool,
-    typer.Option(
-        "--compile", help="Compile the model's blocks: some seconds at the start, then faster steps on a GPU."
-    ),
-]
+CompileOption = Annotated[bool, typer.Option(
+    "--compile", help="Compile the model's blocks: some seconds at the start, then faster steps on a GPU."
+)]  # fmt: skip
 WorkersOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Decode in each epoch with N processes, not once into memory.")
 ]

@@ -26,17 +26,15 @@ def predict(
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=1, help="Images to run through the model at once.")
     ] = 32,
-    as_format: Annotated[
-        Literal["table", "json", "jsonl", "csv", "parquet"] | None,
-        typer.Option("--format", help="Format of the predictions; by default the suffix of --out, else a table."),
-    ] = None,
+    as_format: Annotated[Literal["table", "json", "jsonl", "csv", "parquet"] | None, typer.Option(
+        "--format", help="Format of the predictions; by default the suffix of --out, else a table."
+    )] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the predictions here as they come, not to stdout.")
     ] = None,
-    embeddings: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write pooled features to a .npy or .parquet file; alone, no predictions."),
-    ] = None,
+    embeddings: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Write pooled features to a .npy or .parquet file; alone, no predictions."
+    )] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the interrupted run of the same command.")
     ] = False,

@@ -10,10 +10,9 @@ from vtzoo.cli.options import JsonOption, byte_count, print_json
 
 def publish(
     org: Annotated[str, typer.Option("--org", metavar="ORG", help="User or organization.", show_default=False)],
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="RUN", help="Folders of finished runs, or embedded models.", show_default=False),
-    ] = None,
+    runs: Annotated[list[str] | None, typer.Argument(
+        metavar="RUN", help="Folders of finished runs, or embedded models.", show_default=False
+    )] = None,
     everything: Annotated[bool, typer.Option("--all", help="Publish all embedded models.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a repository that only ORG can see.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published, and send nothing.")] = False,
@@ -22,7 +21,7 @@ def publish(
         Path | None, typer.Option("--index", metavar="FILE", help="Index file; by default index.toml beside the run.")
     ] = None,
     as_json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Publish models on the Hugging Face Hub as ORG/NAME: one commit each, of weights, ONNX, recipe, metrics, card.
 
     A model without metrics, with weights that are not finite, or with another run's recipe is refused. After an

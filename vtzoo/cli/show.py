@@ -10,15 +10,12 @@ from vtzoo.zoo.facts import model_facts
 
 
 def show(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="Name of a model (see `vtzoo list`), its folder, or ORG/NAME.", show_default=False
-        ),
-    ],
+    model: Annotated[str, typer.Argument(
+        metavar="MODEL", help="Name of a model (see `vtzoo list`), its folder, or ORG/NAME.", show_default=False
+    )],
     revision: RevisionOption = None,
     as_json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Show the facts of a model: architecture, training, accuracy and classes."""
     from vtzoo.hub import fetch
 

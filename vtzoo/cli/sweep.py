@@ -49,18 +49,12 @@ def one_by_one(words: list[str]) -> list[str]:
 
 
 def sweep_recipes(
-    recipes: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE", help="Names of recipes (see `vtzoo list --recipes`), or TOML files.", show_default=False
-        ),
-    ],
-    seeds: Annotated[
-        list[int],
-        typer.Option(
-            SEEDS, metavar="N...", min=0, help="Train each recipe with each of these seeds.", show_default=False
-        ),
-    ],
+    recipes: Annotated[list[str], typer.Argument(
+        metavar="RECIPE", help="Names of recipes (see `vtzoo list --recipes`), or TOML files.", show_default=False
+    )],
+    seeds: Annotated[list[int], typer.Option(
+        SEEDS, metavar="N...", min=0, help="Train each recipe with each of these seeds.", show_default=False
+    )],
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder for the model folder of each run.", show_default=False)
     ],
@@ -76,7 +70,7 @@ def sweep_recipes(
     epochs: EpochsOption = None,
     batch_size: BatchSizeOption = None,
     learning_rate: LearningRateOption = None,
-) -> None:
+) -> None:  # fmt: skip
     """Train recipes with several seeds each, and compare their accuracy on the test images.
 
     \b

@@ -18,10 +18,9 @@ AGAIN = "try again in a while; what has arrived is kept"
 
 # Messages and hints: by class of the client's error, subclasses first, then by the status of the Hub's answer.
 OFFLINE = (
-    "{repo} is not in the cache as it is wanted, and HF_HUB_OFFLINE is set",
-    "unset HF_HUB_OFFLINE, or pull it where there is a network",
-)
-UNREACHABLE = ("the Hub at {hub} cannot be reached", "check the network; what is cached works without")
+    "the cache lacks files of {repo}, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE, or pull the model online",
+)  # fmt: skip
+UNREACHABLE = ("the Hub at {hub} cannot be reached", "check the network; cached models work without it")
 GARBLED = ("the Hub at {hub} gives an answer that makes no sense", AGAIN)
 PASSING = (OFFLINE, UNREACHABLE, GARBLED)
 NONSENSE = ("GarbledError", "JSONDecodeError", "UnicodeDecodeError")
@@ -31,12 +30,11 @@ BY_KIND = {
     "RevisionNotFoundError": ("{repo} has no such revision", "its branches and tags: {hub}/{repo}/tree/main"),
     "EntryNotFoundError": ("{repo} lacks a file that its commit lists", AGAIN),
     "RepositoryNotFoundError": (
-        "the Hub has no model {repo}, or it is private",
-        "check the name; for a private one: hf auth login",
+        "the Hub has no model {repo}, or it is private", "check the name; for a private one: hf auth login",
     ),
     "HFValidationError": ("{repo!r} is not the name of a repository", "a repository is named ORG/NAME"),
     "TransportError": UNREACHABLE,
-} | dict.fromkeys(NONSENSE, GARBLED)
+} | dict.fromkeys(NONSENSE, GARBLED)  # fmt: skip
 BY_STATUS = {
     401: ("the Hub does not accept the token for {repo}", "log in again: hf auth login; or set HF_TOKEN"),
     403: ("the token does not allow this on {repo}", "take a token that may write there: hf auth login"),
@@ -122,10 +120,9 @@ def explain(error: BaseException, repo: str) -> BaseException:
     """The error as a VtzooError about a repository; returns an error that does not come from the Hub unchanged."""
     status = _status(error)
     known = [sentence for kind, sentence in BY_KIND.items() if _kind(error, kind)] + [BY_STATUS.get(status)]
-    told = next(filter(None, known), None)
-    if told:
-        kind = UnreachableError if told in PASSING else VtzooError
-        return kind(*(part.format(repo=repo, hub=address()) for part in told))
+    if sentence := next(filter(None, known), None):
+        kind = UnreachableError if sentence in PASSING else VtzooError
+        return kind(*(part.format(repo=repo, hub=address()) for part in sentence))
     if status >= 500 or status in (408, 429):
         return UnreachableError(f"the Hub at {address()} answers {status}, again and again", AGAIN)
     foreign = isinstance(error, ValueError | OSError) and not getattr(error, "errno", None)

@@ -22,13 +22,9 @@ from vtzoo.models import cvt, t2t
 
 # timm's name by our name: the paper's models, and the CNN that teaches them.
 MODELS = {
-    "swin_t": "swin_tiny_patch4_window7_224",
-    "cvt_13": "vtzoo_cvt_13",
-    "t2t_vit_14": "vtzoo_t2t_vit_14",
-    "vit_b_16": "vit_base_patch16_224",
-    "resnet_50": "resnet50",
-    "small_cnn": "vtzoo_small_cnn",
-}
+    "swin_t": "swin_tiny_patch4_window7_224", "cvt_13": "vtzoo_cvt_13", "t2t_vit_14": "vtzoo_t2t_vit_14",
+    "vit_b_16": "vit_base_patch16_224", "resnet_50": "resnet50", "small_cnn": "vtzoo_small_cnn",
+}  # fmt: skip
 # The keys of a `pretrained_cfg` that timm gets: all but the places to load weights from.
 ELSEWHERE = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}
 DESCRIBING = {field.name for field in dataclasses.fields(PretrainedCfg)} - ELSEWHERE
