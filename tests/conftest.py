@@ -58,8 +58,8 @@ def real_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def python() -> Iterator[Python]:
-    """Runs Python commands as `subprocess.run` does, in processes that have torch already."""
-    with closing(Python()) as python:
+    """Runs Python commands as `subprocess.run` does, in processes that have torch and ONNX Runtime already."""
+    with closing(Python("onnxruntime", "onnx", "rich.progress", "typer")) as python:
         yield python
 
 
