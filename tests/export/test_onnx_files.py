@@ -272,13 +272,10 @@ def test_a_package_is_made_of_the_files_weights_not_the_models(vit: tuple[nn.Mod
     assert_answers(open_folder(folder), model, 1, 2)
 
 
-def test_the_graph_of_a_swin_t_is_small_beside_its_weights(tmp_path: Path) -> None:
-    """With all 12 blocks, but an eighth of the channels, which change nothing in the graph."""
-    narrow = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 12, "num_heads": [1, 2, 4, 8]}
-    config = describe("swin_tiny_patch4_window7_224", 100, **narrow)
-    model = save(build(config), config, tmp_path / "run")
-    write_packaged_graph(model, config, tmp_path / "run", images=given(sample_images(32, 2)))
-    assert (tmp_path / "run" / "onnx/model.onnx").stat().st_size < 200_000
+def test_the_packaged_graph_of_three_blocks_takes_50_kilobytes_at_most(swin: tuple[nn.Module, Path]) -> None:
+    """With the exporter's notes it would take several times as much."""
+    _, folder = swin
+    assert (folder / "onnx" / "model.onnx").stat().st_size < 50_000
 
 
 def test_a_model_folder_is_exported_as_one_file(vit: tuple[nn.Module, Path], tmp_path: Path) -> None:
