@@ -85,9 +85,10 @@ def test_what_validation_has_is_left_out_of_train_and_what_test_has_of_both(writ
     assert read.test is not None
     assert len(read.test) == 12
     assert read.notes == (
-        f"3 images of train are in val or test too, as {root / 'train/cat/1.png'} is "
-        f"{root / 'val/cat/copy.png'}: left out of train",
-        f"1 image of val is in test too, as {root / 'val/dog/4.png'} is {root / 'test/dog/more.png'}: left out of val",
+        f"3 images of train are also in val or test ({root / 'train/cat/1.png'} is the same as "
+        f"{root / 'val/cat/copy.png'}): left out of train",
+        f"1 image of val is also in test ({root / 'val/dog/4.png'} is the same as {root / 'test/dog/more.png'}): "
+        "left out of val",
     )
 
 
@@ -97,7 +98,7 @@ def test_validation_images_that_are_all_in_test_give_way_to_a_drawn_slice(write:
     read = read_images(root)
     assert read.val_drawn
     assert all("/train/" in name for name in names(read.val))
-    assert "2 images of val are in test too" in read.notes[0]
+    assert "2 images of val are also in test" in read.notes[0]
 
 
 def test_a_train_that_is_all_in_validation_is_refused(write: Write) -> None:
@@ -106,7 +107,7 @@ def test_a_train_that_is_all_in_validation_is_refused(write: Write) -> None:
     error = failure(root)
     assert error.message == f"no training images in {root}"
     assert error.hint is not None
-    assert error.hint.startswith("4 images of train are in val or test too, as ")
+    assert error.hint.startswith("4 images of train are also in val or test (")
 
 
 def test_the_same_image_under_two_classes_is_said_and_kept(write: Write) -> None:
@@ -128,14 +129,14 @@ def test_copies_in_train_are_trained_on_and_never_drawn(write: Write) -> None:
     assert len(read.train) + len(read.val) == 30
     (note,) = read.notes
     assert note.startswith(f"21 training images are the same as others, {root / 'cat/0.png'}, ")
-    assert note.endswith(" and 18 more: none of them validates")
+    assert note.endswith(" and 18 more: kept out of validation")
 
 
 def test_only_one_image_of_each_class_that_differs_cannot_be_validated(write: Write) -> None:
     root = write({"cat": 1, "dog": 1})
     shutil.copy(root / "cat/0.png", root / "cat/1.png")
     error = failure(root)
-    assert error.message == f"no class in {root} has two images that differ: one would be needed to validate on"
+    assert error.message == f"validation needs a class with two different images, and {root} has none"
 
 
 # Classes

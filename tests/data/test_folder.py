@@ -138,7 +138,7 @@ def test_images_of_kinds_that_are_not_read_are_named(write: Write) -> None:
     for number in range(5):
         (root / "cat" / f"{number}.HEIC").write_bytes(b"image")
     (note,) = read_folder(root).notes
-    assert note.startswith("5 images of kinds that are not read here, ")
+    assert note.startswith("5 images in formats that vtzoo cannot read, ")
     assert f"{root / 'cat' / '0.HEIC'}, " in note
     assert note.endswith(" and 2 more: convert them to JPEG or PNG, or they are left out")
 
@@ -159,7 +159,7 @@ def test_a_class_folder_without_images_is_no_class(write: Write) -> None:
     root = write({"cat": 1, "dog": 1, "empty": 0})
     found = read_folder(root)
     assert found.classes == ("cat", "dog")
-    assert found.notes == (f"{root / 'empty'} holds no images: it is no class",)
+    assert found.notes == (f"{root / 'empty'} holds no images and is not a class",)
 
 
 # What is refused

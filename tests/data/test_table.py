@@ -121,7 +121,7 @@ def test_an_image_without_a_label_is_left_out_with_a_note(make: Make, tmp_path: 
 def test_missing_files_are_counted_and_named_with_their_lines(make: Make, tmp_path: Path) -> None:
     file = make("path,label\n0.png,a\nnowhere.png,b\n1.png,b\n,a\n")
     error = failure(file)
-    assert error.message == f"2 images of {file} are not there: 'nowhere.png' (line 3), '' (line 5)"
+    assert error.message == f"2 images of {file} do not exist: 'nowhere.png' (line 3), '' (line 5)"
     assert error.hint == f"a path is absolute or starts at {tmp_path}: correct it, or remove its line"
 
 
@@ -145,7 +145,7 @@ def test_without_a_column_of_labels_the_columns_are_named(make: Make) -> None:
     assert failure(file).message == f"no column of labels in {file}, which has path"
     file = make("path,species\n0.png,a\n")
     error = failure(file)
-    assert error.message == f"no column of labels in {file}, and column 'species' says neither 1 nor 0, but 'a'"
+    assert error.message == f"no column of labels in {file}, and column 'species' has 'a' where 1 or 0 is expected"
     assert error.hint == "call the column of labels `label`, or name it: --label-column NAME"
 
 

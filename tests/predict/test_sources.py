@@ -164,17 +164,19 @@ def test_a_folder_without_images_and_a_pattern_stand_for_their_parquet_files(tmp
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
-        ({"label": pa.array([1])}, "no one column of images, but none among label"),
-        ({"left": pa.array([b""]), "right": pa.array([b""])}, "no one column of images, but several: left, right"),
+        ({"label": pa.array([1])}, "no column of images among label"),
+        ({"left": pa.array([b""]), "right": pa.array([b""])}, "several columns of images: left, right"),
     ],
 )
-def test_a_file_without_one_column_of_images_is_named(columns: dict[str, pa.Array], told: str, tmp_path: Path) -> None:
+def test_a_file_without_one_column_of_images_is_named(
+    columns: dict[str, pa.Array], message: str, tmp_path: Path
+) -> None:
     path = parquet(tmp_path / "a.parquet", columns)
     (source,) = image_sources([path])
     assert source.name == path
-    assert str(source.content) == f"{path!r} has {told}"
+    assert str(source.content) == f"{path!r} has {message}"
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 but no more", b"\0" * 1000])

@@ -1,4 +1,4 @@
-"""Recognizes the columns of a table: images, labels, splits and masks."""
+"""The columns of a table, recognised by their names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 IMAGE_NAMES = ("image", "img", "path", "file", "filename", "file_name")
 LABEL_NAMES = ("label", "labels", "class", "classes", "category")
 SPLIT = "split"
-MASK = "mask"  # the classes that the annotators looked for
+MASK = "mask"  # names the classes that annotators looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,20 +20,20 @@ class Columns:
     """The names of a table's columns, by their content."""
 
     image: str
-    label: str | None  # None: each class has a column
+    label: str | None  # None: each class has its own column
     split: str | None
     mask: str | None
     others: tuple[str, ...]
 
     @property
     def needed(self) -> list[str]:
-        """The columns to read."""
+        """The columns that are read."""
         named = [name for name in (self.image, self.label, self.split, self.mask) if name is not None]
         return named + list(self.others if self.label is None else ())
 
 
 def recognise(names: Sequence[str], where: object, *, image: str | None, label: str | None) -> Columns:
-    """The columns of a table, recognized by their usual names or given as `image` and `label`."""
+    """The columns of a table by their names; `image` and `label` override the usual names. Errors are VtzooErrors."""
     for given, option in ((image, "--image-column"), (label, "--label-column")):
         if given is not None and given not in names:
             raise unknown(f"column of {where},", given, names, f"{option} NAME")
@@ -51,13 +51,13 @@ def recognise(names: Sequence[str], where: object, *, image: str | None, label: 
 
 
 def image_column(schema: "pyarrow.Schema") -> str | None:
-    """The column of encoded images in a Parquet file: the only one, or the first with a usual name; else None."""
+    """The only column of encoded images in a Parquet file, or the first of several with a usual name; else None."""
     encoded = [field.name for field in schema if is_encoded(field.type)]
     return encoded[0] if len(encoded) == 1 else first_of(encoded, IMAGE_NAMES)
 
 
 def is_encoded(kind: Any) -> bool:
-    """Whether a pyarrow type may hold encoded images: bytes, or a struct of {bytes, path}."""
+    """Whether a pyarrow type can hold encoded images: bytes, or a struct of {bytes, path}."""
     from pyarrow import types
 
     if types.is_struct(kind):
@@ -66,6 +66,6 @@ def is_encoded(kind: Any) -> bool:
 
 
 def first_of(names: Sequence[str], wanted: tuple[str, ...]) -> str | None:
-    """The first of the wanted names among `names`, in any case."""
+    """The first of the wanted names that is among `names`, ignoring case."""
     by_lower = {name.strip().lower(): name for name in names}
     return next((by_lower[name] for name in wanted if name in by_lower), None)

@@ -1,4 +1,4 @@
-"""Applies a function to many images in threads, in order. No torch."""
+"""A function applied to many images by threads, in order. No torch."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -8,11 +8,11 @@ from typing import TypeVar
 from vtzoo.base.machine import cores
 
 Result = TypeVar("Result")
-TOGETHER = 16  # images a thread takes at a time: to hand over one costs as much as to decode a small one
+TOGETHER = 16  # images per task: one task per image would cost as much as decoding a small image
 
 
 def in_threads(function: Callable[[int], Result], total: int) -> Iterator[list[Result]]:
-    """Lists of the results of `function` for 0, 1, ... up to `total`, in order, computed on all cores.
+    """The results of `function` for 0, 1, ... up to `total`, in order, in lists, computed on all cores.
 
     Threads stay only a little ahead of the consumer, because waiting results need memory.
     """

@@ -17,12 +17,12 @@ from vtzoo.errors import VtzooError
 if TYPE_CHECKING:
     import pyarrow
 
-HEAD = 16  # bytes that tell Pillow the format
+HEAD = 16  # bytes, enough for Pillow to recognise an image's format
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedImages:
-    """Files or Parquet rows that decode to RGB images on access; an unreadable image is a VtzooError with its name."""
+    """Files or Parquet rows that decode to RGB images on access; an unreadable image is an error that names it."""
 
     stored: "pyarrow.ChunkedArray"  # of {bytes, path}, as the `datasets` library stores images
     positions: np.ndarray  # int64 (n,), into `stored`
@@ -48,7 +48,7 @@ class EncodedImages:
         return self.origin(int(self.positions[index]))
 
     def content(self, index: int) -> bytes | None:
-        """The encoded bytes of an image; None without bytes or with an unreadable file."""
+        """The encoded bytes of an image; None if there are none, or its file cannot be read."""
         source = self._source(index)
         try:
             return source.read_bytes() if isinstance(source, Path) else source
@@ -56,7 +56,7 @@ class EncodedImages:
             return None
 
     def glance(self, index: int) -> tuple[int, bytes]:
-        """The size in bytes of an encoded image, and its first HEAD bytes."""
+        """The size in bytes of an encoded image, and its first bytes, which identify its format."""
         source = self._source(index)
         try:
             if isinstance(source, Path):
@@ -71,10 +71,10 @@ class EncodedImages:
         content = self.content(index)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of large images: only the header is read
+                warnings.simplefilter("ignore")  # about large images: nothing is decoded here
                 with Image.open(BytesIO(content or b"")) as image:
                     return image.height, image.width
-        except Exception:  # Pillow raises errors of any type on hostile bytes
+        except Exception:  # Pillow's readers raise errors of any type on hostile bytes
             return None
 
     def select(self, indices: np.ndarray) -> "EncodedImages":
@@ -89,5 +89,5 @@ class EncodedImages:
 
 
 def unreadable(name: str, error: VtzooError) -> VtzooError:
-    """The error of an unreadable image, with the image's name."""
+    """The error of an unreadable image, with the image's name in it."""
     return VtzooError(f"unreadable image {name}: {error.message}", error.hint)

@@ -1,4 +1,4 @@
-"""Image files in folders: `walk` finds the files, `read_folder` reads a folder with a folder a class."""
+"""Image files in folders: the only walker, and folders with one folder per class."""
 
 import os
 from collections import Counter
@@ -11,30 +11,30 @@ import numpy as np
 from vtzoo.base.wording import counted, few
 from vtzoo.data.encoded_images import EncodedImages
 from vtzoo.data.hub import library
-from vtzoo.data.labelled_images import LabelledImages
+from vtzoo.data.labelled_images import SPLITS, LabelledImages
 from vtzoo.data.labels import class_name, single_label
 from vtzoo.data.split import SPLIT_NAMES
 from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
 
 ANY = ("",)  # suffix of every file
-FOREIGN = (".arw", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".svg")  # not decoded here
+FOREIGN = (".arw", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".svg")  # images vtzoo cannot read
 
 Identity: TypeAlias = tuple[int, int]  # device, inode
-Found: TypeAlias = tuple[str, VtzooError | None]  # a file's path; or an unreadable folder's path and its error
+Found: TypeAlias = tuple[str, VtzooError | None]  # a file's path and None, or an unreadable folder's path and its error
 
 
 def walk(folder: str, suffixes: tuple[str, ...], above: tuple[Identity, ...] | None = None) -> Iterator[Found]:
-    """The files with these suffixes in a folder and below, sorted by name, without hidden files.
+    """The files with these suffixes in a folder and below, in the order of their names; hidden files are skipped.
 
-    Links are followed, except to a folder above, so that loops end and a class folder has only its own images.
+    Links are followed, except to a folder above: so loops end, and a class folder yields only its own images.
     """
     try:
         here = _identity(folder)
         above = tuple(map(_identity, Path(folder).resolve().parents)) if above is None else above
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
-            names = sorted((entry.name, Path(entry).is_dir()) for entry in shown)  # False for an endless link
+            names = sorted((entry.name, Path(entry).is_dir()) for entry in shown)  # an endless link is no folder
     except OSError as error:
         yield folder, VtzooError(f"cannot read the folder {folder!r}: {error.strerror}", "make it readable")
         return
@@ -52,22 +52,22 @@ def _identity(folder: str | Path) -> Identity:
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...] = ANY) -> list[Path]:
-    """The files that `walk` finds; an unreadable folder is a VtzooError."""
-    found = []
+    """The files that `walk` yields; an unreadable folder is a VtzooError."""
+    files = []
     for path, error in walk(str(folder), suffixes):
         if error:
             raise error
-        found.append(Path(path))
-    return found
+        files.append(Path(path))
+    return files
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:
-    """The paths without a hidden name, sorted."""
+    """The paths whose own name is not hidden, sorted."""
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def names_in(folder: Path, pattern: str) -> str:
-    """A few names of the files in a folder, for a message."""
+    """A few names from a folder, for a message."""
     names = [path.name for path in visible(folder.glob(pattern))]
     return ", ".join(names[:5] + ["..."] * (len(names) > 5)) or "nothing"
 
@@ -80,28 +80,29 @@ def encoded_files(paths: list[str]) -> EncodedImages:
 
 
 def read_folder(folder: Path) -> LabelledImages:
-    """The images of a folder with a folder a class, with or without train/, val/ and test/ above.
+    """The images of a folder with one folder per class, which may lie in train/, val/ and test/.
 
-    The first folder below those is the class of an image, at any depth.
+    An image belongs to the class of the uppermost class folder above it. Other layouts are VtzooErrors.
     """
-    above, notes = _splits(folder)
-    files, names, splits, foreign, nameless = [], [], [], [], []
-    for split, inside in above:
-        for class_folder in _folders(inside):
+    parents, notes = _splits(folder)
+    files, names, splits, foreign, undecodable = [], [], [], [], []
+    for split, parent in parents:
+        for class_folder in _folders(parent):
             below = files_below(class_folder)
             images = [str(file) for file in below if file.suffix.lower() in SUFFIXES and _is_text(file)]
-            nameless += [ascii(str(file)) for file in below if not _is_text(file)]
+            undecodable += [ascii(str(file)) for file in below if not _is_text(file)]
             foreign += [str(file) for file in below if file.suffix.lower() in FOREIGN]
             files += images
             names += [class_name(class_folder.name)] * len(images)
             splits += [split] * len(images)
             if not images:
-                notes.append(f"{class_folder} holds no images: it is no class")
+                notes.append(f"{class_folder} holds no images and is not a class")
     if foreign:
-        message = f"{counted(len(foreign), 'image')} of kinds that are not read here"
-        notes.append(f"{message}, {few(foreign)}: convert them to JPEG or PNG, or they are left out")
-    if nameless:
-        notes.append(f"{counted(len(nameless), 'file')} left out for names that are not UTF-8, {few(nameless)}: rename")
+        message = f"{counted(len(foreign), 'image')} in formats that vtzoo cannot read, {few(foreign)}"
+        notes.append(f"{message}: convert them to JPEG or PNG, or they are left out")
+    if undecodable:
+        message = f"{counted(len(undecodable), 'file')} left out for names that are not UTF-8, {few(undecodable)}"
+        notes.append(f"{message}: rename")
     _require_classes(folder, Counter(names))
     classes, targets = single_label(names)
     return LabelledImages(
@@ -111,26 +112,26 @@ def read_folder(folder: Path) -> LabelledImages:
 
 
 def _splits(folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
-    """The folders of class folders, each with its split, and notes about files that are left out.
+    """The folders that contain class folders, each with its split, and notes of the images and folders left out.
 
-    They are train/, val/ and test/, or the folder itself. A folder called train with images in it is a class, as of
-    trains among cars and ships.
+    They are train/, val/ and test/, or the folder itself. A folder with a split's name that directly contains images is
+    a class: pictures of trains, beside cars/ and ships/, are in a folder called train.
     """
     below = _folders(folder)
-    split = [one for one in below if one.name.lower() in SPLIT_NAMES and not _images(one) and _folders(one)]
-    found = [(SPLIT_NAMES[one.name.lower()], one) for one in split] or [("train", folder)]
+    inner = [path for path in below if path.name.lower() in SPLIT_NAMES and not _images(path) and _folders(path)]
+    parents = [(SPLIT_NAMES[path.name.lower()], path) for path in inner] or [("train", folder)]
     notes = [
-        f"{counted(len(loose), 'image')} of {inside} in no class folder, {few(loose)}: they are left out"
-        for inside in [folder, *split]
-        if (loose := [file.name for file in _images(inside)])
+        f"{counted(len(loose), 'image')} of {parent} in no class folder, {few(loose)}: they are left out"
+        for parent in [folder, *inner]
+        if (loose := [file.name for file in _images(parent)])
     ]
-    if split and (others := [one.name for one in below if one not in split]):
-        notes.append(f"beside {few([one.name for one in split])} there is also {few(others)} in {folder}: left out")
-    return sorted(found, key=lambda pair: (("train", "val", "test").index(pair[0]), pair[1])), notes
+    if inner and (others := [path.name for path in below if path not in inner]):
+        notes.append(f"beside {few([path.name for path in inner])} there is also {few(others)} in {folder}: left out")
+    return sorted(parents, key=lambda pair: (SPLITS.index(pair[0]), pair[1])), notes
 
 
 def _require_classes(folder: Path, images: Counter[str]) -> None:
-    """Raise a VtzooError without plausible class folders; a single class beside a CSV is implausible."""
+    """Raise unless class folders contain images; a single class folder beside a CSV is refused too."""
     tables = visible(folder.glob("*.csv"))
     hint = f"put the images of each class into a folder of their own: {folder / 'CLASS' / 'image.jpg'}"
     if tables:
@@ -144,18 +145,16 @@ def _require_classes(folder: Path, images: Counter[str]) -> None:
 
 
 def _nested(folder: Path, names: set[str]) -> list[str]:
-    """A note if the only class has folders in it, as after unpacking an archive into a folder of its name."""
-    inside = [one for name in names for one in _folders(folder / name)]
+    """A note if the only class folder contains folders, as after unpacking an archive into a folder of its name."""
+    inside = [path for name in names for path in _folders(folder / name)]
     if len(names) > 1 or len(inside) < 2:
         return []
-    above = inside[0].parent
-    return [
-        f"{above.name} is taken for one class: if {few([one.name for one in inside])} are the classes, give {above}"
-    ]
+    parent, classes = inside[0].parent, few([path.name for path in inside])
+    return [f"{parent.name} is taken for one class: if {classes} are the classes, give {parent}"]
 
 
 def _is_text(file: Path) -> bool:
-    """Whether a file's name is valid text: names on disk are bytes, not always UTF-8."""
+    """Whether a file's name is UTF-8: names on disk are bytes, and Python marks other bytes as lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in str(file))
 
 
@@ -164,5 +163,5 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """The images in a folder itself."""
+    """The images directly in a folder."""
     return visible(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

@@ -13,7 +13,7 @@ HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@(.+))?")
 
 
 def library() -> ModuleType:
-    """The `datasets` library, a dependency of the extra [train]."""
+    """The `datasets` library; a VtzooError without the extra [train], which installs it."""
     try:
         import datasets
     except ImportError as error:
@@ -24,7 +24,7 @@ def library() -> ModuleType:
 def load_hub(hub_id: str, hint: str, config: str | None = None, **choice: str | None) -> Any:
     """The result of `datasets.load_dataset`; a failure is a VtzooError with the hint."""
     datasets = library()
-    from huggingface_hub.errors import HTTPError  # a failed connection of the HTTP client is no OSError
+    from huggingface_hub.errors import HTTPError  # a failed connection raises it, not an OSError
 
     try:
         return datasets.load_dataset(hub_id, config, **choice)
@@ -41,11 +41,11 @@ def read_hub(name: str, *, image_column: str | None = None, label_column: str | 
     if matched is None:
         raise VtzooError(f"no file or folder {name!r}", "give a folder, a CSV, a Parquet file or ORG/NAME on the Hub")
     hint = f"there is no file or folder {name!r} here either: check the name, the revision and the connection"
-    found = dict(load_hub(matched[1], hint, revision=matched[2]))
-    splits = {given: SPLIT_NAMES.get(given.lower(), "train" if len(found) == 1 else None) for given in found}
+    loaded = dict(load_hub(matched[1], hint, revision=matched[2]))
+    splits = {given: SPLIT_NAMES.get(given.lower(), "train" if len(loaded) == 1 else None) for given in loaded}
     left = [given for given, split in splits.items() if split is None]
     notes = (f"{name} also has {few(left)}: left out",) if left else ()
-    tables = [Table(f"{name}:{given}", split, found[given]) for given, split in splits.items() if split is not None]
+    tables = [Table(f"{name}:{given}", split, loaded[given]) for given, split in splits.items() if split is not None]
     if not tables:
         raise VtzooError(f"{name} has no train, but {few(left)}", "give a data set with a split train")
     return labelled_rows(tables, image_column, label_column, notes)

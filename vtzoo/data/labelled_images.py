@@ -1,10 +1,10 @@
-"""LabelledImages, the type of named data sets and of users' own images, and its fingerprint. No torch."""
+"""Labelled images of named data sets and of users, with the hashes that identify them. No torch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from itertools import count
+from itertools import chain, count
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -24,13 +24,13 @@ UNKNOWN = -1  # the class of a single-label image without a label
 class LabelledImages:
     """Encoded images with targets, in a fixed order."""
 
-    encoded: EncodedImages  # decoded on access, each with a name
-    targets: np.ndarray  # int64 (n,), a class each or UNKNOWN; multi-label float32 (n, classes): 1, 0, NaN if unknown
+    encoded: EncodedImages  # decoded on access, with the name of each image
+    targets: np.ndarray  # int64 (n,), a class or UNKNOWN; multi-label float32 (n, classes): 1, 0, NaN if unknown
     classes: tuple[str, ...]
-    splits: np.ndarray  # str (n,), each one of SPLITS
-    name: str = "images"  # of the data set, as a part of a model's name
+    splits: np.ndarray  # str (n,), each in SPLITS
+    name: str = "images"  # of the data set, in the letters of a model's name
     val_drawn: bool = False  # whether the validation images were drawn from the training images
-    notes: tuple[str, ...] = ()  # sentences about oddities of the source
+    notes: tuple[str, ...] = ()  # sentences for the user, about oddities of the source
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -61,9 +61,8 @@ class LabelledImages:
 
     def select(self, indices: np.ndarray) -> "LabelledImages":
         """The images at `indices`, in that order."""
-        return replace(
-            self, encoded=self.encoded.select(indices), targets=self.targets[indices], splits=self.splits[indices]
-        )
+        targets, splits = self.targets[indices], self.splits[indices]
+        return replace(self, encoded=self.encoded.select(indices), targets=targets, splits=splits)
 
     def noting(self, *notes: str) -> "LabelledImages":
         """The same images with further notes."""
@@ -82,26 +81,29 @@ class LabelledImages:
 
     @cached_property
     def content_hash(self) -> str:
-        """The sha256 of each image's encoded bytes and target, in order: identifies checkpoints and caches."""
+        """The sha256 of each image's encoded bytes and target, in order: ties a checkpoint or a cache to its files."""
         digest = sha256()
         contents = in_threads(lambda index: sha256(self.encoded.content(index) or b"").digest(), len(self))
-        for content, target in zip((one for some in contents for one in some), self.targets, strict=True):
+        for content, target in zip(chain.from_iterable(contents), self.targets, strict=True):
             digest.update(content + _little_endian(target))
         return digest.hexdigest()
 
     def is_recorded(self, manifest: str | None) -> bool:
-        """Whether a result's manifest is of these images; fine-tuning once recorded `content_hash` there."""
+        """Whether a result's manifest identifies these images; older fine-tuned models recorded `content_hash`."""
         return manifest is not None and manifest in (self.content_hash, self.fingerprint)
 
     def pixels(self, how: Preprocess) -> np.ndarray:
-        """The preprocessed images, uint8 (n, 3, height, width); an unreadable image is a VtzooError."""
+        """The images preprocessed for a model, uint8 (n, 3, height, width); an unreadable image is a VtzooError."""
         made = np.empty((len(self), *how.shape), dtype=np.uint8)
         for index, image in enumerate(self.encoded):
             made[index] = prepare(image, how)
         return made
 
     def hold_out(self, fraction: float, seed: int) -> tuple["LabelledImages", "LabelledImages"]:
-        """The images split at random, stratified by class: all but `fraction` of them, and that fraction."""
+        """The images without a random slice, and the slice: `fraction` of all and, within one image, of each class.
+
+        Single-label images only. A slice of no image or of all images is a VtzooError.
+        """
         count = round(len(self) * fraction)
         if not 0 < count < len(self):
             raise VtzooError(f"cannot hold out {fraction} of {len(self)} images", "choose a fraction between 0 and 1")
@@ -116,12 +118,12 @@ class LabelledImages:
 class DecodingPass(Generic[Result]):
     """One pass over images on all cores: yields (index, keep(image)) of each readable image, in order.
 
-    After the pass, `fingerprint` is that of the readable images, and `errors` holds the error of each other image.
+    After the pass, `fingerprint` identifies the readable images, and `errors` has the error of each unreadable image.
     """
 
     images: LabelledImages
     keep: Callable[[Image.Image], Result]
-    progress: Callable[[int], None] | None = None  # called with the number of newly decoded images
+    progress: Callable[[int], None] | None = None  # called with each number of further images
     fingerprint: str = ""
     errors: dict[int, VtzooError] = field(default_factory=dict)
 
@@ -151,7 +153,7 @@ class DecodingPass(Generic[Result]):
 
 
 def signature(image: Image.Image, target: np.ndarray) -> bytes:
-    """The bytes of an image in a fingerprint: height, width, target, pixels."""
+    """The bytes of an image that a fingerprint hashes: height, width, target, pixels."""
     size = np.array([image.height, image.width], dtype="<i8")
     return size.tobytes() + _little_endian(target) + image.tobytes()
 

@@ -1,7 +1,7 @@
-"""Reads the images and labels of a named data set's split from Parquet, folders or the Hub. No torch.
+"""The images and labels of a named data set's split, from Parquet, folders or the Hub. No torch.
 
-The `datasets` library reads everything, without copies on disk: Parquet and image folders become in-memory tables of
-encoded images, and only the Hub uses the library's own cache.
+All reading goes through the `datasets` library, and nothing is copied to disk: Parquet and image folders become
+in-memory tables of encoded images. Only the Hub uses the library's own cache.
 
 `python -m vtzoo.data.named_reader NAME [PATH]` reads a data set's class names and writes them into labels.json.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 TEST_FOLDERS = ("test", "val", "validation")  # names of a folder of test images
-ANOTHER = "is it another data set? its row is in vtzoo/data/named.py"  # the hint for data that contradict it
+ANOTHER = "is it another data set? its row is in vtzoo/data/named.py"  # the hint if the data contradict the row
 
 
 def read(dataset: Dataset, split: str, source: Path | None = None) -> LabelledImages:
@@ -38,40 +38,38 @@ def read(dataset: Dataset, split: str, source: Path | None = None) -> LabelledIm
     `source` is a folder of Parquet files named {split}-*.parquet or of images (train/<class>/..., test/<class>/...);
     None reads the Hub at the row's revision.
     """
-    parts = dataset.splits(split)
+    splits = dataset.splits(split)
     if source is None:
-        table, rows = hub_rows(dataset, parts)
+        table, rows = hub_rows(dataset, splits)
     elif not source.is_dir():
         raise VtzooError(f"no folder {str(source)!r}", f"give the folder that holds {dataset.name}: --data PATH")
     elif any(source.glob("*.parquet")):
-        table, rows = load_parquet(dataset, parts, source)
+        table, rows = load_parquet(dataset, splits, source)
     else:
         table, rows = load_folders(dataset, split, source)
     if not len(rows):
         raise VtzooError(f"no images of {dataset.name} in split {split!r} of {source or dataset.hub_id}")
     names = class_names(table, dataset) or facts.labels(dataset.name) or tuple(map(str, range(dataset.classes)))
-    targets = read_labels(table, rows, dataset)
     return LabelledImages(
-        encoded=rows, targets=targets, classes=names, splits=np.full(len(rows), split), name=dataset.name
-    )
+        encoded=rows, targets=read_labels(table, rows, dataset), classes=names, splits=np.full(len(rows), split),
+        name=dataset.name,
+    )  # fmt: skip
 
 
-def hub_rows(dataset: Dataset, parts: tuple[str, ...]) -> tuple[Any, EncodedImages]:
-    """The table (datasets.Dataset) on the Hub at the pinned revision, and its rows in the domain."""
-    hint = f"check the connection, or read {dataset.name} from a folder: --data PATH"
-    table = load_hub(dataset.hub_id, hint, dataset.config, revision=dataset.revision, split="+".join(parts))
-    require_columns(table.column_names, dataset, dataset.hub_id)
+def hub_rows(dataset: Dataset, splits: tuple[str, ...]) -> tuple[Any, EncodedImages]:
+    """The table (datasets.Dataset) on the Hub at the pinned revision, and its rows of the domain."""
+    joined, hint = "+".join(splits), f"check the connection, or read {dataset.name} from a folder: --data PATH"
+    table = load_hub(dataset.hub_id, hint, dataset.config, revision=dataset.revision, split=joined)
+    needed_columns(table.features.arrow_schema, dataset, dataset.hub_id)
     positions = np.flatnonzero(in_domain(table, dataset.domain))
-    named = partial("{}#{}".format, f"{dataset.hub_id}:{'+'.join(parts)}")
-    return table, EncodedImages(
-        stored=stored_images(table, dataset.image_column, ANOTHER), positions=positions, origin=named
-    )
+    origin = partial("{}#{}".format, f"{dataset.hub_id}:{joined}")
+    return table, EncodedImages(stored=encoded_column(table, dataset), positions=positions, origin=origin)
 
 
-def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tuple[Any, EncodedImages]:
-    """The table (datasets.Dataset) of a folder's Parquet files, in memory, and its rows.
+def load_parquet(dataset: Dataset, splits: tuple[str, ...], folder: Path) -> tuple[Any, EncodedImages]:
+    """The table (datasets.Dataset) of a folder's Parquet files, in memory, and its rows of the domain.
 
-    The library's own Parquet reader would first write a copy into its cache.
+    pyarrow reads the files, because the library's own Parquet reader would first write a copy into its cache.
     """
     hub = library()
     import pyarrow
@@ -79,9 +77,9 @@ def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tupl
     from vtzoo.data.parquet import read_columns
 
     tables, origins, features = [], [], None
-    for file in parquet_files(folder, parts):
+    for file in parquet_files(folder, splits):
         stored = read_columns(file, partial(needed_columns, dataset=dataset, where=file))
-        # A given fingerprint is not computed: hashing 100 MB takes longer than reading it.
+        # A given fingerprint spares the library computing it: hashing 100 MB takes longer than reading it.
         table = hub.Dataset(stored, fingerprint=file.name)
         if table.features != (features := features or table.features):
             raise VtzooError(f"{file} has other column types or classes than the files before it", ANOTHER)
@@ -89,35 +87,46 @@ def load_parquet(dataset: Dataset, parts: tuple[str, ...], folder: Path) -> tupl
         tables.append(stored.filter(pyarrow.array(kept)) if dataset.domain else stored)
         origins += [f"{file.name}#{row}" for row in np.flatnonzero(kept)]
     table = hub.Dataset(pyarrow.concat_tables(tables), fingerprint=folder.name)
-    encoded = stored_images(table, dataset.image_column, ANOTHER)
-    return table, EncodedImages(stored=encoded, positions=np.arange(len(table)), origin=origins.__getitem__)
+    positions = np.arange(len(table))
+    return table, EncodedImages(
+        stored=encoded_column(table, dataset), positions=positions, origin=origins.__getitem__
+    )  # fmt: skip
 
 
-def parquet_files(folder: Path, parts: tuple[str, ...]) -> list[Path]:
-    """The Parquet files of all the parts, in order; each part must have one."""
-    found = [sorted(folder.glob(f"{part}-*.parquet")) for part in parts]
-    for part, files in zip(parts, found, strict=True):
+def parquet_files(folder: Path, splits: tuple[str, ...]) -> list[Path]:
+    """The Parquet files of all the splits, in order; a split without any is a VtzooError."""
+    found = []
+    for split in splits:
+        files = sorted(folder.glob(f"{split}-*.parquet"))
         if not files:
-            raise VtzooError(f"no {part}-*.parquet in {folder}", f"the folder has {names_in(folder, '*.parquet')}")
-    return [file for files in found for file in files]
+            raise VtzooError(f"no {split}-*.parquet in {folder}", f"the folder has {names_in(folder, '*.parquet')}")
+        found += files
+    return found
 
 
-def needed_columns(schema: "pyarrow.Schema", dataset: Dataset, where: Path) -> list[str]:
-    """The columns to read of a data set's Parquet file."""
-    require_columns(schema.names, dataset, where)
+def needed_columns(schema: "pyarrow.Schema", dataset: Dataset, where: object) -> list[str]:
+    """The row's columns; a column that the schema lacks is a VtzooError."""
+    for column in dataset.columns:
+        if column not in schema.names:
+            raise VtzooError(f"no column {column!r} in {where}", f"it has {', '.join(schema.names)}; {ANOTHER}")
     return list(dataset.columns)
+
+
+def encoded_column(table: Any, dataset: Dataset) -> "pyarrow.ChunkedArray":
+    """The encoded images of a table (datasets.Dataset), as {bytes, path}."""
+    return stored_images(table, dataset.image_column, ANOTHER)
 
 
 def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, EncodedImages]:
     """The table (datasets.Dataset) of the images under {split}/<class>/, and its rows.
 
-    Classes are in the order of the recorded names, or in alphabetical order without recorded names.
+    Classes are in the order of the recorded names, or alphabetical if none are recorded.
     """
     hub = library()
-    parts = [split_folder(folder, part, split, dataset) for part in dataset.splits(split)]
-    names = facts.labels(dataset.name) or tuple(sorted({found.name for found in visible(folder.glob("*/*/"))}))
+    folders = [split_folder(folder, name, split, dataset) for name in dataset.splits(split)]
+    names = facts.labels(dataset.name) or tuple(sorted({path.name for path in visible(folder.glob("*/*/"))}))
     paths, labels = [], []
-    for class_folder in visible(path for part in parts for path in part.glob("*/")):
+    for class_folder in visible(path for above in folders for path in above.glob("*/")):
         if class_folder.name not in names:
             raise errors.unknown("class", class_folder.name, names, ANOTHER)
         files = files_below(class_folder, SUFFIXES)
@@ -126,29 +135,25 @@ def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, Encod
     features = {dataset.image_column: hub.Image(), dataset.label_column: hub.ClassLabel(names=list(names))}
     columns = {dataset.image_column: paths, dataset.label_column: labels}
     table = hub.Dataset.from_dict(columns, features=hub.Features(features))
-    encoded = stored_images(table, dataset.image_column, ANOTHER)
-    return table, EncodedImages(stored=encoded, positions=np.arange(len(table)), origin=paths.__getitem__)
+    positions = np.arange(len(table))
+    return table, EncodedImages(stored=encoded_column(table, dataset), positions=positions, origin=paths.__getitem__)
 
 
-def split_folder(folder: Path, part: str, split: str, dataset: Dataset) -> Path:
-    """The subfolder of a part; a test split has several usual names, but never the name of a training split."""
+def split_folder(folder: Path, hub_split: str, split: str, dataset: Dataset) -> Path:
+    """The subfolder of one of the Hub's splits; test images may lie in any of TEST_FOLDERS without training images."""
     others = [name for name in TEST_FOLDERS if split == "test" and name not in dataset.train_splits]
-    for name in dict.fromkeys([part, *others]):
+    for name in dict.fromkeys([hub_split, *others]):
         if (folder / name).is_dir():
             return folder / name
-    expected = f"expected {part}-*.parquet or {part}/<class>/<image> there"
-    raise VtzooError(f"no {part!r} images of {dataset.name} in {folder}", f"{expected}; it has {names_in(folder, '*')}")
-
-
-def require_columns(columns: list[str], dataset: Dataset, where: object) -> None:
-    """Raise a VtzooError unless all of the data set's columns are in `columns`."""
-    for column in dataset.columns:
-        if column not in columns:
-            raise VtzooError(f"no column {column!r} in {where}", f"it has {', '.join(columns)}; {ANOTHER}")
+    hint = f"expected {hub_split}-*.parquet or {hub_split}/<class>/<image> there; it has {names_in(folder, '*')}"
+    raise VtzooError(f"no {hub_split!r} images of {dataset.name} in {folder}", hint)
 
 
 def in_domain(table: Any, domain: str | None) -> np.ndarray:
-    """Whether each row belongs to the domain, bool (n,); all do without a domain. The column has names or indices."""
+    """Whether each row belongs to the domain, bool (n,); all rows if `domain` is None.
+
+    The column `domain` has names, or numbers with the names in its features.
+    """
     if domain is None:
         return np.ones(len(table), dtype=bool)
     names = getattr(table.features["domain"], "names", None)
@@ -157,7 +162,7 @@ def in_domain(table: Any, domain: str | None) -> np.ndarray:
 
 
 def class_names(table: Any, dataset: Dataset) -> tuple[str, ...] | None:
-    """The class names in the label column's type, as many as the data set has; None for plain numbers."""
+    """The class names in the label column's features; None if it has plain numbers; a wrong count is a VtzooError."""
     names = getattr(table.features[dataset.label_column], "names", None)
     if names is not None and len(names) != dataset.classes:
         raise VtzooError(f"the data has {len(names)} classes, {dataset.name} has {dataset.classes}", ANOTHER)
@@ -165,7 +170,7 @@ def class_names(table: Any, dataset: Dataset) -> tuple[str, ...] | None:
 
 
 def read_labels(table: Any, rows: EncodedImages, dataset: Dataset) -> np.ndarray:
-    """The labels of the rows, int64 (n,), each a class of the data set."""
+    """The labels of the rows, int64 (n,); a label outside the data set's classes is a VtzooError."""
     column = table.data.column(dataset.label_column).to_pylist()
     values = [column[position] for position in rows.positions]
     for position, value in zip(rows.positions, values, strict=True):
@@ -176,9 +181,9 @@ def read_labels(table: Any, rows: EncodedImages, dataset: Dataset) -> np.ndarray
 
 
 def record_labels(dataset: Dataset, source: Path | None, file: Path) -> tuple[str, ...]:
-    """Write the class names in the data into a JSON file of names by data set, and return them."""
-    parts = dataset.test_splits
-    table, _ = hub_rows(dataset, parts) if source is None else load_parquet(dataset, parts, source)
+    """The class names in the data itself, written into a JSON file of names by data set."""
+    splits = dataset.test_splits
+    table, _ = hub_rows(dataset, splits) if source is None else load_parquet(dataset, splits, source)
     names = class_names(table, dataset)
     if names is None:
         raise VtzooError(f"the labels in {source or dataset.hub_id} are plain numbers: no class names to record")

@@ -1,4 +1,4 @@
-"""Parquet files, read as labelled images or as a stream of images, from the same column."""
+"""Parquet files as labelled images, or as a stream of images; both take the same column for the images."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -21,44 +21,43 @@ SUFFIX = ".parquet"
 ROWS = 64  # read at once
 BUFFER = 1 << 20  # bytes read at once: a row group may be as large as the whole file
 
-Streamed: TypeAlias = tuple[str, str | bytes | VtzooError]  # file#row; the path or content of the image, or its error
+Streamed: TypeAlias = tuple[str, str | bytes | VtzooError]  # file#row, and the path, the encoded bytes or the error
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """A Parquet file, or the Parquet files in a folder and below."""
+    """The Parquet file itself, or the Parquet files in a folder and below."""
     return [path] if path.is_file() else files_below(path, (SUFFIX,))
 
 
 def read_parquet(path: Path, *, image_column: str | None = None, label_column: str | None = None) -> LabelledImages:
-    """The images of a Parquet file, or of a folder's Parquet files: train-*.parquet, validation/*.parquet..."""
-    inside, above = parquet_files(path), path if path.is_dir() else path.parent
-    splits = [_split_of(file.relative_to(above)) for file in inside]
+    """The images in a Parquet file, or in a folder's Parquet files: train-*.parquet, validation/*.parquet..."""
+    files, folder = parquet_files(path), path if path.is_dir() else path.parent
+    splits = [_split_of(file.relative_to(folder)) for file in files]
     if set(splits) - {None} and None in splits:
-        message = f"{inside[splits.index(None)]} does not say whether it is train, validation or test, and others do"
+        message = f"{files[splits.index(None)]} does not say whether it is train, validation or test, and others do"
         raise VtzooError(message, "rename it, as train-0.parquet")
     tables = []
-    for file, split in zip(inside, splits, strict=True):
+    for file, split in zip(files, splits, strict=True):
 
         def choose(schema: pyarrow.Schema, file: Path = file) -> list[str]:
             return recognise(features_of(schema), file, image_column, label_column).needed
 
-        stored = _plain(read_columns(file, choose))
-        name, data = str(file.relative_to(above)), library().Dataset(stored, fingerprint=file.name)
-        tables.append(Table(name, split or "train", data))
+        data = library().Dataset(_plain(read_columns(file, choose)), fingerprint=file.name)
+        tables.append(Table(str(file.relative_to(folder)), split or "train", data))
     return labelled_rows(tables, image_column, label_column)
 
 
 def read_columns(file: Path, choose: Callable[[pyarrow.Schema], list[str]]) -> pyarrow.Table:
-    """The columns of a Parquet file that `choose` names."""
+    """The columns of a Parquet file that `choose` picks from its schema; an unreadable file is a VtzooError."""
     try:
-        with parquet.ParquetFile(file) as opened:  # read_table makes columns of folders called a=b
+        with parquet.ParquetFile(file) as opened:  # read_table would take folders called a=b for columns
             return opened.read(choose(opened.schema_arrow))
     except (OSError, pyarrow.ArrowException) as error:
         raise VtzooError(f"cannot read {file}: {str(error).partition(chr(10))[0]}", "fetch the file again") from error
 
 
 def features_of(schema: pyarrow.Schema) -> Any:
-    """The datasets.Features of a Parquet file's columns, without columns of types that the library does not know."""
+    """The datasets.Features of a Parquet file's columns, without columns whose type the library does not know."""
     known, features = [], library().Features
     for field in schema:
         plain = field.with_type(_decoded(field.type))
@@ -68,13 +67,8 @@ def features_of(schema: pyarrow.Schema) -> Any:
     return features.from_arrow_schema(pyarrow.schema(known, metadata=schema.metadata))
 
 
-def count_rows(path: str) -> int:
-    """The rows of a Parquet file."""
-    return parquet.read_metadata(path).num_rows
-
-
 def stream_images(path: str) -> Iterator[Streamed]:
-    """The images of a Parquet file in order, or the file's error; each lost row of a damaged group has an error."""
+    """The images of a Parquet file in order; an unreadable file yields an error, a damaged row group one per row."""
     try:
         with parquet.ParquetFile(path, buffer_size=BUFFER) as file:
             column, first = _image_column(file.schema_arrow, path), 0
@@ -89,7 +83,7 @@ def stream_images(path: str) -> Iterator[Streamed]:
 
 
 def _group(file: parquet.ParquetFile, group: int, column: str, path: str, rows: range) -> Iterator[Streamed]:
-    """The images of a row group, read ROWS at a time."""
+    """The images in a row group, read ROWS at a time."""
     names = (f"{path}#{row}" for row in rows)
     try:
         for batch in file.iter_batches(ROWS, row_groups=[group], columns=[column]):
@@ -105,8 +99,9 @@ def _image_column(schema: pyarrow.Schema, path: str) -> str:
     column = columns.image_column(schema)
     if column is None:
         encoded = [field.name for field in schema if columns.is_encoded(field.type)]
-        message = f"several: {', '.join(encoded)}" if encoded else f"none among {', '.join(schema.names)}"
-        raise VtzooError(f"{path!r} has no one column of images, but {message}", "call the column `image`")
+        message = f"several columns of images: {', '.join(encoded)}" if encoded \
+            else f"no column of images among {', '.join(schema.names)}"  # fmt: skip
+        raise VtzooError(f"{path!r} has {message}", "call the column `image`")
     return column
 
 
@@ -123,13 +118,13 @@ def _unreadable(path: str, error: Exception) -> VtzooError:
 
 
 def _split_of(file: Path) -> str | None:
-    """The split of a Parquet file, by its folders or the beginning of its name; None without such a name."""
+    """The split in the names of a Parquet file's folders or in the first word of its own name; None without any."""
     words = [*file.parent.parts, re.split("[-_.]", file.stem)[0]]
     return next((SPLIT_NAMES[word.lower()] for word in words if word.lower() in SPLIT_NAMES), None)
 
 
 def _plain(table: pyarrow.Table) -> pyarrow.Table:
-    """The table with dictionary-encoded columns (pandas's categories) as plain values."""
+    """The table with dictionary columns (pandas's categories) decoded to their values."""
     fields = [field.with_type(_decoded(field.type)) for field in table.schema]
     return table.cast(pyarrow.schema(fields, metadata=table.schema.metadata))
 

@@ -1,4 +1,4 @@
-"""Rows of Parquet files and of the Hub: a column of images, and a column of class names, indices, or lists of them."""
+"""Labelled images from rows of Parquet files and of the Hub, with labels as names, as numbers or as lists of them."""
 
 import math
 from collections.abc import Sequence
@@ -11,26 +11,26 @@ from vtzoo.data.columns import Columns
 from vtzoo.data.encoded_images import EncodedImages
 from vtzoo.data.hub import library
 from vtzoo.data.labelled_images import LabelledImages
-from vtzoo.data.labels import class_name, in_order
+from vtzoo.data.labels import ClassesAndTargets, class_name, in_order
 from vtzoo.data.split import split_names
 from vtzoo.errors import VtzooError
 
 if TYPE_CHECKING:
     import pyarrow
 
-NO_LABEL = -1  # the `datasets` library's ClassLabel of a row without a label
+NO_LABEL = -1  # the value of a missing label in a ClassLabel column of the `datasets` library
 
 
 class Table(NamedTuple):
     """The rows of a file, or of a split on the Hub."""
 
-    name: str  # the first part of a row's name
+    name: str  # the part of an image's name before #row
     split: str
     data: Any  # datasets.Dataset
 
 
 def recognise(features: Any, where: object, image: str | None, label: str | None) -> Columns:
-    """The columns, recognized by their names, or by a type that occurs once."""
+    """The columns by their names, or by their type if only one column of images, or of ClassLabel, exists."""
     schema = features.arrow_schema
     encoded = [field.name for field in schema if columns.is_encoded(field.type)]
     named = [name for name, feature in features.items() if isinstance(_inner(feature), library().ClassLabel)]
@@ -43,7 +43,7 @@ def recognise(features: Any, where: object, image: str | None, label: str | None
 
 
 def stored_images(table: Any, column: str, hint: str) -> "pyarrow.ChunkedArray":
-    """The encoded images as {bytes, path}, from structs or plain bytes, with or without the library's metadata."""
+    """The encoded images as {bytes, path}, also of a column of plain bytes or one that lost its metadata."""
     stored = table.data.column(column).type
     if not columns.is_encoded(stored):
         raise VtzooError(f"column {column!r} holds {stored}, not images", hint)
@@ -59,14 +59,14 @@ def labelled_rows(
     features = tables[0].data.features
     named = recognise(features, tables[0].name, image, label)
     for name, _, data in tables:
-        if {one: data.features.get(one) for one in named.needed} != {one: features[one] for one in named.needed}:
+        if any(data.features.get(column) != features[column] for column in named.needed):
             message = f"{name} has other column types or classes than {tables[0].name}"
             raise VtzooError(message, "make them one data set, or give one of them alone")
     hint = "name the column of images: --image-column NAME"
     stored = [chunk for table in tables for chunk in stored_images(table.data, named.image, hint).chunks]
     origins = [f"{name}#{row}" for name, _, data in tables for row in range(len(data))]
-    cells = {one: [cell for table in tables for cell in table.data.data.column(one).to_pylist()]
-             for one in named.needed if one != named.image}  # fmt: skip
+    cells = {column: [cell for table in tables for cell in table.data.data.column(column).to_pylist()]
+             for column in named.needed if column != named.image}  # fmt: skip
     classes, targets = _targets(features, cells, named, origins)
     splits = np.concatenate([np.full(len(data), split) for _, split, data in tables])
     if named.split is not None:
@@ -79,15 +79,11 @@ def labelled_rows(
     return LabelledImages(classes=classes, encoded=encoded, targets=targets, splits=splits, notes=notes)
 
 
-def _targets(
-    features: Any, cells: dict[str, list[Any]], named: Columns, origins: list[str]
-) -> tuple[tuple[str, ...], np.ndarray]:
+def _targets(features: Any, cells: dict[str, list[Any]], named: Columns, origins: list[str]) -> ClassesAndTargets:
     """The classes, and the targets of each image."""
     if named.label is None:
-        written = {one: ["" if cell is None else str(cell) for cell in cells[one]] for one in named.others}
-        return labels.column_per_class(
-            {class_name(one): written[one] for one in written}, origins[0] if origins else "it"
-        )
+        texts = {class_name(name): ["" if cell is None else str(cell) for cell in cells[name]] for name in named.others}
+        return labels.column_per_class(texts, origins[0] if origins else "it")
     kind = _inner(features[named.label])
     stated = getattr(kind, "names", None)
     classes = tuple(class_name(name) for name in stated) if stated else None
@@ -102,7 +98,7 @@ def _targets(
 
 
 def _mask(cell: Any, kind: Any, where: str, classes: Sequence[str]) -> list[str] | None:
-    """The classes that the annotators looked for, from a list of classes, or of a bool for each class."""
+    """The classes that annotators looked for, from a list of them or a list of one bool per class; None for all."""
     if cell is None or not cell or type(cell[0]) is not bool:
         return None if cell is None else _names(cell, kind, where)
     if len(cell) != len(classes):
@@ -111,11 +107,11 @@ def _mask(cell: Any, kind: Any, where: str, classes: Sequence[str]) -> list[str]
 
 
 def _names(cell: Any, kind: Any, where: str) -> list[str]:
-    return [name for one in cell if (name := _name(one, kind, where)) is not None]
+    return [name for value in cell if (name := _name(value, kind, where)) is not None]
 
 
 def _name(value: Any, kind: Any, where: str) -> str | None:
-    """The name of a class from its text, its number, or its index into the stated names; None if unknown."""
+    """The name of a class that is stored as text, as a number, or as an index into stated names; None if unknown."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     stated = getattr(kind, "names", None)
@@ -123,7 +119,7 @@ def _name(value: Any, kind: Any, where: str) -> str | None:
         return None
     if stated is not None and not 0 <= value < len(stated):
         raise VtzooError(f"label {value} in {where}", f"its column states the names of 0 to {len(stated) - 1}")
-    if isinstance(value, float) and value.is_integer():  # pandas stores whole numbers beside empty cells as floats
+    if isinstance(value, float) and value.is_integer():  # pandas turns whole numbers beside empty cells into floats
         value = int(value)
     if not isinstance(value, str | int):
         raise VtzooError(f"{value!r} in {where} is no label", "name another column: --label-column NAME")
@@ -131,8 +127,7 @@ def _name(value: Any, kind: Any, where: str) -> str | None:
 
 
 def _inner(feature: Any) -> Any:
-    """The feature of the items of a column of lists, or the column's own."""
-    hub = library()
+    """The feature of the items of a column of lists, else the column's own."""
     if isinstance(feature, list):
         return feature[0]
-    return feature.feature if isinstance(feature, hub.List | hub.LargeList) else feature
+    return feature.feature if isinstance(feature, library().List | library().LargeList) else feature

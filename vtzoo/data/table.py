@@ -1,4 +1,4 @@
-"""Reads a CSV of paths and labels: a label, labels separated by `;`, or a column a class with 1, 0 or nothing."""
+"""A CSV of paths and labels: path,label; several labels separated by `;`; or one column per class: 1, 0 or nothing."""
 
 import csv
 import io
@@ -13,20 +13,20 @@ from vtzoo.data import columns, labels
 from vtzoo.data.columns import Columns
 from vtzoo.data.folder import encoded_files
 from vtzoo.data.labelled_images import LabelledImages
-from vtzoo.data.labels import class_name
+from vtzoo.data.labels import ClassesAndTargets, class_name
 from vtzoo.data.split import split_names
 from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
 
-SEPARATOR = ";"  # between the labels of an image
+SEPARATOR = ";"  # between the classes of one image
 Lines = list[tuple[int, list[str]]]  # the number, from 1, and the cells of each line that is not empty
 
 
 def read_table(file: Path, *, image_column: str | None = None, label_column: str | None = None) -> LabelledImages:
-    """The images of a CSV; relative paths start at its folder.
+    """The images that a CSV lists; relative paths start at its folder.
 
-    Python's csv module leaves cells as they are; the `datasets` library's reader would turn class names into numbers,
-    and a class called NA into nothing.
+    Python's csv module leaves the cells as they are. The `datasets` library would turn class names into numbers, and a
+    class called NA into a missing value.
     """
     (_, header), *lines = _lines(file)
     _require_header(header, file)
@@ -47,7 +47,7 @@ def read_table(file: Path, *, image_column: str | None = None, label_column: str
 
 
 def _lines(file: Path) -> Lines:
-    """The lines of a CSV in UTF-8, with or without the mark (BOM) that Excel puts before it."""
+    """The lines of a CSV in UTF-8, with or without the byte order mark of Excel; at least the header and an image."""
     content = file.read_bytes()
     encoding = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else None
     try:
@@ -63,7 +63,7 @@ def _lines(file: Path) -> Lines:
 
 
 def _require_header(header: list[str], file: Path) -> None:
-    """Raise a VtzooError unless the first line can be a header."""
+    """Raise unless the first line can be a header of distinct column names."""
     first = ",".join(header)
     if any(cell.lower().endswith(SUFFIXES) for cell in header):
         raise VtzooError(f"{file} has no header: its first line is {first!r}", "put a line before it: path,label")
@@ -76,40 +76,42 @@ def _require_header(header: list[str], file: Path) -> None:
 
 
 def _paths(file: Path, cells: list[str], numbers: list[int]) -> list[str]:
-    """The paths of the images; the error for missing files names the first of them."""
+    """The files of the images; missing files are a VtzooError that names the first of them."""
     paths = [_existing(file.parent, cell) for cell in cells]
     missing = [
         f"{cell!r} (line {number})" for path, cell, number in zip(paths, cells, numbers, strict=True) if not path
     ]
     if missing:
-        message = f"{counted(len(missing), 'image')} of {file} {'is' if len(missing) == 1 else 'are'} not there"
+        message = f"{counted(len(missing), 'image')} of {file} {'does' if len(missing) == 1 else 'do'} not exist"
         hint = f"a path is absolute or starts at {file.parent}: correct it, or remove its line"
         raise VtzooError(f"{message}: {few(missing)}", hint)
     return [path for path in paths if path]
 
 
 def _existing(folder: Path, cell: str) -> str | None:
-    """The path in a cell, with composed or decomposed accents (macOS writes both); None if no such file exists."""
+    """The file that a cell names, with composed or decomposed accents (macOS writes both); None if it is missing."""
     forms = dict.fromkeys([cell, normalize("NFC", cell), normalize("NFD", cell)])
     paths = (os.path.normpath(folder / form) for form in forms if form)
-    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113 (raises on no hostile name)
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113 (never raises on hostile names)
 
 
 def _once(
     file: Path, paths: list[str], cells: dict[str, list[str]], named: Columns, numbers: list[int]
 ) -> tuple[list[int], tuple[str, ...]]:
-    """The indices of the first line of each image in a split, and a note about repeats; other labels are an error."""
-    said = [cells[name] for name in named.needed if name not in (named.image, named.split)]
+    """The indices of the lines without repetitions of an image in a split, and a note of the repetitions.
+
+    Two lines with different labels of an image are a VtzooError.
+    """
+    labelling = [cells[name] for name in named.needed if name not in (named.image, named.split)]
     splits = cells[named.split] if named.split else [""] * len(paths)
     first: dict[str, int] = {}
     seen: dict[tuple[str, str], int] = {}
     for index, path in enumerate(paths):
         other = first.setdefault(path, index)
-        if any(column[index] != column[other] for column in said):
-            message = (
-                f"lines {numbers[other]} and {numbers[index]} of {file} give {cells[named.image][index]!r} other labels"
-            )
-            raise VtzooError(message, "remove one; several classes of an image share a cell: cat;dog")
+        if any(column[index] != column[other] for column in labelling):
+            lines, image = f"lines {numbers[other]} and {numbers[index]} of {file}", cells[named.image][index]
+            hint = "remove one; several classes of an image share a cell: cat;dog"
+            raise VtzooError(f"{lines} give {image!r} other labels", hint)
         seen.setdefault((path, splits[index]), index)
     kept = list(seen.values())
     repeated = len(paths) - len(kept)
@@ -118,7 +120,7 @@ def _once(
     return kept, (message,) if repeated else ()
 
 
-def _targets(file: Path, cells: dict[str, list[str]], named: Columns) -> tuple[tuple[str, ...], np.ndarray]:
+def _targets(file: Path, cells: dict[str, list[str]], named: Columns) -> ClassesAndTargets:
     """The classes, and the targets of each image."""
     if named.label is None:
         return labels.column_per_class({class_name(name): cells[name] for name in named.others}, file)
@@ -129,12 +131,12 @@ def _targets(file: Path, cells: dict[str, list[str]], named: Columns) -> tuple[t
 
 
 def _classes_in(cell: str) -> list[str] | None:
-    """The classes in a cell; None where it is empty."""
+    """The classes in a cell; None if it is empty."""
     return [name for part in cell.split(SEPARATOR) if (name := class_name(part))] or None
 
 
 def _splits(file: Path, cells: dict[str, list[str]], named: Columns, numbers: list[int]) -> np.ndarray:
-    """The split of each image, str (n,): train for an empty cell, or without a column of splits."""
+    """The split of each image, str (n,): train if its cell is empty, or the table has no column of splits."""
     if named.split is None:
         return np.full(len(numbers), "train")
     return split_names(cells[named.split], lambda index: f"line {numbers[index]} of {file}")

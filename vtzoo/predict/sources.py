@@ -1,6 +1,6 @@
-"""The images to predict: files, folders, glob patterns, a list on stdin, and the rows of Parquet files.
+"""Where images come from: files, folders, glob patterns, a list on stdin, and the rows of Parquet files.
 
-Images are streamed: only the names in one folder are in memory at once, to sort them.
+Everything is streamed: what is known of all images at once is no more than the names in one folder, to sort them.
 """
 
 import glob
@@ -14,22 +14,22 @@ from vtzoo.errors import VtzooError
 
 STDIN = "-"
 PARQUET = ".parquet"
-CHUNK = 1 << 16  # bytes read at once of a list with NUL
+CHUNK = 1 << 16  # bytes of a list whose paths end with NUL
 
 
 class Source(NamedTuple):
-    """An image to predict."""
+    """An image that is to be read."""
 
     name: str  # the path as given, joined with the name inside a folder; a row of a Parquet file is file#row
-    content: str | bytes | VtzooError  # its path, its encoded bytes, or its error
+    content: str | bytes | VtzooError  # its path; what its file would hold; or why there is nothing to read
 
 
 def image_sources(paths: Iterable[str], stdin: BinaryIO | None = None, *, null: bool = False) -> Iterator[Source]:
-    """The images of paths, folders and patterns, in order; "-" reads a list of paths from `stdin`, one a line.
+    """The images that paths, folders and patterns stand for, in order; "-" is a list of paths on `stdin`, one a line.
 
-    A folder gives the images in it and below, sorted, with known suffixes and not hidden; a folder without images
-    gives the rows of its Parquet files. A missing path, and a folder without either, is a source too, whose prediction
-    is its error. With `null`, NUL ends each path on stdin, not a line break.
+    A folder stands for the images in it and below it, sorted, those of known suffixes and not hidden; one that has
+    none of them stands for the rows of the Parquet files there. What does not exist, and a folder without either, is
+    a source too, to be answered by its error. With `null`, each path on stdin ends with NUL instead of a line's end.
     """
     for path in paths:
         for name in _listed(stdin, null) if path == STDIN else [path]:
@@ -38,7 +38,7 @@ def image_sources(paths: Iterable[str], stdin: BinaryIO | None = None, *, null: 
 
 
 def count(paths: Iterable[str]) -> int | None:
-    """The number of images that `image_sources` gives; None with stdin or with a damaged Parquet file."""
+    """How many images `image_sources` yields; None where only reading stdin, or a damaged Parquet file, would say."""
     total = 0
     for path in paths:
         if path == STDIN:
@@ -46,13 +46,13 @@ def count(paths: Iterable[str]) -> int | None:
         for found in _expand(path):
             try:
                 total += load_arrow().parquet.read_metadata(found.name).num_rows if _is_parquet(found.content) else 1
-            except Exception:  # the file's error is its prediction, later
+            except Exception:  # that file is answered by its error, later
                 return None
     return total
 
 
 def _listed(stdin: BinaryIO | None, null: bool) -> Iterator[str]:
-    """The paths on stdin, as they arrive."""
+    """The paths on stdin as they come."""
     if stdin is None:
         raise VtzooError(
             "stdin is closed, and - stands for a list of images on it", "ls photos/*.jpg | vtzoo predict -"
@@ -63,7 +63,7 @@ def _listed(stdin: BinaryIO | None, null: bool) -> Iterator[str]:
 
 
 def _ending_with_null(stdin: BinaryIO) -> Iterator[bytes]:
-    read, rest = getattr(stdin, "read1", stdin.read), b""  # read1 does not wait for a whole chunk
+    read, rest = getattr(stdin, "read1", stdin.read), b""  # read1 does not wait until there is a whole chunk
     while chunk := read(CHUNK):
         *whole, rest = (rest + chunk).split(b"\0")
         yield from whole
@@ -71,7 +71,7 @@ def _ending_with_null(stdin: BinaryIO) -> Iterator[bytes]:
 
 
 def _expand(path: str) -> Iterator[Source]:
-    """The images and Parquet files of a path."""
+    """The images and Parquet files that one path stands for."""
     if os.path.lexists(path) or not glob.has_magic(path):
         yield from _inside(path)
         return
@@ -101,14 +101,14 @@ def _is_parquet(content: Any) -> bool:
 
 
 def _rows(path: str) -> Iterator[Source]:
-    load_arrow()  # raises its own error without pyarrow
+    load_arrow()  # a missing pyarrow is no error of this file
     from vtzoo.data.parquet import stream_images
 
     yield from (Source(*found) for found in stream_images(path))
 
 
 def load_arrow() -> Any:
-    """The module pyarrow with its Parquet, a dependency of the extra [train]."""
+    """The module pyarrow, with its Parquet, which only the extra [train] installs."""
     try:
         import pyarrow.parquet
     except ImportError as error:
