@@ -95,7 +95,7 @@ def test_names_that_no_font_has_and_that_look_like_mathematics_are_drawn_without
 
 def test_the_reliability_diagram_draws_empty_bins_too() -> None:
     found = reliability(np.array([0.9, 0.92, 0.5]), np.array([True, False, True]))
-    assert opened(charts.reliability(found, what="accuracy")).size == (660, 780)
+    assert opened(charts.reliability(found, frequency="accuracy")).size == (660, 780)
 
 
 # Contact sheets

@@ -23,7 +23,7 @@ LABELS = ("dog", "cat", "owl")
 Photos = Callable[..., Path]
 
 
-def find(
+def images_of(
     data: Path | None, labels: tuple[str, ...] = LABELS, result: Result | None = None, *, multi: bool = False,
     **settings: Any,
 ) -> EvaluationImages:  # fmt: skip
@@ -33,7 +33,7 @@ def find(
 
 def failure(*arguments: Any, **settings: Any) -> VtzooError:
     with pytest.raises(VtzooError) as caught:
-        find(*arguments, **settings)
+        images_of(*arguments, **settings)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -46,7 +46,7 @@ def names(found: EvaluationImages) -> list[str]:
 
 
 def test_all_images_are_taken_in_the_order_of_the_data_where_there_is_no_test_and_no_val(photos: Photos) -> None:
-    found = find(photos(cat=[1] * 5, dog=[0] * 5))
+    found = images_of(photos(cat=[1] * 5, dog=[0] * 5))
     assert names(found) == [f"photos/{name}/{number}.png" for name in ("cat", "dog") for number in range(5)]
     assert found.targets.tolist() == [1] * 5 + [0] * 5  # the model's numbers, and not the data's
     assert found.split == "all"
@@ -55,10 +55,10 @@ def test_all_images_are_taken_in_the_order_of_the_data_where_there_is_no_test_an
 
 def test_the_test_images_come_before_validation_images_and_these_before_all(photos: Photos) -> None:
     root = photos(**{"train/cat": [1] * 4, "train/dog": [0] * 4, "val/cat": [1], "val/dog": [0]})
-    found = find(root)
+    found = images_of(root)
     assert (found.split, names(found)) == ("val", ["val/cat/0.png", "val/dog/0.png"])
     assert "the val split" in found.described
-    found = find(photos(**{"test/cat": [1, 1]}))
+    found = images_of(photos(**{"test/cat": [1, 1]}))
     assert (found.split, names(found)) == ("test", ["test/cat/0.png", "test/cat/1.png"])
     assert found.described == f"the test split of {root}"
 
@@ -66,7 +66,7 @@ def test_the_test_images_come_before_validation_images_and_these_before_all(phot
 @pytest.mark.parametrize(("split", "count"), [("train", 8), ("val", 2), ("test", 1)])
 def test_a_split_that_is_asked_for_is_taken(photos: Photos, split: str, count: int) -> None:
     root = photos(**{"train/cat": [1] * 4, "train/dog": [0] * 4, "val/cat": [1], "val/dog": [0], "test/cat": [1]})
-    found = find(root, split=split)
+    found = images_of(root, split=split)
     assert (found.split, len(found)) == (split, count)
     assert all(name.startswith(split) for name in names(found))
 
@@ -90,14 +90,14 @@ def test_a_split_that_is_not_there_is_refused(photos: Photos, above: str, split:
 def test_images_that_nothing_could_be_learnt_from_are_measured_on_all_the_same(
     photos: Photos, folders: dict[str, list[int]], split: str, targets: list[int]
 ) -> None:
-    found = find(photos(**folders))
+    found = images_of(photos(**folders))
     assert (found.split, found.targets.tolist()) == (split, targets)
 
 
 def test_test_images_that_are_in_train_too_are_measured_on(photos: Photos) -> None:
     root = photos(**{"train/cat": [1] * 3, "train/dog": [0] * 3})
     shutil.copytree(root / "train", root / "test")
-    assert len(find(root)) == 6
+    assert len(images_of(root)) == 6
 
 
 @pytest.mark.parametrize("recorded", ["fingerprint", "content_hash"])  # by today's code, and by older one
@@ -106,19 +106,19 @@ def test_a_model_is_not_measured_on_the_images_that_it_was_fine_tuned_on(photos:
     learnt = read_images(root, seed=3)
     manifest = getattr(learnt.train, recorded)
     result = Result(dataset="photos", split="validation", seed=3, train_manifest=manifest)
-    found = find(root, result=result)
+    found = images_of(root, result=result)
     assert found.split == "val"
     assert found.images.fingerprint == learnt.val.fingerprint
     assert found.described.endswith("that fine-tuning drew from " + str(root) + ": the weights were chosen by it")
-    assert find(root, result=replace(result, train_manifest="of other images")).split == "all"
+    assert images_of(root, result=replace(result, train_manifest="of other images")).split == "all"
 
 
 # Classes
 
 
 def test_classes_that_the_data_lacks_are_a_note(photos: Photos) -> None:
-    (note,) = find(photos(cat=[1] * 5, dog=[0] * 5)).images.notes
-    assert note == "1 of the model's 3 classes have no images here, owl: it may answer with them all the same"
+    (note,) = images_of(photos(cat=[1] * 5, dog=[0] * 5)).images.notes
+    assert note == "1 of the model's 3 classes have no images here, owl: the model may still predict them"
 
 
 def test_images_of_a_class_that_the_model_lacks_are_an_error_that_says_what_may_be_meant(photos: Photos) -> None:
@@ -132,7 +132,7 @@ def test_images_of_a_class_that_the_model_lacks_are_an_error_that_says_what_may_
 
 
 def test_images_of_unknown_classes_are_left_out_and_counted_where_that_is_asked_for(photos: Photos) -> None:
-    found = find(photos(cat=[1] * 5, zebra=[0] * 3), skip_unknown=True)
+    found = images_of(photos(cat=[1] * 5, zebra=[0] * 3), skip_unknown=True)
     assert found.targets.tolist() == [1] * 5
     assert found.unknown == 3
     assert found.images.notes[0] == "3 images of classes that the model lacks, zebra: left out, as --skip-unknown says"
@@ -142,12 +142,12 @@ def test_where_no_class_is_known_there_is_nothing_to_skip(photos: Photos) -> Non
     error = failure(photos(yak=[1] * 5, zebra=[0] * 5), skip_unknown=True)
     assert error.message.startswith("mine lacks all 2 classes in ")
     assert error.hint is not None
-    assert error.hint.startswith("teach it these classes: vtzoo finetune --model mine --data ")
+    assert error.hint.startswith("fine-tune on these classes: vtzoo finetune --model mine --data ")
 
 
 def test_a_class_that_the_model_lacks_and_that_has_no_images_is_a_note(photos: Photos) -> None:
     root = photos(**{"train/cat": [1] * 4, "train/dog": [0] * 4, "train/zebra": [0] * 4, "test/cat": [1]})
-    assert find(root).images.notes[0] == "the model lacks zebra, of which there are no images here"
+    assert images_of(root).images.notes[0] == "the model lacks zebra, which have no images here"
 
 
 # Several classes an image
@@ -168,7 +168,7 @@ def table(tmp_path: Path, paint: Callable[..., Path]) -> Callable[[str], Path]:
 
 
 def test_columns_are_matched_by_name_and_what_the_data_do_not_say_is_unknown(table: Callable[..., Path]) -> None:
-    found = find(table("cat,dog", "1,0", "0,1", ",1", "1,", "0,0", "1,1"), multi=True)
+    found = images_of(table("cat,dog", "1,0", "0,1", ",1", "1,", "0,0", "1,1"), multi=True)
     assert found.images.multi_label
     expected = [[0, 1, np.nan], [1, 0, np.nan], [1, np.nan, np.nan], [np.nan, 1, np.nan], [0] * 2 + [np.nan]]
     assert np.array_equal(found.targets[:5], expected, equal_nan=True)
@@ -179,7 +179,7 @@ def test_an_image_that_has_a_class_which_the_model_lacks_is_strange_and_one_that
 ) -> None:
     data = table("cat,dog,yak", "1,0,0", "0,1,1", "1,1,", "0,0,0", ",,0")
     assert "lacks 1 of the 3 classes" in failure(data, multi=True).message
-    found = find(data, multi=True, skip_unknown=True)
+    found = images_of(data, multi=True, skip_unknown=True)
     assert [Path(found.images.encoded.name(index)).stem for index in range(len(found))] == ["0", "2", "3"]
     assert found.unknown == 2
 
@@ -190,7 +190,7 @@ def test_one_class_and_several_do_not_go_together(
 ) -> None:
     data = photos(cat=[1] * 5, dog=[0] * 5) if multi else table("cat,dog", *["1,0", "0,1"] * 3)
     error = failure(data, multi=multi)
-    assert error.message.startswith(f"mine answers with {kinds[0]} an image, and {data} has ")
+    assert error.message.startswith(f"mine predicts {kinds[0]} per image, and {data} has ")
     assert error.hint is not None
     assert f"vtzoo finetune --model mine --data {data}" in error.hint
 
@@ -236,7 +236,7 @@ TRAINED = Result(dataset="cifar10")
 def test_a_folder_with_the_model_s_own_data_set_is_read_as_that(
     stored: Photos, names: list[str] | None, tmp_path: Path
 ) -> None:
-    found = find(stored(names, 3, 1, 9), CIFAR10, TRAINED)
+    found = images_of(stored(names, 3, 1, 9), CIFAR10, TRAINED)
     described = f"the test split of cifar10 in {tmp_path / 'data'}"
     assert (found.data, found.split, found.described) == ("cifar10", "test", described)
     assert found.targets.tolist() == [3, 1, 9]
@@ -245,7 +245,7 @@ def test_a_folder_with_the_model_s_own_data_set_is_read_as_that(
 
 def test_the_same_columns_with_other_classes_are_peoples_own(stored: Photos) -> None:
     data = stored(["zebra", *CIFAR10[:0:-1]], 1, 2)
-    found = find(data, CIFAR10, TRAINED)
+    found = images_of(data, CIFAR10, TRAINED)
     assert found.targets.tolist() == [9, 8]  # by name
     assert found.images.targets.tolist() != [9, 8]  # the data number them otherwise
 
@@ -255,14 +255,14 @@ def test_a_damaged_file_and_one_of_other_columns_are_no_data_set_of_the_model_s(
     whole = file.read_bytes()
     file.write_bytes(whole[:-50])
     with pytest.raises(VtzooError, match=r"cannot read .*test-0\.parquet"):
-        find(file.parent, CIFAR10, TRAINED)
+        images_of(file.parent, CIFAR10, TRAINED)
     parquet.write_table(pyarrow.table({"weight": [1.0]}), file)
     with pytest.raises(VtzooError, match="no column of images in "):
-        find(file.parent, CIFAR10, TRAINED)
+        images_of(file.parent, CIFAR10, TRAINED)
 
 
 def test_class_folders_of_the_model_s_own_data_set_are_read_as_that(photos: Photos) -> None:
-    found = find(photos(**{"test/cat": [3], "test/dog": [5, 5]}), CIFAR10, TRAINED)
+    found = images_of(photos(**{"test/cat": [3], "test/dog": [5, 5]}), CIFAR10, TRAINED)
     assert (found.data, found.targets.tolist()) == ("cifar10", [3, 5, 5])
 
 

@@ -53,5 +53,5 @@ def test_where_no_image_would_be_left_fine_tuning_is_the_next_command() -> None:
     error = refusal(["zebra"], 1, 7, LABELS, model="mine", data="photos", skippable=False)
     assert error.message == "mine lacks the only class in photos, zebra: those of 7 images"
     assert error.hint is not None
-    assert error.hint.startswith("teach it these classes: vtzoo finetune --model mine --data photos; ")
+    assert error.hint.startswith("fine-tune on these classes: vtzoo finetune --model mine --data photos; ")
     assert "--skip-unknown" not in error.hint

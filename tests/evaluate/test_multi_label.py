@@ -48,5 +48,7 @@ def test_the_calibration_error_is_over_all_that_is_known() -> None:
 
 
 def test_where_no_class_has_a_yes_and_a_no_there_is_nothing_to_measure() -> None:
-    with pytest.raises(VtzooError, match="of no class is one image known to have it, and another not to have it"):
+    with pytest.raises(
+        VtzooError, match="no class has both an image known to have it and an image known not to have it"
+    ):
         score(np.array([[1, 0], [1, NAN]], np.float32), np.full((2, 2), 0.5, np.float32), NAMES[:2])

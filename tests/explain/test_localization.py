@@ -54,7 +54,7 @@ def right_head(loss: str, side: int, *, normalize: bool = False) -> DenseRelativ
 
 @pytest.mark.parametrize("loss", ["l1", "signed", "cross_entropy", "variance_aware", "off_grid"])
 def test_a_head_that_is_right_by_construction_has_an_error_of_0(loss: str) -> None:
-    found = Localizer(head=right_head(loss, 5), stage=0).answers(Told(4, 5), torch.zeros(2, 3, 8, 8))
+    found = Localizer(head=right_head(loss, 5), stage=0).localizations(Told(4, 5), torch.zeros(2, 3, 8, 8))
     assert len(found) == 2
     for one in found:
         assert one.error == pytest.approx(0, abs=1e-4)
@@ -63,13 +63,15 @@ def test_a_head_that_is_right_by_construction_has_an_error_of_0(loss: str) -> No
 
 
 def test_answers_in_grid_sides_are_turned_into_cells() -> None:
-    (found,) = Localizer(head=right_head("l1", 6, normalize=True), stage=0).answers(Told(6, 6), torch.zeros(1, 3, 8, 8))
+    (found,) = Localizer(head=right_head("l1", 6, normalize=True), stage=0).localizations(
+        Told(6, 6), torch.zeros(1, 3, 8, 8)
+    )
     assert found.error == pytest.approx(0, abs=1e-5)
     assert found.predicted.max() == pytest.approx(5)
 
 
 def test_a_grid_with_more_pairs_than_go_at_once_has_them_all_in_order() -> None:
-    (found,) = Localizer(head=right_head("l1", 10), stage=0).answers(Told(9, 10), torch.zeros(1, 3, 8, 8))
+    (found,) = Localizer(head=right_head("l1", 10), stage=0).localizations(Told(9, 10), torch.zeros(1, 3, 8, 8))
     assert len(found.places) == len(found.predicted) == 8100
     assert found.error == pytest.approx(0, abs=1e-5)
 
@@ -82,7 +84,7 @@ def test_every_ordered_pair_is_there_once() -> None:
 
 @pytest.mark.parametrize("loss", ["l1", "signed"])
 def test_no_constant_has_a_smaller_error_than_the_best_one(loss: str) -> None:
-    (found,) = Localizer(head=right_head(loss, 5), stage=0).answers(Told(4, 5), torch.zeros(1, 3, 8, 8))
+    (found,) = Localizer(head=right_head(loss, 5), stage=0).localizations(Told(4, 5), torch.zeros(1, 3, 8, 8))
     guesses = np.arange(-5, 5, 0.25)
     least = [min(np.abs(found.true[:, axis] - guess).mean() for guess in guesses) for axis in (0, 1)]
     assert found.constant_error == pytest.approx(np.mean(least))

@@ -1,1 +1,1 @@
-"""Evaluates trained models on labelled images, on either backend, without torch."""
+"""Measuring trained models on labelled data, on either backend, without torch."""

@@ -1,4 +1,4 @@
-"""The calibration of probabilities, and the confidence interval of an accuracy."""
+"""The calibration error of probabilities, and the confidence interval of an accuracy."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import numpy as np
 
 BINS = 15  # of equal width
 RESAMPLES = 10_000
-LEVEL = 0.95  # of the intervals
+LEVEL = 0.95  # of confidence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reliability:
-    """Predictions sorted into bins of equal width by their probability; each array has one entry a bin."""
+    """Predictions in bins of equal width by their probability; each array has one entry per bin."""
 
     counts: np.ndarray  # int64, of predictions
     probability: np.ndarray  # float64, the mean; 0 in an empty bin
@@ -27,7 +27,7 @@ class Reliability:
 
 
 def reliability(probabilities: np.ndarray, true: np.ndarray) -> Reliability:
-    """The reliability in BINS bins of probabilities (n,), 0 to 1; `true` (n,) says which predictions are correct."""
+    """The reliability of probabilities (n,), 0 to 1, in BINS bins; `true` marks the correct predictions, bool (n,)."""
     bins = np.clip(np.ceil(probabilities.astype(np.float64) * BINS).astype(np.int64) - 1, 0, BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     sums = (np.bincount(bins, weights=values, minlength=BINS) for values in (probabilities, true))
@@ -38,9 +38,9 @@ def reliability(probabilities: np.ndarray, true: np.ndarray) -> Reliability:
 def interval(right: int, images: int, seed: int = 0) -> tuple[float, float]:
     """The bootstrap percentile interval of an accuracy, as fractions: LEVEL of the resamples lie within.
 
-    A resample draws `images` images with replacement. The number of correct images in it is binomial, so all RESAMPLES
-    numbers are drawn at once. If all images are correct, or none, the interval is a point, which is overconfident for
-    few images.
+    A resample draws as many images as the data set has, with replacement. Its number of correct images is binomial, so
+    the numbers of all RESAMPLES are drawn at once, without any resample in memory. If all images are correct, or none,
+    all resamples agree and the interval is a point: for few images it is too narrow.
     """
     accuracies = np.random.default_rng(seed).binomial(images, right / images, RESAMPLES) / images
     low, high = np.quantile(accuracies, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -1,4 +1,4 @@
-"""Draws contact sheets, mistakes.png and uncertain.png: images with their labels and predictions."""
+"""mistakes.png and uncertain.png: contact sheets of images with their labels and predictions."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -8,17 +8,17 @@ from PIL import Image, ImageDraw
 from vtzoo.data.encoded_images import EncodedImages
 from vtzoo.evaluate.fonts import fitted, font
 
-COLUMNS, MOST = 6, 30  # images
+COLUMNS, MOST = 6, 30  # images in a row, and in all
 TILE = 144  # pixels a side
 GAP = 10  # pixels
 TEXT = 12  # pixels an em
-LINE = 16  # pixels
+LINE = 16  # pixels, the height of a line of text
 WHITE, BLACK, GREY = "white", "black", "#777777"
-EXACTLY = 2  # the least enlargement that shows pixels as squares
+EXACTLY = 2  # times enlarged: from here on a small image's pixels stay squares
 
 
 def contact_sheet(encoded: EncodedImages, numbers: Sequence[int], captions: Sequence[Sequence[str]]) -> bytes:
-    """A PNG of the first MOST images of `numbers`, each above its caption and the end of its name."""
+    """A PNG of the first MOST images of `numbers`, each above its caption, a text per line, and the end of its name."""
     shown = list(zip(numbers, captions, strict=True))[:MOST]
     lines = max((len(caption) for _, caption in shown), default=0) + 1
     across, down = min(COLUMNS, len(shown)), -(-len(shown) // COLUMNS)
@@ -39,7 +39,7 @@ def contact_sheet(encoded: EncodedImages, numbers: Sequence[int], captions: Sequ
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
-    """The image with a longer side of TILE pixels, in its aspect ratio."""
+    """The image resized in proportion, with a longer side of TILE pixels."""
     scale = TILE / max(image.size)
     size = tuple(max(1, round(side * scale)) for side in image.size)
     method = Image.Resampling.NEAREST if scale >= EXACTLY else Image.Resampling.LANCZOS

@@ -1,4 +1,4 @@
-"""Matches the classes of data with those of a model, by exact names only."""
+"""The classes of the data matched with a model's classes: by exact name, never by a guess."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,16 @@ import numpy as np
 from vtzoo.base.wording import SHOWN, counted, few
 from vtzoo.errors import VtzooError
 
-UNKNOWN = -1  # the index of a class that the model lacks
-ALIKE = 0.8  # difflib's least similarity, 0 to 1, of a name that may be meant
+UNKNOWN = -1  # the number of a class that the model lacks
+ALIKE = 0.8  # difflib's similarity, 0 to 1: names from here on are suggested
 
 
 def match(data: Sequence[str], model: Sequence[str]) -> np.ndarray:
-    """The model's index of each of the data's classes, int64 (classes of the data,); UNKNOWN for a class it lacks.
+    """The model's number of each class of the data, int64 (classes of the data,); UNKNOWN for a class that it lacks.
 
-    Names match if their composed forms (NFC) are equal, because macOS decomposes names. Names that differ in case, or
-    between `_`, `-` and a space, do not match: `refusal` suggests them.
+    Names are compared in their composed form (NFC), because macOS decomposes accents. Names that differ in any other
+    way, in case or in `_`, `-` and spaces, are different classes: `refusal` suggests similar ones. Two classes of the
+    model with one name are a VtzooError.
     """
     numbers: dict[str, int] = {}
     for number, label in enumerate(model):
@@ -29,7 +30,7 @@ def match(data: Sequence[str], model: Sequence[str]) -> np.ndarray:
 
 
 def similar(name: str, labels: Sequence[str]) -> list[str]:
-    """The labels that a name may mean: those that differ only in case and separators, or else the nearest label."""
+    """The labels that differ from the name only in case and separators; without any, the most similar label."""
     same = [label for label in labels if _plain(label) == _plain(name)]
     return same or get_close_matches(name, labels, n=1, cutoff=ALIKE)
 
@@ -37,17 +38,17 @@ def similar(name: str, labels: Sequence[str]) -> list[str]:
 def refusal(
     lacking: Sequence[str], of: int, images: int, labels: Sequence[str], *, model: str, data: str, skippable: bool
 ) -> VtzooError:
-    """The error for a model that lacks some of the data's `of` classes, those of `images` images.
+    """The error of a model that lacks some of the data's classes, `of` in all, which `images` images have.
 
-    `skippable` says whether images of other classes are left.
+    `skippable` says whether other images remain if these are left out.
     """
     meant = [f"{near!r} for {name!r}" for name in lacking[:SHOWN] for near in similar(name, labels)]
     hints = [f"did you mean {', '.join(meant)}? give the data the model's names"] if meant else []
-    if skippable:
-        hints.append("leave these images out: --skip-unknown")
-    else:
-        hints.append(f"teach it these classes: vtzoo finetune --model {model} --data {data}")
-    hints.append(f"vtzoo show {model} lists the classes that it knows")
+    hints += [
+        "leave these images out: --skip-unknown" if skippable
+        else f"fine-tune on these classes: vtzoo finetune --model {model} --data {data}",
+        f"vtzoo show {model} lists the classes that it knows",
+    ]  # fmt: skip
     message = f"{model} lacks {_share(len(lacking), of)} in {data}, {few(lacking)}"
     return VtzooError(f"{message}: those of {counted(images, 'image')}", "; ".join(hints))
 

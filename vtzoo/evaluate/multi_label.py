@@ -1,4 +1,4 @@
-"""The metrics of a multi-label classifier, over known labels only."""
+"""The metrics of a multi-label classifier, over the known labels alone."""
 
 from dataclasses import dataclass
 
@@ -7,29 +7,29 @@ import numpy as np
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate import calibration
 
-THRESHOLD = 0.5  # the least probability of a predicted class
+THRESHOLD = 0.5  # a class is predicted from this probability on
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """The metrics of one class, over the images whose label is known."""
+    """The metrics of one class, over the images with a known label."""
 
     label: str
-    average_precision: float | None  # None, like f1, without a positive or without a negative image
+    average_precision: float | None  # None, like f1, without both a positive and a negative image
     f1: float | None  # at THRESHOLD
-    positives: int  # images that have the class
-    negatives: int  # images known to lack the class
+    positives: int  # images known to have the class
+    negatives: int  # images known not to have the class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """All metrics; means are over the classes with a positive and a negative image."""
+    """All metrics; means are over the classes with both a positive and a negative image."""
 
     map: float  # mean average precision, a fraction
     macro_f1: float  # at THRESHOLD
-    expected_calibration_error: float  # of every known class of every image, in 15 bins
-    known: float  # fraction of the classes of all images
-    per_class: tuple[ClassScores, ...]  # classes with any known label, in the model's order
+    expected_calibration_error: float  # over all known labels, in 15 bins
+    known: float  # fraction of known labels
+    per_class: tuple[ClassScores, ...]  # of the classes with a known label, in the model's order
 
 
 def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> Scores:
@@ -39,49 +39,41 @@ def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]
         one_class(targets[known[:, number], number] > 0, probabilities[known[:, number], number], names[number])
         for number in np.flatnonzero(known.any(axis=0))
     )
-    if all(one.average_precision is None for one in per_class):
-        raise VtzooError(
-            "of no class is one image known to have it, and another not to have it",
-            "there is nothing to measure: say both of a class at least",
-        )
+    f1 = [scores.f1 for scores in per_class if scores.f1 is not None]
+    if not f1:
+        hint = "there is nothing to measure: label a class with both 1 and 0"
+        raise VtzooError("no class has both an image known to have it and an image known not to have it", hint)
     return Scores(
-        map=mean_average_precision(targets, probabilities),
-        macro_f1=float(np.mean([one.f1 for one in per_class if one.f1 is not None])),
+        map=mean_average_precision(targets, probabilities), macro_f1=float(np.mean(f1)),
         expected_calibration_error=calibration.reliability(probabilities[known], targets[known] > 0).error,
-        known=float(known.mean()),
-        per_class=per_class,
-    )
+        known=float(known.mean()), per_class=per_class,
+    )  # fmt: skip
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
-    """The mean over classes of the average precision, each over the images whose label is known; 0 without any.
+    """The mean of the average precisions of the classes with both a positive and a negative image; 0 without any.
 
-    targets (n, classes), 1, 0 or NaN if unknown; scores of that shape. Only classes with a positive and a negative
-    image count.
+    targets (n, classes), 1, 0 or NaN if unknown; scores of that shape. Unknown labels are left out.
     """
-    known = ~np.isnan(targets)
-    columns = zip(targets.T, scores.T, known.T, strict=True)
-    each = [average_precision(truth[there] > 0, score[there]) for truth, score, there in columns]
+    columns = zip(targets.T, scores.T, ~np.isnan(targets).T, strict=True)
+    each = [average_precision(truth[known] > 0, score[known]) for truth, score, known in columns]
     defined = [precision for precision in each if precision is not None]
     return float(np.mean(defined)) if defined else 0.0
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> float | None:
-    """scikit-learn's average precision of truth bool (n,) and scores (n,); None unless both values occur."""
+    """The average precision, by scikit-learn, of truth bool (n,) and scores (n,); None unless both values occur."""
     from sklearn.metrics import average_precision_score
 
     return float(average_precision_score(truth, scores)) if truth.any() and not truth.all() else None
 
 
 def one_class(truth: np.ndarray, probabilities: np.ndarray, name: str) -> ClassScores:
-    """The metrics of a class, from its targets, bool (n,), and its probabilities, (n,)."""
+    """The metrics of a class, from whether each image has it, bool (n,), and its probabilities, (n,)."""
     from sklearn.metrics import f1_score
 
     precision = average_precision(truth, probabilities)
     return ClassScores(
-        label=name,
-        average_precision=precision,
+        label=name, average_precision=precision, positives=int(truth.sum()), negatives=int((~truth).sum()),
         f1=None if precision is None else float(f1_score(truth, probabilities >= THRESHOLD)),
-        positives=int(truth.sum()),
-        negatives=int((~truth).sum()),
-    )
+    )  # fmt: skip

@@ -28,16 +28,15 @@ def predict_images(
     classifier: Classifier, images: LabelledImages, *, batch_size: int = 256,
     progress: Callable[[int], None] | None = None,
 ) -> Predictions:  # fmt: skip
-    """The predictions on all readable images, each preprocessed for the classifier and then dropped.
+    """The predictions on all images, each preprocessed for the classifier and then dropped.
 
-    `progress` is called with the number of images after each batch. No readable image at all is a VtzooError.
+    `progress` is called with the number of images after each batch. Images of which none is readable, and probabilities
+    that are not finite, are VtzooErrors.
     """
     started = time.perf_counter()
     decoding = DecodingPass(images=images, keep=lambda image: prepare(image, classifier.preprocess))
     numbers = []
-    probabilities = np.empty(
-        (len(images), len(classifier.labels)), np.float32
-    )  # allocated once, because it may take a gigabyte
+    probabilities = np.empty((len(images), len(classifier.labels)), np.float32)  # allocated once: may take a gigabyte
     for some, pixels in _batches(iter(decoding), batch_size):
         probabilities[len(numbers) : len(numbers) + len(some)] = classifier(pixels)
         numbers += some
@@ -46,7 +45,10 @@ def predict_images(
     if not numbers:
         raise next(iter(decoding.errors.values()), VtzooError("there are no images to measure on"))
     probabilities = probabilities[: len(numbers)]
-    _require_finite(probabilities)
+    finite = np.isfinite(probabilities).all(axis=1)
+    if not finite.all():
+        message = f"the model answers image {np.argmin(finite)} with values that are not finite"
+        raise VtzooError(message, "its weights may be damaged")
     return Predictions(
         numbers=np.array(numbers), probabilities=probabilities, errors=decoding.errors,
         fingerprint=decoding.fingerprint, seconds=time.perf_counter() - started,
@@ -54,14 +56,7 @@ def predict_images(
 
 
 def _batches(images: Iterator[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Indices and prepared images, uint8 (batch, 3, size, size)."""
+    """Indices and prepared images, uint8 (batch, 3, height, width)."""
     while some := list(islice(images, size)):
         numbers, pixels = zip(*some, strict=True)
         yield list(numbers), np.stack(pixels)
-
-
-def _require_finite(probabilities: np.ndarray) -> None:
-    finite = np.isfinite(probabilities).all(axis=1)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite)[0])
-        raise VtzooError(f"the model answers image {row} with values that are not finite", "its weights may be damaged")

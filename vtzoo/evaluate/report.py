@@ -1,9 +1,9 @@
-"""Writes an assessment into a folder: numbers, predictions, pictures, and report.md with all of them."""
+"""A folder with all results of an evaluation: metrics, predictions, pictures, and report.md, which links them."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,129 +17,120 @@ from vtzoo.evaluate.run import Assessment
 from vtzoo.evaluate.text_report import class_table, facts
 
 PICTURES = {
-    "confusion.png": "What each class is taken for",
-    "reliability.png": "How often what it is so sure of comes true",
-    "mistakes.png": "Wrong, and surest of it",
-    "uncertain.png": "The least certain",
-}
+    "confusion.png": "Confusion matrix", "reliability.png": "Reliability diagram",
+    "mistakes.png": "Most confident mistakes", "uncertain.png": "Least certain images",
+}  # fmt: skip
 FILES = ("report.json", "predictions.csv", *PICTURES, "report.md")
 
 
 def check(folder: Path) -> None:
-    """Raise a VtzooError if a report cannot be written there, before the evaluation."""
+    """Raise if a report cannot be written to the folder; called before the evaluation."""
     if folder.exists() and not folder.is_dir():
         raise VtzooError(f"{folder} is not a folder", "choose another --report")
 
 
 def write(assessment: Assessment, folder: Path) -> Path:
-    """Write the report into a folder, each file whole or not at all, and return report.md, which is written last.
+    """report.md, written last into the folder with all other files, each file whole or not at all.
 
-    Deletes an earlier report first, so that the files never mix two reports.
+    The files of an earlier report are deleted first, so that a report never mixes two evaluations.
     """
     check(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in reversed(FILES):
         (folder / name).unlink(missing_ok=True)
-    message = json.dumps(assessment.as_json(), indent=2) + "\n"
-    files.write(folder / "report.json", message.encode())
-    files.write(folder / "predictions.csv", predictions(assessment).encode())
     drawn = pictures(assessment)
-    for name, content in drawn.items():
+    contents = {
+        "report.json": f"{json.dumps(assessment.as_json(), indent=2)}\n".encode(),
+        "predictions.csv": predictions(assessment).encode(),
+        **drawn, "report.md": markdown(assessment, list(drawn)).encode(),
+    }  # fmt: skip
+    for name, content in contents.items():
         files.write(folder / name, content)
-    files.write(folder / "report.md", markdown(assessment, list(drawn)).encode())
     return folder / "report.md"
 
 
 def predictions(assessment: Assessment) -> str:
-    """A CSV line an image: image, label, predicted, probability, correct; `;` separates several classes.
+    """A CSV with a line per image: image, label, predicted, probability, correct; `;` separates several classes.
 
-    A multi-label prediction is correct if it is right for all known classes.
+    A multi-label image is correct if the predictions of all its known labels are.
     """
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
     lines.writerow(("image", "label", "predicted", "probability", "correct"))
     images, labels = assessment.images, assessment.labels
-    for number, (target, answer) in enumerate(zip(images.targets, assessment.probabilities, strict=True)):
+    for number, (target, scores) in enumerate(zip(images.targets, assessment.probabilities, strict=True)):
         if images.images.multi_label:
-            having, chosen = np.flatnonzero(target == 1), np.flatnonzero(answer >= multi_label.THRESHOLD)
-            known = ~np.isnan(target)
-            correct = bool(np.all((answer >= multi_label.THRESHOLD)[known] == (target > 0)[known]))
+            positive, chosen = scores >= multi_label.THRESHOLD, np.flatnonzero(scores >= multi_label.THRESHOLD)
+            true, known = np.flatnonzero(target == 1), ~np.isnan(target)
+            correct = bool(np.all(positive[known] == (target > 0)[known]))
         else:
-            having, chosen = np.array([target]), np.array([answer.argmax()])
-            correct = bool(having[0] == chosen[0])
-        named = (";".join(labels[one] for one in some) for some in (having, chosen))
-        shares = ";".join(f"{answer[one]:.6g}" for one in chosen)
-        lines.writerow((images.images.encoded.name(number), *named, shares, str(correct).lower()))
+            true, chosen = np.array([target]), np.array([scores.argmax()])
+            correct = bool(true[0] == chosen[0])
+        names = (";".join(labels[index] for index in indices) for indices in (true, chosen))
+        shares = ";".join(f"{scores[index]:.6g}" for index in chosen)
+        lines.writerow((images.images.encoded.name(number), *names, shares, str(correct).lower()))
     return file.getvalue()
 
 
 def pictures(assessment: Assessment) -> dict[str, bytes]:
-    """The PNG files by name, without empty ones."""
-    draw = _multi_label if assessment.images.images.multi_label else _single_label
+    """The PNG files by name; a contact sheet without images is left out."""
+    draw = _multi_label_pictures if assessment.images.images.multi_label else _single_label_pictures
     return {name: content for name, content in draw(assessment).items() if content is not None}
 
 
-def _single_label(assessment: Assessment) -> dict[str, bytes | None]:
-    """The pictures of single-label predictions."""
+def _single_label_pictures(assessment: Assessment) -> dict[str, bytes | None]:
     labels, names = assessment.images.targets, assessment.labels
     predicted, surest = assessment.probabilities.argmax(axis=1), assessment.probabilities.max(axis=1)
-    right = predicted == labels
-    order = np.argsort(surest, kind="stable")
+    right, order = predicted == labels, np.argsort(surest, kind="stable")
 
-    def sheet(numbers: np.ndarray) -> bytes | None:
-        captions = [
-            (f"is {names[labels[one]]}", f"{surest[one]:.1%} {names[predicted[one]]}") for one in numbers[:MOST]
-        ]
-        return _sheet(assessment, numbers, captions)
+    def caption(index: int) -> tuple[str, str]:
+        return f"is {names[labels[index]]}", f"{surest[index]:.1%} {names[predicted[index]]}"
 
     return {
         "confusion.png": charts.confusion(labels, predicted, names),
-        "reliability.png": charts.reliability(calibration.reliability(surest, right), what="accuracy"),
-        "mistakes.png": sheet(order[::-1][~right[order[::-1]]]),
-        "uncertain.png": sheet(order),
+        "reliability.png": charts.reliability(calibration.reliability(surest, right), frequency="accuracy"),
+        "mistakes.png": _sheet(assessment, order[::-1][~right[order[::-1]]], caption),
+        "uncertain.png": _sheet(assessment, order, caption),
     }
 
 
-def _multi_label(assessment: Assessment) -> dict[str, bytes | None]:
-    """The pictures of multi-label predictions: of each image the worst class, and the class nearest to 0.5."""
-    targets, names = assessment.images.targets, assessment.labels
+def _multi_label_pictures(assessment: Assessment) -> dict[str, bytes | None]:
+    """The pictures by name; an image's mistake is its worst class, its uncertainty the class nearest to THRESHOLD."""
+    targets, probabilities, names = assessment.images.targets, assessment.probabilities, assessment.labels
     known = ~np.isnan(targets)
-    wrong = np.where(known, np.abs(assessment.probabilities - targets), -1)
-    doubt = np.where(known, -np.abs(assessment.probabilities - multi_label.THRESHOLD), -1)
+    wrong = np.where(known, np.abs(probabilities - targets), -1)
+    doubt = np.where(known, -np.abs(probabilities - multi_label.THRESHOLD), -1)
 
-    def sheet(by: np.ndarray, least: float) -> bytes | None:
-        worst = by.argmax(axis=1)
-        values = by[np.arange(len(by)), worst]
-        numbers = np.argsort(-values, kind="stable")
-        numbers = numbers[values[numbers] >= least]
-        captions = [
-            (f"{names[worst[one]]}: {'yes' if targets[one, worst[one]] == 1 else 'no'}",
-             f"predicted {assessment.probabilities[one, worst[one]]:.1%}")
-            for one in numbers[:MOST]
-        ]  # fmt: skip
-        return _sheet(assessment, numbers, captions)
+    def sheet(values: np.ndarray, least: float) -> bytes | None:
+        worst, highest = values.argmax(axis=1), values.max(axis=1)
+        order = np.argsort(-highest, kind="stable")
 
-    found = calibration.reliability(assessment.probabilities[known], targets[known] > 0)
+        def caption(index: int) -> tuple[str, str]:
+            at = index, worst[index]
+            return f"{names[at[1]]}: {'yes' if targets[at] == 1 else 'no'}", f"predicted {probabilities[at]:.1%}"
+
+        return _sheet(assessment, order[highest[order] >= least], caption)
+
+    measured = calibration.reliability(probabilities[known], targets[known] > 0)
     return {
-        "reliability.png": charts.reliability(found, what="share of images that have the class"),
-        "mistakes.png": sheet(wrong, multi_label.THRESHOLD),
-        "uncertain.png": sheet(doubt, -multi_label.THRESHOLD),
-    }
+        "reliability.png": charts.reliability(measured, frequency="share of images that have the class"),
+        "mistakes.png": sheet(wrong, multi_label.THRESHOLD), "uncertain.png": sheet(doubt, -multi_label.THRESHOLD),
+    }  # fmt: skip
 
 
-def _sheet(assessment: Assessment, numbers: np.ndarray, captions: list[tuple[str, str]]) -> bytes | None:
-    if not len(numbers):
-        return None
-    return contact_sheet(assessment.images.images.encoded, [int(one) for one in numbers[:MOST]], captions)
+def _sheet(
+    assessment: Assessment, indices: np.ndarray, caption: Callable[[int], tuple[str, str]]
+) -> bytes | None:  # fmt: skip
+    """The contact sheet of the first images at `indices`; None without any."""
+    shown = [int(index) for index in indices[:MOST]]
+    return contact_sheet(assessment.images.images.encoded, shown, list(map(caption, shown))) if shown else None
 
 
 def markdown(assessment: Assessment, drawn: Sequence[str]) -> str:
-    """The text of report.md, with the pictures in `drawn`."""
+    """The text of report.md, with the drawn pictures."""
     scores, images = assessment.scores, assessment.images
-    parts = [
-        f"# {_cell(assessment.model)}\n\nMeasured on {_cell(images.described)}.",
-        _table(("", ""), facts(assessment)),
-    ]
+    head = f"# {_cell(assessment.model)}\n\nMeasured on {_cell(images.described)}."
+    parts = [head, _table(("", ""), facts(assessment))]
     notes = [*images.images.notes, *(f"left out: {message}" for message in assessment.unreadable)]
     if notes:
         parts.append("\n".join(f"- {_cell(note)}" for note in notes))
@@ -148,8 +139,9 @@ def markdown(assessment: Assessment, drawn: Sequence[str]) -> str:
         rows = [(pair.label, pair.predicted, f"{pair.images:,}") for pair in scores.confused]
         parts.append("## Most confused\n\n" + _table(("class", "taken for", "images"), rows))
     parts.append("## Class by class\n\n" + _table(*class_table(scores)))
-    parts.append("Every image's answer is in [predictions.csv](predictions.csv), every number in "
-                 "[report.json](report.json).")  # fmt: skip
+    parts.append(
+        "All predictions are in [predictions.csv](predictions.csv), all metrics in [report.json](report.json)."
+    )
     return "\n\n".join(parts) + "\n"
 
 

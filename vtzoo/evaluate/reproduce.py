@@ -10,17 +10,17 @@ from vtzoo.evaluate.run import of_classifier
 from vtzoo.hub import fetch
 from vtzoo.predict.load import load
 
-TIES = 5e-4  # fraction of the images, whose two best classes almost tie and swap on another kind of CPU or GPU
+TIES = 5e-4  # of the images: near ties of the two best classes may fall either way on another kind of CPU or GPU
 
 
 def reproduce(
     name: str, data: Path | None = None, *, backend: str = "auto", device: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, float | int | str | bool]:  # fmt: skip
-    """A model's accuracy measured again, `top1` or `map`, beside the card's, `stated`, and whether it is `reproduced`.
+    """A model's accuracy measured again, `top1` or `map`, with `stated` (the card's) and `reproduced` (whether equal).
 
-    An accuracy is reproduced if the manifest shows the same images and the fractions differ by at most TIES. `name` is
-    a model of the zoo, a model folder or a model on the Hub; `data` is the path of the images, None for the Hub.
+    Accuracies are equal if the images are the same by the manifest, and the fractions differ by at most TIES. `name` is
+    a model of the zoo, a model folder or a model on the Hub; `data` is the folder of the images, None for the Hub.
     """
     entry = fetch.model_folder(name, use=backend)
     result, measure = entry.result, entry.result.metrics[0]
@@ -28,7 +28,7 @@ def reproduce(
         raise VtzooError(f"the result.json of {name} states no accuracy to reproduce", "vtzoo evaluate measures one")
     request = Request(data=None if data is None else str(data), split=SPLIT_NAMES.get(result.split or ""))
     classifier = load(entry, backend=backend, device=device)
-    found = of_classifier(name, classifier, request, result, progress)
-    summary = found.summary()
-    same = found.fingerprint == result.manifest or found.images.images.is_recorded(result.manifest)
+    assessment = of_classifier(name, classifier, request, result, progress)
+    summary, images = assessment.summary(), assessment.images.images
+    same = assessment.fingerprint == result.manifest or images.is_recorded(result.manifest)
     return {**summary, "stated": stated, "reproduced": same and abs(float(summary[measure]) - stated) <= TIES}

@@ -1,4 +1,4 @@
-"""Evaluates a model on labelled images: predictions, metrics, and the entries of result.json."""
+"""A model's accuracy and other metrics on labelled images."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,7 +14,6 @@ from vtzoo.evaluate.predictions import predict_images
 from vtzoo.hub import fetch
 from vtzoo.predict.classifier import Classifier
 from vtzoo.predict.load import load
-from vtzoo.zoo.model_folder import ModelFolder
 from vtzoo.zoo.result import Result
 
 
@@ -24,49 +23,44 @@ class Assessment:
 
     model: str
     labels: tuple[str, ...]
-    images: EvaluationImages  # only readable images
+    images: EvaluationImages  # only the readable images
     probabilities: np.ndarray  # float32 (n, classes)
     scores: single_label.Scores | multi_label.Scores
     fingerprint: str  # of the images
     seconds: float  # reading, decoding and preprocessing included
-    unreadable: tuple[str, ...]  # a sentence for each unreadable image
+    unreadable: tuple[str, ...]  # a sentence per unreadable image
 
     def summary(self) -> dict[str, float | int | str]:
-        """The accuracies, the images' number and fingerprint, and the speed."""
+        """The accuracies, with the number and manifest of the images, and the speed."""
         fractions = ("top1", "top5") if isinstance(self.scores, single_label.Scores) else ("map", "macro_f1")
         return {
             **{name: getattr(self.scores, name) for name in fractions},
-            "images": len(self.images),
-            "manifest": self.fingerprint,
-            "seconds": self.seconds,
-            "images_per_second": len(self.images) / self.seconds,
-        }
+            "images": len(self.images), "manifest": self.fingerprint,
+            "seconds": self.seconds, "images_per_second": len(self.images) / self.seconds,
+        }  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
-        """All measurements, without the predictions."""
+        """All metrics, without the predictions."""
         return {
-            **self.summary(),
-            "model": self.model,
-            "data": self.images.data,
-            "split": self.images.split,
-            "notes": list(self.images.images.notes),
-            "unknown": self.images.unknown,
-            "unreadable": list(self.unreadable),
-            **asdict(self.scores),
-        }
+            **self.summary(), "model": self.model, "data": self.images.data, "split": self.images.split,
+            "notes": list(self.images.images.notes), "unknown": self.images.unknown,
+            "unreadable": list(self.unreadable), **asdict(self.scores),
+        }  # fmt: skip
 
 
 def assess(
     model: str, request: Request | None = None, *, revision: str | None = None, backend: str = "auto",
     device: str = "auto", progress: Callable[[int], None] | None = None,
 ) -> Assessment:  # fmt: skip
-    """The assessment of a model on the images of a request, by default its own test images.
+    """The metrics of a model on the requested images, by default its own test images.
 
-    `model` is a model of the zoo, a model folder, an .onnx file, or a model on the Hub at `revision`. Unreadable images
-    are left out and named; without any readable image it is a VtzooError.
+    `model` is a model of the zoo, a model folder, an .onnx file, or a model on the Hub, which may have a `revision`.
+    Unreadable images are left out and named; a VtzooError if all images are unreadable.
     """
-    source, result = _open(model, revision, backend)
-    classifier = load(source, backend=backend, device=device)
+    is_onnx = Path(model).suffix == ".onnx"  # without a result.json
+    entry = None if is_onnx else fetch.model_folder(model, revision=revision, use=backend)
+    classifier = load(model if entry is None else entry, backend=backend, device=device)
+    result = Result() if entry is None else entry.result_or_empty
     return of_classifier(model, classifier, request or Request(), result, progress)
 
 
@@ -74,22 +68,18 @@ def of_classifier(
     model: str, classifier: Classifier, request: Request, result: Result,
     progress: Callable[[int], None] | None = None,
 ) -> Assessment:  # fmt: skip
-    """The assessment of a loaded classifier with the result.json of its model."""
+    """The metrics of a loaded classifier, given the result.json of its model."""
     multi = bool(getattr(classifier, "multi_label", False))
     images = images_for(request, model, classifier.labels, result, multi_label=multi)
     predictions = predict_images(classifier, images.images, progress=progress)
     readable = images.select(predictions.numbers)
     score = multi_label.score if multi else single_label.score
     return Assessment(
-        model=model,
-        labels=classifier.labels,
-        images=readable,
-        probabilities=predictions.probabilities,
+        model=model, labels=classifier.labels, images=readable, probabilities=predictions.probabilities,
         scores=score(readable.targets, predictions.probabilities, classifier.labels),
-        fingerprint=predictions.fingerprint,
-        seconds=predictions.seconds,
+        fingerprint=predictions.fingerprint, seconds=predictions.seconds,
         unreadable=tuple(error.message for error in predictions.errors.values()),
-    )
+    )  # fmt: skip
 
 
 def measure(
@@ -107,16 +97,6 @@ def measure(
     if images.multi_label:
         fractions = {"map": multi_label.mean_average_precision(targets, probabilities)}
     else:
-        fractions = {
-            "top1": single_label.top1(targets, probabilities),
-            "top5": single_label.top5(targets, probabilities),
-        }
+        fractions = {"top1": single_label.top1(targets, probabilities),
+                     "top5": single_label.top5(targets, probabilities)}  # fmt: skip
     return {**fractions, "images": len(images), "manifest": predictions.fingerprint}
-
-
-def _open(model: str, revision: str | None, backend: str) -> tuple[ModelFolder | str, Result]:
-    """The model folder or .onnx file of a model's name, and its result; an empty result without a result.json."""
-    if Path(model).suffix == ".onnx":
-        return model, Result()
-    entry = fetch.model_folder(model, revision=revision, use=backend)
-    return entry, entry.result_or_empty

@@ -1,7 +1,6 @@
 """Draws an explanation: class maps over the photograph, and the errors of the localization head."""
 
 import os
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from vtzoo.base import files
 from vtzoo.errors import VtzooError
+from vtzoo.evaluate.charts import png
 from vtzoo.evaluate.fonts import font_file, shortened
 from vtzoo.explain.explanation import ROLLOUT, ClassMap, Explanation
 from vtzoo.explain.geometry import Box, expand_cells
@@ -29,7 +29,7 @@ AXES = (("rows", "#0072b2", -0.13), ("columns", "#d55e00", 0.13))  # name, colou
 
 
 def check_output(out: Path, image: str | os.PathLike[str]) -> None:
-    """A VtzooError if the picture cannot be written, or would replace the photograph."""
+    """Raise a VtzooError if the picture cannot be written, or would replace the photograph."""
     if out.suffix.lower() != ".png":
         raise VtzooError(f"the picture is a PNG, but {str(out)!r} does not end in .png", f"--out {out.stem}.png")
     if not out.parent.is_dir():
@@ -63,7 +63,7 @@ def render(explanation: Explanation) -> bytes:
     if localization:
         _draw_errors(places[-2], photo, box, localization)
         _draw_distances(places[-1], localization)
-    return _png(figure)
+    return png(figure, dpi=110)
 
 
 def _lay_out(figure: "Figure", panels: int, shape: float) -> tuple["Figure", list["Axes"]]:
@@ -80,12 +80,6 @@ def _lay_out(figure: "Figure", panels: int, shape: float) -> tuple["Figure", lis
         place = left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]
         axes.append(figure.add_axes(place, anchor="N", frame_on=False, xticks=[], yticks=[]))
     return figure, axes
-
-
-def _png(figure: "Figure") -> bytes:
-    drawn = BytesIO()
-    figure.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
-    return drawn.getvalue()
 
 
 def _small(photo: Image.Image, box: Box) -> tuple[np.ndarray, Box]:
@@ -117,10 +111,10 @@ def _draw_map(axes: "Axes", photo: np.ndarray, box: Box, class_map: ClassMap, me
     _draw_bar(axes, shown, f"{method}, {rows} x {columns} cells", ends)
 
 
-def _draw_errors(axes: "Axes", photo: np.ndarray, box: Box, found: Localization) -> None:
+def _draw_errors(axes: "Axes", photo: np.ndarray, box: Box, localization: Localization) -> None:
     """Draw each cell's mean error over its pairs."""
-    errors = found.by_cell()
-    high = max(float(errors.max()), found.constant_error)
+    errors = localization.by_cell()
+    high = max(float(errors.max()), localization.constant_error)
     values = expand_cells(errors, box, *photo.shape[1::-1], smooth=False) / high
     shown = _lay_over(axes, photo, values, ERROR, np.full_like(values, 0.6))
     axes.set_title("drloc: its errors", fontsize=11)
@@ -149,22 +143,23 @@ def _lay_over(axes: "Axes", photo: np.ndarray, values: np.ndarray, colours: str,
     return ScalarMappable(cmap=colours)
 
 
-def _draw_distances(axes: "Axes", found: Localization) -> None:
+def _draw_distances(axes: "Axes", localization: Localization) -> None:
     """Draw predicted against true distances: a dot for each pair and axis, their means, and the diagonal."""
     left, bottom, width, height = axes.get_position().bounds
-    axes.set_position((left + 0.13 * width, bottom, 0.87 * width, height))  # room for its labels
+    axes.set_position((left + 0.13 * width, bottom, 0.87 * width, height))  # space for the labels
     axes.set_frame_on(True)
-    low, high = min(float(found.true.min()), 0), float(found.true.max())
+    low, high = min(float(localization.true.min()), 0), float(localization.true.max())
     axes.plot([low, high], [low, high], color="0.5", linestyle="--", linewidth=1, zorder=1)
-    jitter = np.random.default_rng(0).uniform(-0.09, 0.09, len(found.true))
+    jitter = np.random.default_rng(0).uniform(-0.09, 0.09, len(localization.true))
     for number, (name, colour, beside) in enumerate(AXES):
-        true, predicted = found.true[:, number], found.predicted[:, number]
+        true, predicted = localization.true[:, number], localization.predicted[:, number]
         axes.scatter(true + beside + jitter, predicted, s=6, color=colour, alpha=0.25, linewidths=0, zorder=2)
         steps = np.unique(true)
         means = [predicted[true == step].mean() for step in steps]
         axes.plot(steps + beside, means, "o", color=colour, markeredgecolor="white", markersize=7, label=name, zorder=3)
     axes.set(xlabel="true distance, cells", ylabel="predicted distance, cells")
-    axes.set_title(f"drloc: off by {found.error:.2f} cells; a constant by {found.constant_error:.2f}", fontsize=10.5)
+    title = f"drloc: off by {localization.error:.2f} cells; a constant by {localization.constant_error:.2f}"
+    axes.set_title(title, fontsize=10.5)
     ticks = np.arange(low, high + 1, 1 if high - low < 10 else 4)
     axes.set(xticks=ticks, yticks=ticks)
     axes.legend(fontsize=9, frameon=False, loc="upper left")

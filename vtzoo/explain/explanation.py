@@ -45,7 +45,7 @@ class Explanation:
 
         `localization` is null without a localization head.
         """
-        classes = [{"class": one.label, "probability": one.probability} for one in self.maps]
+        classes = [{"class": item.label, "probability": item.probability} for item in self.maps]
         return {
             **classes[0], "method": self.method, "grid": list(self.maps[0].cells.shape),
             "crop": self.box.pixels(*self.photo.size), "classes": classes,
@@ -54,20 +54,18 @@ class Explanation:
 
     def as_text(self) -> str:
         """The explanation in lines of text, without the maps."""
-        lines = [f"  {one.probability:6.1%}  {one.label}" for one in self.maps]
+        lines = [f"  {item.probability:6.1%}  {item.label}" for item in self.maps]
         rows, columns = self.maps[0].cells.shape
         same = ", the same for every class" if self.method == ROLLOUT else ""
         lines.append(f"method: {self.method} on {rows}x{columns} cells{same}")
         width, height = self.photo.size
         left, top, right, bottom = self.box.pixels(width, height)
         if (left, top, right, bottom) != (0, 0, width, height):
-            start = f"from column {left} and row {top}"
-            lines.append(
-                f"seen: {right - left}x{bottom - top} of {width}x{height} pixels, {start}; the rest was cut off"
-            )
-        if found := self.localization:
-            guess = f"the best constant guess by {found.constant_error:.2f}"
-            lines.append(f"localization: off by {found.error:.2f} cells over {len(found.places):,} pairs; {guess}")
+            seen = f"{right - left}x{bottom - top} of {width}x{height} pixels, from column {left} and row {top}"
+            lines.append(f"seen: {seen}; the rest was cut off")
+        if head := self.localization:
+            guess = f"the best constant guess by {head.constant_error:.2f}"
+            lines.append(f"localization: off by {head.error:.2f} cells over {len(head.places):,} pairs; {guess}")
         return "\n".join(lines)
 
 
@@ -77,10 +75,9 @@ def explain(
 ) -> Explanation:  # fmt: skip
     """The explanation for the class `label`, or for each of the `top_k` most probable classes.
 
-    The one most probable class of a plain vision transformer is explained by attention rollout, whose map is the same
-    for every class. A given `label`, several classes, and every other architecture are explained by Grad-CAM. An
-    unreadable image, a model without torch weights or without a grid of at least 4x4 cells, and an unknown class are
-    VtzooErrors.
+    Attention rollout explains the most probable class of a plain vision transformer: its map is the same for every
+    class. Grad-CAM explains a given `label`, several classes, and every other architecture. An unreadable image, a
+    model without torch weights or without a grid of at least 4x4 cells, and an unknown class are VtzooErrors.
     """
     photo = read_image(image)
     if isinstance(name, str | Path) and Path(name).suffix == ".onnx":

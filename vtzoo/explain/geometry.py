@@ -18,7 +18,7 @@ class Box:
     bottom: float
 
     def pixels(self, width: int, height: int) -> list[int]:
-        """Left, top, right and bottom of its part within a photograph of that size."""
+        """Left, top, right and bottom of the box, clipped to a photograph of that size."""
         sides = ((self.left, width), (self.top, height), (self.right, width), (self.bottom, height))
         return [round(min(max(value, 0), side)) for value, side in sides]
 
@@ -41,8 +41,7 @@ def expand_cells(cells: np.ndarray, box: Box, width: int, height: int, *, smooth
 
     `smooth` interpolates between the centres of cells; otherwise each cell has one value.
     """
-    sides = round(box.left), round(box.top), round(box.right), round(box.bottom)
-    left, top, right, bottom = sides
+    left, top, right, bottom = round(box.left), round(box.top), round(box.right), round(box.bottom)
     method = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     size = max(right - left, 1), max(bottom - top, 1)
     grown = np.asarray(Image.fromarray(cells.astype(np.float32)).resize(size, method))

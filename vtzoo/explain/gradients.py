@@ -19,11 +19,11 @@ from vtzoo.errors import VtzooError
 
 
 def grad_cam(model: nn.Module, images: Float[Tensor, "1 c h w"], classes: list[int]) -> list[np.ndarray]:
-    """The map of each class, float32 (rows, columns) from 0 to 1; all 0 if no cell is evidence for it.
+    """The map of each class, float32 (rows, columns) from 0 to 1; all 0 if no cell is evidence for the class.
 
-    The map is that of the last grid of at least 4x4 cells that the logit's gradient reaches. If a class token is
-    pooled, the last block has no downstream attention, and no gradient reaches its cells. Then the last earlier output
-    of the same grid is used: as is common, the input of that block's attention.
+    The map is of the last grid of at least 4x4 cells that the logit's gradient reaches. If a class token is pooled, the
+    last block has no downstream attention, and no gradient reaches its cells. Then the map is of the last earlier
+    output with the same grid: as is common, the input of that block's attention.
     """
     if not hasattr(model, "forward_intermediates"):
         message = f"{type(model).__name__} has no grid of cells to explain"
@@ -47,8 +47,8 @@ def _recording(model: nn.Module) -> Iterator[list[Tensor]]:
     outputs: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
-        parts = output if isinstance(output, tuple | list) else [output]
-        outputs.extend(part for part in parts if isinstance(part, Tensor))
+        returned = output if isinstance(output, tuple | list) else [output]
+        outputs.extend(tensor for tensor in returned if isinstance(tensor, Tensor))
 
     hooks = [module.register_forward_hook(keep) for module in model.modules()]
     try:

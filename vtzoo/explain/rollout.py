@@ -36,6 +36,7 @@ def attention_weights(model: nn.Module, images: Float[Tensor, "b c h w"]) -> lis
 
 
 def _record(model: nn.Module, layers: list[Any], images: Tensor) -> list[Tensor]:
+    """The attention weights of the layers in a pass over the images."""
     kept: list[Tensor] = []
     fused = [layer.fused_attn for layer in layers]
     # The weights pass through a dropout, which does nothing in evaluation mode.
@@ -54,7 +55,7 @@ def _record(model: nn.Module, layers: list[Any], images: Tensor) -> list[Tensor]
 def roll_out(model: nn.Module, weights: list[Tensor], images: Float[Tensor, "1 c h w"]) -> np.ndarray:
     """The share of each cell in the pooled token, float32 (rows, columns), as a multiple of an equal share.
 
-    For a model that pools all cells, it is the mean over them.
+    If the model pools all cells, the shares are the mean over the cells.
     """
     plain: Any = model
     mixed, prefix = rollout_matrix(weights)[0], plain.num_prefix_tokens
