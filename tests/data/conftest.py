@@ -25,7 +25,7 @@ def photo() -> Callable[[], bytes]:
 
 @pytest.fixture
 def write(tmp_path: Path, photo: Callable[[], bytes]) -> Callable[..., Path]:
-    """Writes as many images as said into each of some folders, with / in their names, and returns the one above."""
+    """Writes a number of images into each named folder, such as train/cat, and returns the folder above."""
 
     def write(counts: dict[str, int], above: Path = tmp_path) -> Path:
         for name, count in counts.items():

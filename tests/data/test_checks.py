@@ -1,4 +1,4 @@
-"""What is said of images before anything is trained on them, and what is left out."""
+"""Checks of labelled images before training: the notes, and the images that are left out."""
 
 import shutil
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def test_a_link_to_nowhere_is_left_out_by_name(write: Write) -> None:
     assert f"{root / 'cat' / 'x.png'}; left out" in note
 
 
-def test_images_are_told_by_their_first_bytes_alone(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_recognised_by_their_first_bytes_alone(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write({"cat": 1, "dog": 1})
     for number, image in enumerate(root.glob("*/*.png")):
         image.write_bytes(image.read_bytes() + b"." * number)  # of no size that another has
@@ -110,7 +110,7 @@ def test_a_train_that_is_all_in_validation_is_refused(write: Write) -> None:
     assert error.hint.startswith("4 images of train are also in val or test (")
 
 
-def test_the_same_image_under_two_classes_is_said_and_kept(write: Write) -> None:
+def test_the_same_image_under_two_classes_is_noted_and_kept(write: Write) -> None:
     root = write({"cat": 5, "dog": 5})
     shutil.copy(root / "cat/1.png", root / "dog/9.png")
     read = read_images(root)
@@ -142,7 +142,7 @@ def test_only_one_image_of_each_class_that_differs_cannot_be_validated(write: Wr
 # Classes
 
 
-def test_a_class_with_one_image_stays_in_train_and_is_said(write: Write) -> None:
+def test_a_class_with_one_image_stays_in_train_with_a_note(write: Write) -> None:
     read = read_images(write({"cat": 5, "dog": 5, "yak": 1}))
     assert np.bincount(read.train.targets).tolist() == [4, 4, 1]
     assert read.notes == ("1 class has one training image, and none to validate on: yak; add images of them",)
@@ -171,7 +171,7 @@ def test_one_class_in_a_table_is_refused(write: Write, tmp_path: Path) -> None:
     assert root == tmp_path
 
 
-def test_a_class_without_images_is_said(write: Write, tmp_path: Path) -> None:
+def test_a_class_without_images_is_noted(write: Write, tmp_path: Path) -> None:
     write({"images": 4})
     file = tmp_path / "labels.csv"
     file.write_text("path,cat,dog,yak\n" + "".join(f"images/{number}.png,{number % 2},1,0\n" for number in range(4)))

@@ -1,4 +1,4 @@
-"""Decoding a whole split on all cores, and what is known of an image without decoding it."""
+"""Decoding a whole split on all cores, and reading an image's size, bytes and shape without decoding it."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""A folder a class, with and without train/, val/ and test/ above."""
+"""Folders with one folder per class, with and without train/, val/ and test/ above."""
 
 import os
 import unicodedata

@@ -1,4 +1,4 @@
-"""The rows of datasets.py, against each other and against the data where it is at hand."""
+"""The rows of data/named.py, against each other and against the data if it is available."""
 
 import re
 

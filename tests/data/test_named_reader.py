@@ -214,7 +214,7 @@ def test_an_array_of_another_size_is_resized_by_the_shorter_side_and_centred(tmp
 # Slices of a split
 
 
-def test_a_held_out_slice_and_the_rest_make_the_whole_without_overlap(folder: Path) -> None:
+def test_a_slice_and_the_rest_make_the_whole_without_overlap(folder: Path) -> None:
     train = named_reader.read(CIFAR10, "train", folder)
     rest, held = train.hold_out(0.5, seed=0)
     positions = [*rest.encoded.positions, *held.encoded.positions]
@@ -223,7 +223,7 @@ def test_a_held_out_slice_and_the_rest_make_the_whole_without_overlap(folder: Pa
     assert sorted(held.targets) == list(range(10))  # one of each class
 
 
-def test_a_held_out_slice_depends_on_the_seed_alone(folder: Path) -> None:
+def test_a_slice_depends_on_the_seed_alone(folder: Path) -> None:
     train = named_reader.read(CIFAR10, "train", folder)
     first, again, other = (train.hold_out(0.5, seed=seed)[1].encoded.positions.tolist() for seed in (0, 0, 1))
     assert first == again != other

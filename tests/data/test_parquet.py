@@ -77,7 +77,7 @@ def test_labels_without_stated_names_are_named_by_their_values(photo, tmp_path: 
     ],
     ids=["numbers of stated names", "names"],
 )
-def test_lists_are_several_labels_and_an_empty_one_is_none_of_them(table, tmp_path: Path, feature, cells) -> None:
+def test_lists_are_multi_label_and_an_empty_list_has_no_class(table, tmp_path: Path, feature, cells) -> None:
     table(feature, label=cells).to_parquet(tmp_path / "a.parquet")
     found = read_parquet(tmp_path / "a.parquet")
     expected = [[1, 1], [0, 1] if feature else [1, 0], [0, 0], [NAN, NAN]]
@@ -109,7 +109,7 @@ def test_columns_of_other_names_are_known_by_their_types_or_are_given(table, tmp
     assert failure(tmp_path, image_column="foto").message.startswith("unknown column of ")
 
 
-def test_files_say_their_part_by_name_or_folder(table, tmp_path: Path) -> None:
+def test_files_name_their_split_in_their_name_or_folder(table, tmp_path: Path) -> None:
     for number, name in enumerate(("train-0-of-2", "train-1-of-2", "Validation_0", "data/test/0000")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         table(label=[str(number)] * (number + 1)).to_parquet(tmp_path / f"{name}.parquet")
@@ -121,7 +121,7 @@ def test_files_say_their_part_by_name_or_folder(table, tmp_path: Path) -> None:
     assert "data/test/0000.parquet#0" in [found.encoded.name(row) for row in range(10)]
 
 
-def test_files_that_say_nothing_are_for_training_and_a_split_column_divides_them(table, tmp_path: Path) -> None:
+def test_files_without_a_split_are_for_training_unless_a_split_column_divides_them(table, tmp_path: Path) -> None:
     table(label=["a", "b", "a"], split=["train", "val", None]).to_parquet(tmp_path / "mine.parquet")
     assert read_parquet(tmp_path).splits.tolist() == ["train", "val", "train"]
 
@@ -136,7 +136,7 @@ def test_reading_writes_no_copy_into_the_library_s_cache(table, tmp_path: Path, 
 # What is refused
 
 
-def test_a_file_without_a_part_among_others_is_named(table, tmp_path: Path) -> None:
+def test_a_file_without_a_split_among_others_is_named(table, tmp_path: Path) -> None:
     for name in ("train", "more"):
         table(label=["a"]).to_parquet(tmp_path / f"{name}.parquet")
     told = f"{tmp_path / 'more.parquet'} does not say whether it is train, validation or test, and others do"

@@ -1,4 +1,4 @@
-"""People's own images as a whole: split, named, summed up, and known by a manifest."""
+"""The user's own images as a whole: splits, name, summary and manifest."""
 
 import hashlib
 import io
@@ -122,7 +122,7 @@ def test_the_same_photographs_have_one_fingerprint_whatever_file_holds_them(writ
     assert read_images(tmp_path / "again.parquet").content_hash != read.content_hash
 
 
-def test_the_fingerprint_of_several_labels_hashes_each_row_as_it_is(write: Write) -> None:
+def test_the_fingerprint_of_multi_label_images_hashes_each_row_of_targets(write: Write) -> None:
     read = read_images(write({"cat": 3, "dog": 3}))
     targets = np.eye(2, dtype=np.float32)[read.targets]
     unknown = targets.copy()
@@ -169,7 +169,7 @@ def test_the_summary_says_what_was_found_and_how_it_was_split(write: Write) -> N
     assert summary(read)[0].endswith(": 3 classes, one an image")
 
 
-def test_the_summary_of_several_labels_says_how_much_is_unknown(write: Write, tmp_path: Path) -> None:
+def test_the_summary_of_multi_label_images_states_the_unknown_share(write: Write, tmp_path: Path) -> None:
     write({"images": 4})
     lines = ["images/0.png,1,,train", "images/1.png,,1,train", "images/2.png,1,1,val", "images/3.png,0,0,test"]
     (tmp_path / "pets.csv").write_text("\n".join(["path,cat,dog,split", *lines]))

@@ -1,4 +1,4 @@
-"""Which images are held out where no validation images are given."""
+"""The validation images that are drawn from the training images if none are given."""
 
 import time
 
@@ -31,7 +31,7 @@ def test_a_class_of_two_or_more_gives_one_and_keeps_one_and_a_class_of_one_stays
         assert not held[~several].any()
 
 
-def test_no_more_than_the_cap_is_held_out_of_many_images() -> None:
+def test_no_more_than_the_cap_is_drawn_from_many_images() -> None:
     assert np.count_nonzero(draw(np.arange(100_000) % 10)) == split.CAP
 
 
@@ -54,7 +54,7 @@ def test_a_seed_draws_the_same_and_another_something_else() -> None:
         assert not np.array_equal(draw(targets, 1), draw(targets, 2))
 
 
-def test_of_several_labels_each_class_has_about_its_share_the_rarest_too() -> None:
+def test_multi_label_val_has_about_the_same_share_of_each_class() -> None:
     random = np.random.default_rng(0)
     rates = np.array([0.004, 0.02, 0.1, 0.5, 0.9])
     targets = (random.random((1_000, 5)) < rates).astype(np.float32)
@@ -65,7 +65,7 @@ def test_of_several_labels_each_class_has_about_its_share_the_rarest_too() -> No
     assert np.all(np.abs(of_held - 0.2 * positives) <= np.maximum(1, 0.03 * positives))
 
 
-def test_of_several_labels_no_class_loses_its_last_image_and_unknown_ones_are_no_images_of_a_class() -> None:
+def test_multi_label_val_takes_no_class_s_last_training_image_and_ignores_unknown_labels() -> None:
     targets = np.array([[1, 1], [1, np.nan], [1, 0], [np.nan, np.nan], [0, 0]], dtype=np.float32)
     for seed in range(10):
         held = draw(targets, seed)

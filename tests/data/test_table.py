@@ -1,4 +1,4 @@
-"""A CSV of paths and labels, and every way in which it can be wrong."""
+"""A CSV of paths and labels, and every error in it."""
 
 import unicodedata
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_columns_may_be_named(make: Make) -> None:
     assert found.classes == ("cat", "dog")
 
 
-def test_several_labels_of_an_image_are_all_there_and_the_other_classes_are_not(make: Make) -> None:
+def test_all_labels_of_a_cell_are_positive_and_the_other_classes_negative(make: Make) -> None:
     found = read_table(make("path,labels\n0.png,cat; dog\n1.png,bird\n2.png,\n"))
     assert found.classes == ("bird", "cat", "dog")
     assert found.targets.dtype == np.float32

@@ -1,4 +1,4 @@
-"""People's images whose brightness says what a model sees in them, and that model."""
+"""Images whose brightness encodes their class, and a model that decodes it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ STEP = 16  # of brightness, from a class to the next
 
 
 class Sees:
-    """A classifier that takes an image for the class of its brightness, or has it answer with those of its colours."""
+    """A classifier that predicts the class of an image's brightness, or with multi-label the classes of its colours."""
 
     preprocess = Preprocess(size=8, interpolation="bicubic", crop=1.0)
 
@@ -37,7 +37,7 @@ def sees() -> type[Sees]:
 
 @pytest.fixture
 def paint(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an image that the model takes for a class, by number, or of a colour; no two files are the same."""
+    """Writes an image of a class, by its number, or of a colour; no two files are the same."""
     random = np.random.default_rng(0)
 
     def paint(name: str, seen: int | tuple[int, int, int]) -> Path:
@@ -53,7 +53,7 @@ def paint(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def photos(tmp_path: Path, paint: Callable[..., Path]) -> Callable[..., Path]:
-    """Writes a folder a class: for each folder's name, what the model sees in its images."""
+    """Writes one folder per name, with an image for each class that the model predicts in it."""
 
     def photos(above: str = "photos", **folders: list[int]) -> Path:
         for name, seen in folders.items():

@@ -1,4 +1,4 @@
-"""What charts and contact sheets show, and the letters in them."""
+"""Charts and contact sheets, and the fonts in them."""
 
 import io
 import unicodedata

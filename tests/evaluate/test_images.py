@@ -1,4 +1,4 @@
-"""Which images a model is measured on, and that what does not fit is said."""
+"""The choice of images to measure a model on, and the errors if data and model do not fit."""
 
 import shutil
 from collections.abc import Callable
@@ -174,7 +174,7 @@ def test_columns_are_matched_by_name_and_what_the_data_do_not_say_is_unknown(tab
     assert np.array_equal(found.targets[:5], expected, equal_nan=True)
 
 
-def test_an_image_that_has_a_class_which_the_model_lacks_is_strange_and_one_that_lacks_it_is_not(
+def test_an_image_with_a_class_that_the_model_lacks_is_left_out_and_an_image_without_it_stays(
     table: Callable[..., Path],
 ) -> None:
     data = table("cat,dog,yak", "1,0,0", "0,1,1", "1,1,", "0,0,0", ",,0")
@@ -185,7 +185,7 @@ def test_an_image_that_has_a_class_which_the_model_lacks_is_strange_and_one_that
 
 
 @pytest.mark.parametrize(("multi", "kinds"), [(True, ("any number of classes", "one class")), (False, ("one class",))])
-def test_one_class_and_several_do_not_go_together(
+def test_single_label_and_multi_label_do_not_mix(
     table: Callable[..., Path], photos: Photos, multi: bool, kinds: tuple[str, ...]
 ) -> None:
     data = photos(cat=[1] * 5, dog=[0] * 5) if multi else table("cat,dog", *["1,0", "0,1"] * 3)
@@ -206,7 +206,7 @@ def test_one_class_and_several_do_not_go_together(
         (Result(dataset="cifar10", split="validation"), ", and it was fine-tuned on 'cifar10'"),
     ],
 )
-def test_a_model_of_peoples_images_wants_them_given(result: Result, why: str) -> None:
+def test_a_model_of_the_users_images_needs_data(result: Result, why: str) -> None:
     error = failure(None, result=result)
     assert error.message == f"mine has no data set that can be fetched to evaluate it on{why}"
     assert error.hint == "give labelled images: vtzoo evaluate --model mine --data FOLDER"
@@ -243,7 +243,7 @@ def test_a_folder_with_the_model_s_own_data_set_is_read_as_that(
     assert found.images.classes == CIFAR10
 
 
-def test_the_same_columns_with_other_classes_are_peoples_own(stored: Photos) -> None:
+def test_the_same_columns_with_other_classes_are_the_users_images(stored: Photos) -> None:
     data = stored(["zebra", *CIFAR10[:0:-1]], 1, 2)
     found = images_of(data, CIFAR10, TRAINED)
     assert found.targets.tolist() == [9, 8]  # by name

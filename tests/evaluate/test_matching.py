@@ -1,4 +1,4 @@
-"""Classes are matched by name, and nothing is guessed."""
+"""Classes are matched by exact name, never by a guess."""
 
 import unicodedata
 

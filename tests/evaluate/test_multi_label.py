@@ -1,4 +1,4 @@
-"""Several classes an image, of which some are not known: against scikit-learn on what is known, and by hand."""
+"""Multi-label metrics with unknown labels, against scikit-learn on the known labels and by hand."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ NAN = np.nan
 NAMES = ("wet", "cold", "red", "new")
 
 
-def test_metrics_are_of_what_is_known_alone() -> None:
+def test_metrics_use_known_labels_alone() -> None:
     random = np.random.default_rng(0)
     targets = (random.random((300, 4)) < 0.3).astype(np.float32)
     probabilities = np.clip(0.5 * targets + random.random((300, 4)) * 0.6, 0, 1).astype(np.float32)

@@ -61,7 +61,7 @@ def test_predictions_have_a_line_an_image_whatever_is_in_a_name(pets: Assessment
     assert float(wrong["probability"]) == pytest.approx(0.7)
 
 
-def test_several_classes_have_no_confusion_and_share_a_cell(tags: Assessment, tmp_path: Path) -> None:
+def test_multi_label_reports_have_no_confusion_matrix_and_share_a_cell(tags: Assessment, tmp_path: Path) -> None:
     report.write(tags, tmp_path / "report")
     assert {file.name for file in (tmp_path / "report").iterdir()} == set(report.FILES) - {"confusion.png"}
     lines = (tmp_path / "report" / "predictions.csv").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Accuracies against a count by hand, and what an evaluation refuses."""
+"""Accuracies against a count by hand, and the errors of an evaluation."""
 
 import io
 from collections.abc import Callable

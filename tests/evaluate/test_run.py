@@ -1,4 +1,4 @@
-"""A model and people's images in, scores by hand out."""
+"""Evaluations of a model on the user's images, against scores by hand."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_where_no_image_can_be_read_the_first_is_named(photos: Photos, sees: typ
         of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), Result())
 
 
-def test_several_classes_are_measured_over_what_is_known(tmp_path: Path, paint: Photos, sees: type) -> None:
+def test_multi_label_images_are_measured_over_known_labels(tmp_path: Path, paint: Photos, sees: type) -> None:
     colours = [(255, 0, 0), (250, 255, 0), (0, 200, 0), (100, 0, 255), (255, 255, 9), (1, 1, 1)]
     cells = ["1,0", "1,", "0,1", "1,0", "1,1", "0,0"]  # of red and green: the purple one is not red enough
     for number, colour in enumerate(colours):
@@ -92,7 +92,7 @@ def test_an_onnx_file_is_measured_without_a_result(photos: Photos, sees: type, m
     assert (loaded, found.as_json()["top1"]) == (["pets.onnx"], 1.0)
 
 
-def test_the_embedded_model_has_no_class_for_peoples_own(photos: Photos) -> None:
+def test_the_embedded_model_lacks_the_users_classes(photos: Photos) -> None:
     with pytest.raises(VtzooError, match=r"lacks 1 of the 2 classes in .*, owl: those of 2 images"):
         assess("swin_t-drloc-cifar100", Request(data=str(photos(bear=[1] * 2, owl=[0] * 2))))
 

@@ -1,4 +1,4 @@
-"""One class an image: scores against scikit-learn's, and by hand."""
+"""Single-label metrics, against scikit-learn and by hand."""
 
 import numpy as np
 import pytest

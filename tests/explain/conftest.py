@@ -1,4 +1,4 @@
-"""What these tests explain: a model made by hand, a copy of the embedded one, and folders of small random ones."""
+"""Models to explain: one made by hand, a copy of the embedded model, and folders of small random models."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def squares() -> nn.Module:
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Path:
-    """A copy of the embedded model, which nothing is known of the hashes of: its files may be changed."""
+    """A copy of the embedded model without recorded hashes, so that its files may be changed."""
     folder = Path(shutil.copytree(lookup.find_model(DEFAULT_MODEL).folder, tmp_path / "embedded"))
     (folder / "result.json").unlink()
     return folder

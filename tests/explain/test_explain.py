@@ -1,4 +1,4 @@
-"""Whole explanations: from a photograph and a model folder to the answer, and to the picture."""
+"""Whole explanations: from a photograph and a model folder to the JSON, the text and the picture."""
 
 import io
 import json
@@ -70,7 +70,7 @@ def test_a_plain_vision_transformer_is_rolled_out_but_for_classes_that_are_asked
     assert explain(folder, photos.coffee, top_k=2, device="cpu").method == GRAD_CAM
 
 
-def test_a_model_of_several_labels_is_explained_with_a_sigmoid(make: Make, photos: Any) -> None:
+def test_a_multi_label_model_is_explained_with_a_sigmoid(make: Make, photos: Any) -> None:
     folder = make("resnet18", 128)
     single = explain(folder, photos.coffee, top_k=4, device="cpu")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -126,7 +126,7 @@ def test_a_whole_explanation_is_drawn_with_a_panel_for_each_thing(photos: Any) -
     assert widths[5][1] == pytest.approx(2 * widths[1][1], abs=1)
 
 
-def test_what_is_told_says_what_was_cut_off_and_what_was_not(make: Make, photos: Any) -> None:
+def test_the_text_states_the_visible_part_only_if_some_was_cut_off(make: Make, photos: Any) -> None:
     lines = heated(np.ones((4, 4))).as_text().splitlines()
     assert lines == [
         "   50.0%  cat",

@@ -1,4 +1,4 @@
-"""What a model sees of a photograph, against pixels that tell where they are from."""
+"""The part of a photograph that a model sees, against pixels that encode their position."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a localization head says of pairs, against heads that are right by construction, and against the loss itself."""
+"""The predictions of a localization head, against heads that are right by construction and against the loss."""
 
 import json
 import re
@@ -33,7 +33,7 @@ class Told(nn.Module):
 
 
 def right_head(loss: str, side: int, *, normalize: bool = False) -> DenseRelativeLocalization:
-    """A head that answers with the truth: max(u, 0) and max(-u, 0) of both axes pass through its hidden layers."""
+    """A head that predicts the truth: max(u, 0) and max(-u, 0) of both axes pass through its hidden layers."""
     head = DenseRelativeLocalization(2, hidden=4, loss=loss, side=side, normalize=normalize)
     with torch.no_grad():
         for layer in (head.head[0], head.head[2], head.head[4]):
@@ -62,7 +62,7 @@ def test_a_head_that_is_right_by_construction_has_an_error_of_0(loss: str) -> No
         assert one.true.min() == (0 if loss in ("l1", "off_grid") else -4)
 
 
-def test_answers_in_grid_sides_are_turned_into_cells() -> None:
+def test_predictions_in_grid_sides_are_converted_to_cells() -> None:
     (found,) = Localizer(head=right_head("l1", 6, normalize=True), stage=0).localizations(
         Told(6, 6), torch.zeros(1, 3, 8, 8)
     )

@@ -1,4 +1,4 @@
-"""What the benchmark of foreign images makes of scores; the measurement itself is run by hand."""
+"""The areas and tables of the benchmark of foreign images; its measurement is run by hand."""
 
 import runpy
 from pathlib import Path

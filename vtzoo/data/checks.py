@@ -65,10 +65,8 @@ def separate(images: LabelledImages, copies: np.ndarray) -> tuple[LabelledImages
             group = copies[lost[0]]
             other = np.flatnonzero((copies == group) & (order == last[group]))[0]
             pair = f"{images.encoded.name(lost[0])} is the same as {images.encoded.name(other)}"
-            verb = "is" if len(lost) == 1 else "are"
-            notes.append(
-                f"{counted(len(lost), 'image')} of {split} {verb} also in {others} ({pair}): left out of {split}"
-            )
+            message = f"{counted(len(lost), 'image')} of {split} {'is' if len(lost) == 1 else 'are'} also in {others}"
+            notes.append(f"{message} ({pair}): left out of {split}")
     return images.select(np.flatnonzero(~twice)).noting(*notes), copies[~twice]
 
 

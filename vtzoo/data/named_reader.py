@@ -88,9 +88,7 @@ def load_parquet(dataset: Dataset, splits: tuple[str, ...], folder: Path) -> tup
         origins += [f"{file.name}#{row}" for row in np.flatnonzero(kept)]
     table = hub.Dataset(pyarrow.concat_tables(tables), fingerprint=folder.name)
     positions = np.arange(len(table))
-    return table, EncodedImages(
-        stored=encoded_column(table, dataset), positions=positions, origin=origins.__getitem__
-    )  # fmt: skip
+    return table, EncodedImages(stored=encoded_column(table, dataset), positions=positions, origin=origins.__getitem__)
 
 
 def parquet_files(folder: Path, splits: tuple[str, ...]) -> list[Path]:

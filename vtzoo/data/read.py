@@ -48,9 +48,8 @@ def read_images(
     copies = checks.copies_of(images.encoded, sizes)
     notes = checks.mislabelled(images, copies)
     images, copies = checks.separate(images, copies)
-    images = replace(images, name=name_of(source)).noting(
-        *notes, *(checks.class_notes(images, source) if learn else ())
-    )
+    notes += checks.class_notes(images, source) if learn else ()
+    images = replace(images, name=name_of(source)).noting(*notes)
     if not len(images.val):
         images = _with_drawn_val(images, copies, seed, learn)
     if learn and not len(images.val):

@@ -73,9 +73,8 @@ def labelled_rows(
         kind = features[named.split]
         names = [_name(cell, kind, at) for cell, at in zip(cells[named.split], origins, strict=True)]
         splits = split_names(names, origins.__getitem__)
-    encoded = EncodedImages(
-        stored=pyarrow.chunked_array(stored), positions=np.arange(len(origins)), origin=origins.__getitem__
-    )
+    positions = np.arange(len(origins))
+    encoded = EncodedImages(stored=pyarrow.chunked_array(stored), positions=positions, origin=origins.__getitem__)
     return LabelledImages(classes=classes, encoded=encoded, targets=targets, splits=splits, notes=notes)
 
 

@@ -78,9 +78,8 @@ def _require_header(header: list[str], file: Path) -> None:
 def _paths(file: Path, cells: list[str], numbers: list[int]) -> list[str]:
     """The files of the images; missing files are a VtzooError that names the first of them."""
     paths = [_existing(file.parent, cell) for cell in cells]
-    missing = [
-        f"{cell!r} (line {number})" for path, cell, number in zip(paths, cells, numbers, strict=True) if not path
-    ]
+    lines = zip(paths, cells, numbers, strict=True)
+    missing = [f"{cell!r} (line {number})" for path, cell, number in lines if not path]
     if missing:
         message = f"{counted(len(missing), 'image')} of {file} {'does' if len(missing) == 1 else 'do'} not exist"
         hint = f"a path is absolute or starts at {file.parent}: correct it, or remove its line"

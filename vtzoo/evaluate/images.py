@@ -124,9 +124,7 @@ def _user_images(
     if read.multi_label != multi_label:
         kinds = {True: "any number of classes", False: "one class"}
         message = f"{model} predicts {kinds[multi_label]} per image, and {data} has {kinds[not multi_label]} per image"
-        hint = (
-            "give a column for each class: 1, 0, or nothing if unknown" if multi_label else "give one label per image"
-        )
+        hint = "give a column per class: 1, 0, or nothing if unknown" if multi_label else "give one label per image"
         raise VtzooError(message, f"{hint}; or fine-tune on it: vtzoo finetune --model {model} --data {data}")
     split, described, images = _choose(read, request, result)
     numbers = matching.match(images.classes, labels)
@@ -148,10 +146,8 @@ def _choose(images: LabelledImages, request: Request, result: Result) -> tuple[s
     if request.split is not None:
         chosen = images.split(request.split)
         if not len(chosen):
-            message = f"{data} has no {request.split} split"
-            raise VtzooError(
-                message, f"leave out --split, or put images into a folder or a split called {request.split}"
-            )
+            hint = f"leave out --split, or put images into a folder or a split called {request.split}"
+            raise VtzooError(f"{data} has no {request.split} split", hint)
         drawn = images.val_drawn and request.split == "val"
         origin = ", drawn from the training images as fine-tuning draws it" if drawn else ""
         return request.split, f"the {request.split} split of {data}{origin}", chosen

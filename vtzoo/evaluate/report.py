@@ -139,9 +139,7 @@ def markdown(assessment: Assessment, drawn: Sequence[str]) -> str:
         rows = [(pair.label, pair.predicted, f"{pair.images:,}") for pair in scores.confused]
         parts.append("## Most confused\n\n" + _table(("class", "taken for", "images"), rows))
     parts.append("## Class by class\n\n" + _table(*class_table(scores)))
-    parts.append(
-        "All predictions are in [predictions.csv](predictions.csv), all metrics in [report.json](report.json)."
-    )
+    parts.append("[predictions.csv](predictions.csv) has all predictions, [report.json](report.json) all metrics.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -122,7 +122,5 @@ def most_confused(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, .
     wrong = labels != predicted
     pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:PAIRS]
-    return tuple(
-        Confusion(label=names[label], predicted=names[taken], images=int(count))
-        for (label, taken), count in zip(pairs[order], counts[order], strict=True)
-    )
+    return tuple(Confusion(label=names[label], predicted=names[taken], images=int(count))
+                 for (label, taken), count in zip(pairs[order], counts[order], strict=True))  # fmt: skip

@@ -93,10 +93,8 @@ def explain(
 
     return Explanation(
         photo=photo, box=visible_box(photo.width, photo.height, classifier.preprocess), method=method,
-        maps=tuple(
-            ClassMap(label=classifier.labels[index], probability=float(probabilities[index]), cells=cells)
-            for index, cells in zip(chosen, grids, strict=True)
-        ),
+        maps=tuple(ClassMap(label=classifier.labels[index], probability=float(probabilities[index]), cells=cells)
+                   for index, cells in zip(chosen, grids, strict=True)),
         localization=localize(entry, classifier.model, classifier.normalized(pixels)),
     )  # fmt: skip
 
