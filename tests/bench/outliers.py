@@ -49,7 +49,7 @@ def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
     if localizer is None:
         raise SystemExit(f"{MODEL} has no localization head")
     parts = [pixels[start : start + 100] for start in range(0, len(pixels), 100)]
-    found = [one for part in parts for one in localizer.answers(classifier.model, classifier.normalized(part))]
+    found = [one for part in parts for one in localizer.localizations(classifier.model, classifier.normalized(part))]
     return {"error": np.array([one.error for one in found]), "doubt": 1 - classifier(pixels).max(axis=1)}
 
 

@@ -1,1 +1,1 @@
-"""Measuring trained models on labelled data, on either backend, without torch."""
+"""Evaluates trained models on labelled images, on either backend, without torch."""

@@ -34,9 +34,9 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationImages:
-    """Labelled images, and their targets in a model's numbers."""
+    """Labelled images, and their targets with a model's class indices."""
 
-    images: LabelledImages  # with the data's numbers
+    images: LabelledImages  # with the data's own class indices
     targets: np.ndarray  # int64 (n,); or float32 (n, classes of the model): 1 yes, 0 no, NaN unknown
     data: str
     split: str  # "train", "val", "test" or "all"
@@ -166,7 +166,7 @@ def _known(
 ) -> tuple[np.ndarray, list[str]]:
     """The indices of the images whose classes the model has, and notes of the classes that one side lacks.
 
-    Images of other classes are a VtzooError that names the classes, unless the request leaves them out.
+    Images of other classes are a VtzooError with the names of the classes, unless the request skips them.
     """
     classes, lacks = images.classes, numbers == matching.UNKNOWN
     shown = images_per_class(images.targets, len(classes)) > 0

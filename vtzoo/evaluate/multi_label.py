@@ -69,7 +69,7 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def one_class(truth: np.ndarray, probabilities: np.ndarray, name: str) -> ClassScores:
-    """The metrics of a class, from whether each image has it, bool (n,), and its probabilities, (n,)."""
+    """The metrics of a class, from its targets, bool (n,), and its probabilities, (n,)."""
     from sklearn.metrics import f1_score
 
     precision = average_precision(truth, probabilities)

@@ -37,7 +37,7 @@ class Scores:
 
     top1: float
     top5: float  # 1.0 with five classes or fewer
-    top1_interval: tuple[float, float]  # the bootstrap's, at 95%
+    top1_interval: tuple[float, float]  # bootstrap, 95%
     macro_f1: float  # the mean over classes
     expected_calibration_error: float  # of the first class's probability, in 15 bins
     negative_log_likelihood: float  # natural logarithm, the mean over images
@@ -86,7 +86,7 @@ def top5(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def each_class(labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> tuple[ClassScores, ...]:
-    """The scores of the classes that have images, in the model's order."""
+    """The scores of the classes with images, in the model's order."""
     from sklearn.metrics import precision_recall_fscore_support
 
     present = np.unique(labels)
