@@ -54,6 +54,14 @@ def test_an_embedded_model_takes_60_megabytes_at_most(name: str) -> None:
     assert megabytes(WEIGHTS / name / "onnx") <= 0.2
 
 
+@each_model
+def test_weights_and_graph_take_two_bytes_a_parameter_and_a_megabyte_at_most(name: str) -> None:
+    with safe_open(WEIGHTS / name / "model.safetensors", framework="numpy") as file:
+        parameters = sum(file.get_tensor(key).size for key in file.keys())  # noqa: SIM118  (not a dict)
+    sizes = [(WEIGHTS / name / path).stat().st_size for path in ("model.safetensors", "onnx/model.onnx")]
+    assert sum(sizes) < 2 * parameters + 1_000_000
+
+
 def test_all_weights_of_the_repository_take_400_megabytes_at_most() -> None:
     assert megabytes(WEIGHTS) <= 400
 

@@ -147,7 +147,7 @@ def test_where_no_class_is_known_there_is_nothing_to_skip(photos: Photos) -> Non
 
 def test_a_class_that_the_model_lacks_and_that_has_no_images_is_a_note(photos: Photos) -> None:
     root = photos(**{"train/cat": [1] * 4, "train/dog": [0] * 4, "train/zebra": [0] * 4, "test/cat": [1]})
-    assert images_of(root).images.notes[0] == "the model lacks zebra, which have no images here"
+    assert images_of(root).images.notes[0] == "the model lacks zebra, of which there are no images here"
 
 
 # Several classes an image

@@ -74,10 +74,11 @@ def mislabelled(images: LabelledImages, copies: np.ndarray) -> list[str]:
     """A note of the identical images whose labels differ; empty if there are none."""
     pairs, targets = [], images.targets
     order = np.argsort(copies, kind="stable")[np.count_nonzero(copies < 0) :]
-    for first, *others in np.split(order, np.flatnonzero(np.diff(copies[order])) + 1) if len(order) else ():
-        differing = [other for other in others if not np.array_equal(targets[first], targets[other], equal_nan=True)]
-        if differing:
-            pairs.append(f"{_labelled(images, first)} and {_labelled(images, differing[0])}")
+    for group in np.split(order, np.flatnonzero(np.diff(copies[order])) + 1):
+        for other in group[1:]:
+            if not np.array_equal(targets[group[0]], targets[other], equal_nan=True):
+                pairs.append(f"{_labelled(images, group[0])} and {_labelled(images, other)}")
+                break
     return [f"the same image has different labels: {few(pairs)}: correct one, or delete it"] if pairs else []
 
 

@@ -99,8 +99,9 @@ def _image_column(schema: pyarrow.Schema, path: str) -> str:
     column = columns.image_column(schema)
     if column is None:
         encoded = [field.name for field in schema if columns.is_encoded(field.type)]
-        message = f"several columns of images: {', '.join(encoded)}" if encoded \
-            else f"no column of images among {', '.join(schema.names)}"  # fmt: skip
+        message = f"no column of images among {', '.join(schema.names)}"
+        if encoded:
+            message = f"several columns of images: {', '.join(encoded)}"
         raise VtzooError(f"{path!r} has {message}", "call the column `image`")
     return column
 

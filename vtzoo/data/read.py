@@ -63,8 +63,9 @@ def summary(images: LabelledImages) -> list[str]:
     train, counts = images.train, images_per_class(images.train.targets, len(images.classes))
     (least, fewest), (most, largest) = ((images.classes[at], counts[at]) for at in (counts.argmin(), counts.argmax()))
     origin = "drawn from the training images, every class in proportion" if images.val_drawn else "as given"
-    classes = f"several an image, {np.isnan(train.targets).mean():.0%} of the training labels not known" \
-        if images.multi_label else "one an image"  # fmt: skip
+    classes = "one an image"
+    if images.multi_label:
+        classes = f"several an image, {np.isnan(train.targets).mean():.0%} of the training labels not known"
     return [
         f"{images.name}: {len(images.classes):,} classes, {classes}",
         f"train {counted(len(train), 'image')}; the fewest are of {least}, {fewest:,}; the most of {most}, {largest:,}",

@@ -181,7 +181,7 @@ def _known(
         message = f"{counted(int(strange.sum()), 'image')} of classes that the model lacks, {few(lacking)}"
         notes.append(f"{message}: left out, as --skip-unknown says")
     if unseen:
-        notes.append(f"the model lacks {few(unseen)}, which have no images here")
+        notes.append(f"the model lacks {few(unseen)}, of which there are no images here")
     absent = np.ones(len(labels), dtype=bool)
     absent[numbers[shown & ~lacks]] = False
     if absent.any():

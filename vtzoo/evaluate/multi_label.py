@@ -1,5 +1,6 @@
 """The metrics of a multi-label classifier, over the known labels alone."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,12 +40,11 @@ def score(targets: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]
         one_class(targets[known[:, number], number] > 0, probabilities[known[:, number], number], names[number])
         for number in np.flatnonzero(known.any(axis=0))
     )
-    f1 = [scores.f1 for scores in per_class if scores.f1 is not None]
-    if not f1:
+    if all(scores.f1 is None for scores in per_class):
         hint = "there is nothing to measure: label a class with both 1 and 0"
         raise VtzooError("no class has both an image known to have it and an image known not to have it", hint)
     return Scores(
-        map=mean_average_precision(targets, probabilities), macro_f1=float(np.mean(f1)),
+        map=_mean(scores.average_precision for scores in per_class), macro_f1=_mean(scores.f1 for scores in per_class),
         expected_calibration_error=calibration.reliability(probabilities[known], targets[known] > 0).error,
         known=float(known.mean()), per_class=per_class,
     )  # fmt: skip
@@ -56,8 +56,12 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
     targets (n, classes), 1, 0 or NaN if unknown; scores of that shape. Unknown labels are left out.
     """
     columns = zip(targets.T, scores.T, ~np.isnan(targets).T, strict=True)
-    each = [average_precision(truth[known] > 0, score[known]) for truth, score, known in columns]
-    defined = [precision for precision in each if precision is not None]
+    return _mean(average_precision(truth[known] > 0, score[known]) for truth, score, known in columns)
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    """The mean of the defined values; 0 without any."""
+    defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else 0.0
 
 

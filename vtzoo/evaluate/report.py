@@ -32,18 +32,18 @@ def check(folder: Path) -> None:
 def write(assessment: Assessment, folder: Path) -> Path:
     """report.md, written last into the folder with all other files, each file whole or not at all.
 
-    The files of an earlier report are deleted first, so that a report never mixes two evaluations.
+    Deletes the files of an earlier report before it writes, so that a report never mixes two evaluations.
     """
     check(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in reversed(FILES):
-        (folder / name).unlink(missing_ok=True)
     drawn = pictures(assessment)
     contents = {
         "report.json": f"{json.dumps(assessment.as_json(), indent=2)}\n".encode(),
         "predictions.csv": predictions(assessment).encode(),
         **drawn, "report.md": markdown(assessment, list(drawn)).encode(),
     }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in reversed(FILES):
+        (folder / name).unlink(missing_ok=True)
     for name, content in contents.items():
         files.write(folder / name, content)
     return folder / "report.md"
@@ -60,8 +60,8 @@ def predictions(assessment: Assessment) -> str:
     images, labels = assessment.images, assessment.labels
     for number, (target, scores) in enumerate(zip(images.targets, assessment.probabilities, strict=True)):
         if images.images.multi_label:
-            positive, chosen = scores >= multi_label.THRESHOLD, np.flatnonzero(scores >= multi_label.THRESHOLD)
-            true, known = np.flatnonzero(target == 1), ~np.isnan(target)
+            positive, known = scores >= multi_label.THRESHOLD, ~np.isnan(target)
+            true, chosen = np.flatnonzero(target == 1), np.flatnonzero(positive)
             correct = bool(np.all(positive[known] == (target > 0)[known]))
         else:
             true, chosen = np.array([target]), np.array([scores.argmax()])
