@@ -35,12 +35,12 @@ def test_flowers102_trains_on_two_splits_of_the_hub() -> None:
 
 
 @pytest.mark.parametrize("row", named.DATASETS.values(), ids=named.DATASETS)
-def test_a_revision_is_a_whole_commit_or_absent(row: named.Dataset) -> None:
+def test_a_revision_is_a_whole_commit_or_absent(row: named.NamedSet) -> None:
     assert row.revision is None or re.fullmatch("[0-9a-f]{40}", row.revision)
 
 
 @pytest.mark.parametrize("row", named.DATASETS.values(), ids=named.DATASETS)
-def test_recorded_names_are_as_many_as_the_classes_and_all_different(row: named.Dataset) -> None:
+def test_recorded_names_are_as_many_as_the_classes_and_all_different(row: named.NamedSet) -> None:
     names = named.labels(row.name)
     assert (names is not None) == row.seen
     assert names is None or len(set(names)) == len(names) == row.classes

@@ -15,15 +15,14 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from vtzoo.data import named as datasets
-from vtzoo.data import named_reader
+from vtzoo.data import named, named_reader
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 
-CIFAR10 = datasets.named_set("cifar10")
-FLOWERS102 = datasets.named_set("flowers102")
-CLIPART = datasets.named_set("clipart")
-SVHN = datasets.named_set("svhn")
+CIFAR10 = named.named_set("cifar10")
+FLOWERS102 = named.named_set("flowers102")
+CLIPART = named.named_set("clipart")
+SVHN = named.named_set("svhn")
 
 
 def pictures(count: int, size: int = 8) -> np.ndarray:
@@ -37,9 +36,9 @@ def encode(pixels: np.ndarray, encoding: str = "PNG") -> bytes:
     return stream.getvalue()
 
 
-def write_parquet(file: Path, row: datasets.Dataset, images: list[bytes | None], labels: list, **columns: list) -> Path:
+def write_parquet(file: Path, row: named.NamedSet, images: list[bytes | None], labels: list, **columns: list) -> Path:
     """A file as the Hub's: images as {bytes, path}, labels as a ClassLabel with the row's names; returns its folder."""
-    names = datasets.labels(row.name) or [f"class {number}" for number in range(row.classes)]
+    names = named.labels(row.name) or [f"class {number}" for number in range(row.classes)]
     table = library.Dataset.from_dict(
         {row.image_column: [image and {"bytes": image, "path": None} for image in images], row.label_column: labels}
         | columns,
@@ -71,7 +70,7 @@ def write_folders(root: Path, split: str, **classes: list[np.ndarray]) -> Path:
     return root
 
 
-def failure(row: datasets.Dataset, split: str, source: Path | None) -> VtzooError:
+def failure(row: named.NamedSet, split: str, source: Path | None) -> VtzooError:
     """The error of reading the split and decoding every image."""
     with pytest.raises(VtzooError) as caught:
         list(named_reader.read(row, split, source).encoded)
@@ -87,7 +86,7 @@ def test_parquet_files_are_read_in_order_with_their_labels_and_names(folder: Pat
     assert len(train) == len(train.encoded) == 20
     assert train.targets.dtype == np.int64
     assert train.targets.tolist() == [*range(10), *range(10)]
-    assert train.classes == datasets.labels("cifar10")
+    assert train.classes == named.labels("cifar10")
     assert all((np.asarray(image) == pixels).all() for image, pixels in zip(train.encoded, pictures(30), strict=False))
     assert (np.asarray(train.encoded[11]) == pictures(30)[11]).all()
 
@@ -126,12 +125,12 @@ def test_plain_numbers_take_the_recorded_names_or_stay_numbers(tmp_path: Path) -
     for row in (CIFAR10, SVHN):
         columns = {row.image_column: [{"bytes": encode(pictures(1)[0]), "path": None}], row.label_column: [9]}
         parquet.write_table(pyarrow.table(columns), tmp_path / "test-0.parquet")
-        expected = datasets.labels(row.name) or tuple("0123456789")
+        expected = named.labels(row.name) or tuple("0123456789")
         assert named_reader.read(row, "test", tmp_path).classes == expected
 
 
 def test_folders_follow_the_order_of_the_recorded_names(tmp_path: Path) -> None:
-    names = datasets.labels("flowers102")
+    names = named.labels("flowers102")
     assert names is not None
     assert names[0] > names[2]
     write_folders(tmp_path, "test", **{names[2]: list(pictures(1)), names[0]: list(pictures(2))})
@@ -348,7 +347,7 @@ def test_a_truncated_parquet_file_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("row", [CIFAR10, CLIPART], ids=["no rows", "no rows of the domain"])
-def test_an_empty_split_is_refused(tmp_path: Path, row: datasets.Dataset) -> None:
+def test_an_empty_split_is_refused(tmp_path: Path, row: named.NamedSet) -> None:
     some = [] if row is CIFAR10 else [encode(pictures(1)[0])]
     columns = {} if row is CIFAR10 else {"domain": ["sketch"]}
     write_parquet(tmp_path / "test-0.parquet", row, some, [0] * len(some), **columns)
@@ -379,7 +378,7 @@ def test_the_hub_is_asked_for_the_pinned_revision_and_the_domain_is_kept(monkeyp
     table = library.Dataset.from_dict(
         {"image": images, "label": [5, 6], "domain": ["real", "clipart"]}, features=library.Features(features)
     )
-    monkeypatch.setattr(library, "load_dataset", lambda *args, **named: asked.append((args, named)) or table)
+    monkeypatch.setattr(library, "load_dataset", lambda *args, **given: asked.append((args, given)) or table)
     test = named_reader.read(CLIPART, "test")
     assert asked == [(("wltjr1007/DomainNet", None), {"revision": CLIPART.revision, "split": "test"})]
     assert test.targets.tolist() == [6]
@@ -389,14 +388,14 @@ def test_the_hub_is_asked_for_the_pinned_revision_and_the_domain_is_kept(monkeyp
 
 def test_the_hub_is_asked_for_both_splits_that_flowers102_trains_on(monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr(library, "load_dataset", lambda *args, **named: asked.append(named) or 1 / 0)
+    monkeypatch.setattr(library, "load_dataset", lambda *args, **given: asked.append(given) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         named_reader.read(FLOWERS102, "train")
     assert asked[0]["split"] == "train+validation"
 
 
 def test_a_hub_table_with_other_columns_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr(library, "load_dataset", lambda *args, **named: library.Dataset.from_dict({"image": [0]}))
+    monkeypatch.setattr(library, "load_dataset", lambda *args, **given: library.Dataset.from_dict({"image": [0]}))
     assert failure(CIFAR10, "test", None).message == "no column 'img' in uoft-cs/cifar10"
 
 
@@ -404,7 +403,7 @@ def test_offline_the_error_is_one_sentence_and_offers_a_folder(monkeypatch, tmp_
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(library.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path)
-    error = failure(datasets.named_set("cifar100"), "test", None)
+    error = failure(named.named_set("cifar100"), "test", None)
     assert error.message.startswith("cannot read uoft-cs/cifar100 from the Hub: ")
     assert error.hint is not None
     assert "--data PATH" in error.hint
@@ -436,7 +435,7 @@ def test_a_failure_of_the_hub_is_one_sentence(monkeypatch, raised: Exception) ->
 def test_names_are_recorded_from_the_data_beside_those_already_there(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "labels.json"
     file.write_text('{"svhn": ["0"]}')
-    assert named_reader.record_labels(CIFAR10, folder, file) == datasets.labels("cifar10")
+    assert named_reader.record_labels(CIFAR10, folder, file) == named.labels("cifar10")
     assert list(json.loads(file.read_text())) == ["cifar10", "svhn"]
 
 
@@ -453,7 +452,7 @@ def test_plain_numbers_are_not_recorded_as_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_real_images_are_32_pixels_and_their_mean_is_near_the_row_s(name: str, real_data) -> None:
-    row = datasets.named_set(name)
+    row = named.named_set(name)
     test = named_reader.read(row, "test", real_data(name)).select(np.arange(1000))
     pixels = test.array(32)
     assert test.encoded[0].size == (32, 32)

@@ -28,15 +28,17 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 def run(hub: Hub, python: Python, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a Python program, or `-m module arguments`, that knows the test's Hub alone.
 
-    `home` is where it keeps its downloads, and `token` is None for nobody; other keywords are environment variables.
+    `home` is where it keeps its downloads, and `token` is None for nobody; a `hurried` one waits a twentieth of the
+    time before it retries. Other keywords are environment variables.
     """
 
     def run(
-        *arguments: object, home: Path = tmp_path / "home", token: str | None = "hf_write", **variables: str
-    ) -> subprocess.CompletedProcess[str]:
+        *arguments: object, home: Path = tmp_path / "home", token: str | None = "hf_write", hurried: bool = False,
+        **variables: str,
+    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
         switch = [] if arguments[0] == "-m" else ["-c"]
         known = hub.environment(home, token) | {"PYTHONPATH": str(HERE.parents[1])} | variables
-        return python(*switch, *arguments, env=known)
+        return python(*switch, *arguments, env=known, hurried=hurried)
 
     return run
 

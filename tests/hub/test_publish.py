@@ -280,7 +280,8 @@ def test_a_passing_fault_costs_a_moment_and_no_second_commit(
 
 def test_a_fault_that_lasts_is_a_sentence_and_leaves_nothing(hub: Hub, vt: Vt, folder: Path) -> None:
     hub.fault("503", "POST .*/commit/", times=100)
-    assert "answers 503, again and again" in refusal(vt("publish", folder, "--org", "zoo", check=False))
+    failed = vt("publish", folder, "--org", "zoo", check=False, hurried=True)
+    assert "answers 503, again and again" in refusal(failed)
     assert hub.files(REPO).keys() == {".gitattributes"}
     assert not (folder.parent / "index.toml").exists()
     hub.clear_faults()

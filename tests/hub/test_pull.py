@@ -139,7 +139,7 @@ def test_a_passing_fault_is_waited_out(kind: str, pattern: str, hub: Hub, publis
 
 def test_a_fault_that_lasts_is_a_sentence(hub: Hub, published: str, vt: Vt, photo: Path) -> None:
     hub.fault("503", "GET .*api/models", times=100)
-    assert "answers 503, again and again" in refusal(vt("predict", photo, "--model", REPO, check=False))
+    assert "answers 503, again and again" in refusal(vt("predict", photo, "--model", REPO, check=False, hurried=True))
 
 
 def test_without_a_network_the_cached_model_works_and_says_so_and_another_is_a_sentence(
@@ -248,7 +248,8 @@ def test_no_token_no_password_and_no_signature_is_ever_printed(hub: Hub, publish
     host = hub.url.removeprefix("http://")
     for kind in ("500", "reset"):
         hub.fault(kind, "GET .*api/models", times=100)
-        done = vt("pull", REPO, token=secret, check=False, HF_ENDPOINT=f"http://user:passw0rd@{host}", HF_DEBUG="1")
+        address = {"HF_ENDPOINT": f"http://user:passw0rd@{host}", "HF_DEBUG": "1"}
+        done = vt("pull", REPO, token=secret, check=False, hurried=True, **address)
         hub.clear_faults()
         for word in (secret, "passw0rd"):
             assert word not in done.stdout + done.stderr

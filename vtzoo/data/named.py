@@ -20,7 +20,7 @@ IMAGENET_STD: RGB = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
+class NamedSet:
     """One named data set and its source."""
 
     name: str
@@ -55,9 +55,9 @@ class Dataset:
         return splits[split]
 
 
-def domain_net(name: str, train: int, test: int) -> Dataset:
+def domain_net(name: str, train: int, test: int) -> NamedSet:
     """The row of one of DomainNet's six domains, which share a repository."""
-    return Dataset(
+    return NamedSet(
         name=name, classes=345, train=train, test=test, domain=name,
         hub_id="wltjr1007/DomainNet", revision="ee20570ae7a29c51571e55a9a17983f7625295d6",
         licence="fair-use notice: copyrighted material, for non-commercial research and education",
@@ -65,23 +65,23 @@ def domain_net(name: str, train: int, test: int) -> Dataset:
 
 
 ROWS = (
-    Dataset(
+    NamedSet(
         name="cifar10", classes=10, train=50_000, test=10_000, seen=True,
         hub_id="uoft-cs/cifar10", image_column="img", licence="not stated by its authors",
         mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),  # of the 50,000 training images
     ),
-    Dataset(
+    NamedSet(
         name="cifar100", classes=100, train=50_000, test=10_000, seen=True,
         hub_id="uoft-cs/cifar100", revision="aadb3af77e9048adbea6b47c21a81e47dd092ae5",
         image_column="img", label_column="fine_label", licence="not stated by its authors",
         mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762),  # of the 50,000 training images
     ),
-    Dataset(
+    NamedSet(
         name="svhn", classes=10, train=73_257, test=26_032,  # without the split `extra`, as in the paper
         hub_id="ufldl-stanford/svhn", config="cropped_digits", licence="custom, non-commercial use only",
         flip=False,  # a mirrored digit is no digit
     ),
-    Dataset(
+    NamedSet(
         name="flowers102", classes=102, train=2_040, test=6_149, licence="not stated by its authors",
         hub_id="dpdl-benchmark/oxford_flowers102",
         train_splits=("train", "validation"),  # 1,020 and 1,020: the paper trains on both
@@ -94,14 +94,14 @@ ROWS = (
     domain_net("quickdraw", 120_750, 51_750),
     domain_net("real", 120_906, 52_041),
     domain_net("sketch", 48_212, 20_916),
-    Dataset(
+    NamedSet(
         name="imagenet100", classes=100, train=126_689, test=5_000, test_splits=("validation",),
         hub_id="clane9/imagenet-100", revision="0519dc2f402a3a18c6e57f7913db059215eee25b",
         licence="ImageNet's terms of access: non-commercial research and education",
     ),
 )  # fmt: skip
 
-DATASETS: dict[str, Dataset] = {row.name: row for row in ROWS}
+DATASETS: dict[str, NamedSet] = {row.name: row for row in ROWS}
 
 
 def copy_of(name: str, manifest: str) -> str | None:
@@ -109,7 +109,7 @@ def copy_of(name: str, manifest: str) -> str | None:
     return DATASETS[name].copies.get(manifest) if name in DATASETS else None
 
 
-def named_set(name: str) -> Dataset:
+def named_set(name: str) -> NamedSet:
     """The facts of the data set `name`; an unknown name is a VtzooError with the nearest names."""
     if name not in DATASETS:
         raise errors.unknown("dataset", name, DATASETS)

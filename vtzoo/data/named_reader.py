@@ -20,7 +20,7 @@ from vtzoo.data.encoded_images import EncodedImages
 from vtzoo.data.folder import files_below, names_in, visible
 from vtzoo.data.hub import library, load_hub
 from vtzoo.data.labelled_images import LabelledImages
-from vtzoo.data.named import Dataset
+from vtzoo.data.named import NamedSet
 from vtzoo.data.rows import stored_images
 from vtzoo.data.transform import SUFFIXES
 from vtzoo.errors import VtzooError
@@ -32,7 +32,7 @@ TEST_FOLDERS = ("test", "val", "validation")  # names of a folder of test images
 ANOTHER = "is it another data set? its row is in vtzoo/data/named.py"  # the hint if the data contradict the row
 
 
-def read(dataset: Dataset, split: str, source: Path | None = None) -> LabelledImages:
+def read(dataset: NamedSet, split: str, source: Path | None = None) -> LabelledImages:
     """The "train" or "test" split of a data set, checked against its row.
 
     `source` is a folder of Parquet files named {split}-*.parquet or of images (train/<class>/..., test/<class>/...);
@@ -56,7 +56,7 @@ def read(dataset: Dataset, split: str, source: Path | None = None) -> LabelledIm
     )  # fmt: skip
 
 
-def hub_rows(dataset: Dataset, splits: tuple[str, ...]) -> tuple[Any, EncodedImages]:
+def hub_rows(dataset: NamedSet, splits: tuple[str, ...]) -> tuple[Any, EncodedImages]:
     """The table (datasets.Dataset) on the Hub at the pinned revision, and its rows of the domain."""
     joined, hint = "+".join(splits), f"check the connection, or read {dataset.name} from a folder: --data PATH"
     table = load_hub(dataset.hub_id, hint, dataset.config, revision=dataset.revision, split=joined)
@@ -66,7 +66,7 @@ def hub_rows(dataset: Dataset, splits: tuple[str, ...]) -> tuple[Any, EncodedIma
     return table, EncodedImages(stored=encoded_column(table, dataset), positions=positions, origin=origin)
 
 
-def load_parquet(dataset: Dataset, splits: tuple[str, ...], folder: Path) -> tuple[Any, EncodedImages]:
+def load_parquet(dataset: NamedSet, splits: tuple[str, ...], folder: Path) -> tuple[Any, EncodedImages]:
     """The table (datasets.Dataset) of a folder's Parquet files, in memory, and its rows of the domain.
 
     pyarrow reads the files, because the library's own Parquet reader would first write a copy into its cache.
@@ -102,7 +102,7 @@ def parquet_files(folder: Path, splits: tuple[str, ...]) -> list[Path]:
     return found
 
 
-def needed_columns(schema: "pyarrow.Schema", dataset: Dataset, where: object) -> list[str]:
+def needed_columns(schema: "pyarrow.Schema", dataset: NamedSet, where: object) -> list[str]:
     """The row's columns; a column that the schema lacks is a VtzooError."""
     for column in dataset.columns:
         if column not in schema.names:
@@ -110,12 +110,12 @@ def needed_columns(schema: "pyarrow.Schema", dataset: Dataset, where: object) ->
     return list(dataset.columns)
 
 
-def encoded_column(table: Any, dataset: Dataset) -> "pyarrow.ChunkedArray":
+def encoded_column(table: Any, dataset: NamedSet) -> "pyarrow.ChunkedArray":
     """The encoded images of a table (datasets.Dataset), as {bytes, path}."""
     return stored_images(table, dataset.image_column, ANOTHER)
 
 
-def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, EncodedImages]:
+def load_folders(dataset: NamedSet, split: str, folder: Path) -> tuple[Any, EncodedImages]:
     """The table (datasets.Dataset) of the images under {split}/<class>/, and its rows.
 
     Classes are in the order of the recorded names, or alphabetical if none are recorded.
@@ -137,7 +137,7 @@ def load_folders(dataset: Dataset, split: str, folder: Path) -> tuple[Any, Encod
     return table, EncodedImages(stored=encoded_column(table, dataset), positions=positions, origin=paths.__getitem__)
 
 
-def split_folder(folder: Path, hub_split: str, split: str, dataset: Dataset) -> Path:
+def split_folder(folder: Path, hub_split: str, split: str, dataset: NamedSet) -> Path:
     """The subfolder of one of the Hub's splits; test images may lie in any of TEST_FOLDERS without training images."""
     others = [name for name in TEST_FOLDERS if split == "test" and name not in dataset.train_splits]
     for name in dict.fromkeys([hub_split, *others]):
@@ -159,7 +159,7 @@ def in_domain(table: Any, domain: str | None) -> np.ndarray:
     return np.array([value == wanted for value in table.data.column("domain").to_pylist()], dtype=bool)
 
 
-def class_names(table: Any, dataset: Dataset) -> tuple[str, ...] | None:
+def class_names(table: Any, dataset: NamedSet) -> tuple[str, ...] | None:
     """The class names in the label column's features; None if it has plain numbers; a wrong count is a VtzooError."""
     names = getattr(table.features[dataset.label_column], "names", None)
     if names is not None and len(names) != dataset.classes:
@@ -167,7 +167,7 @@ def class_names(table: Any, dataset: Dataset) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def read_labels(table: Any, rows: EncodedImages, dataset: Dataset) -> np.ndarray:
+def read_labels(table: Any, rows: EncodedImages, dataset: NamedSet) -> np.ndarray:
     """The labels of the rows, int64 (n,); a label outside the data set's classes is a VtzooError."""
     column = table.data.column(dataset.label_column).to_pylist()
     values = [column[position] for position in rows.positions]
@@ -178,7 +178,7 @@ def read_labels(table: Any, rows: EncodedImages, dataset: Dataset) -> np.ndarray
     return np.array(values, dtype=np.int64)
 
 
-def record_labels(dataset: Dataset, source: Path | None, file: Path) -> tuple[str, ...]:
+def record_labels(dataset: NamedSet, source: Path | None, file: Path) -> tuple[str, ...]:
     """The class names in the data itself, written into a JSON file of names by data set."""
     splits = dataset.test_splits
     table, _ = hub_rows(dataset, splits) if source is None else load_parquet(dataset, splits, source)

@@ -11,7 +11,7 @@ from vtzoo.data import named as datasets
 from vtzoo.data import named_reader
 from vtzoo.data.hub import library
 from vtzoo.data.labelled_images import LabelledImages
-from vtzoo.data.named import Dataset
+from vtzoo.data.named import NamedSet
 from vtzoo.data.read import read_images
 from vtzoo.data.split import images_per_class
 from vtzoo.errors import VtzooError
@@ -69,7 +69,7 @@ def images_for(
     return _user_images(request, model, labels, result, multi_label=multi_label)
 
 
-def named(result: Result) -> Dataset | None:
+def named(result: Result) -> NamedSet | None:
     """The named data set that a model was trained on, by its result.json; None for the user's images or no images."""
     return None if result.fine_tuned else datasets.DATASETS.get(str(result.dataset))
 
@@ -83,7 +83,7 @@ def require_same_classes(model: tuple[str, ...], data: tuple[str, ...]) -> None:
             raise VtzooError(f"class {number} is {of_model!r} to the model and {of_data!r} to the data", OWN)
 
 
-def _own_images(row: Dataset, request: Request, labels: tuple[str, ...]) -> EvaluationImages:
+def _own_images(row: NamedSet, request: Request, labels: tuple[str, ...]) -> EvaluationImages:
     """The images of a model's own named data set."""
     split = request.split or "test"
     images = named_reader.read(row, split, Path(request.data) if request.data else None)
@@ -93,7 +93,7 @@ def _own_images(row: Dataset, request: Request, labels: tuple[str, ...]) -> Eval
     return EvaluationImages(images=images, targets=images.targets, data=row.name, split=split, described=described)
 
 
-def _holds(row: Dataset, folder: Path) -> bool:
+def _holds(row: NamedSet, folder: Path) -> bool:
     """Whether a folder contains a named data set: Parquet files with its columns and classes, or its class folders.
 
     Labels that are plain numbers are assumed to be the data set's if the columns match.

@@ -11,7 +11,7 @@ from PIL import Image
 from vtzoo.data import named, named_reader
 from vtzoo.data.hub import library
 from vtzoo.data.labelled_images import LabelledImages
-from vtzoo.data.named import Dataset
+from vtzoo.data.named import NamedSet
 from vtzoo.data.transform import Preprocess, prepare, read_image
 from vtzoo.errors import VtzooError
 from vtzoo.predict.classifier import Classifier
@@ -96,7 +96,7 @@ def _split(entry: ModelFolder, name: str, data: Path | None) -> LabelledImages |
     return None
 
 
-def _cached(dataset: Dataset, name: str) -> bool:
+def _cached(dataset: NamedSet, name: str) -> bool:
     """Whether the `datasets` library has cached a split; an export must not download hundreds of megabytes."""
     folder = Path(library().config.HF_DATASETS_CACHE) / dataset.hub_id.replace("/", "___")
     files = [f"*/*/{dataset.revision or '*'}/*-{split}*.arrow" for split in dataset.splits(name)]

@@ -16,7 +16,7 @@ from vtzoo import __version__, cards, models
 from vtzoo.base import files
 from vtzoo.data import named, named_reader
 from vtzoo.data.labelled_images import LabelledImages
-from vtzoo.data.named import Dataset
+from vtzoo.data.named import NamedSet
 from vtzoo.data.transform import Preprocess
 from vtzoo.errors import VtzooError
 from vtzoo.evaluate.run import measure
@@ -148,7 +148,7 @@ def finish(
     return result
 
 
-def describe(model: Any, recipe: Recipe, dataset: Dataset, labels: tuple[str, ...]) -> Config:
+def describe(model: Any, recipe: Recipe, dataset: NamedSet, labels: tuple[str, ...]) -> Config:
     """The config of a model that a recipe trained from scratch."""
     size = recipe.model.image_size
     sized = models.sized(recipe.model.name, size)
