@@ -191,7 +191,8 @@ def open_batches(
         stored = open_as(CheckOnly(storage=crops.storage) if workers else crops.storage)
     except cache.OverBudgetError as reason:
         workers = max(1, cores() // memory_budget.processes())
-        log.warning("%s; they are decoded in every epoch, as with --workers %d", reason, workers)
+        # The text alone: a record with the error would keep this frame, and so the processes, alive.
+        log.warning("%s; they are decoded in every epoch, as with --workers %d", str(reason), workers)
         stored = open_as(CheckOnly(storage=crops.storage))
     kept = np.flatnonzero(stored.extents.any(1).numpy())
     if len(kept) < len(images) and not (skip_bad and len(kept)):
