@@ -1,4 +1,4 @@
-"""What every test shares. Jaxtyping's shapes are enforced here, by beartype; elsewhere they are documentation."""
+"""Fixtures and settings of all tests. In tests, beartype enforces jaxtyping's shapes."""
 
 import atexit
 import copy
@@ -20,18 +20,18 @@ from forked import Python
 from jaxtyping import install_import_hook
 from onnx import TensorProto, helper
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may wait for a network
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers that run side by side share the cores: a thread each
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported, so that no test waits for a network
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-if sys.dont_write_bytecode:  # else each process that imports torch would compile thousands of its files again
+if sys.dont_write_bytecode:  # otherwise every process that imports torch would compile thousands of files again
     BYTECODE = tempfile.mkdtemp(prefix="vtzoo-bytecode-")
     atexit.register(shutil.rmtree, BYTECODE, ignore_errors=True)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # -B says the same
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the child processes' switch for the same
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = BYTECODE
     sys.dont_write_bytecode = False
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; processes of tests inherit it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in background jobs; child processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ install_import_hook(list(CHECKED), "beartype.beartype")
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """The folder of a real data set, in $VTZOO_DATA or in shared/data beside the checkout; skips where it is absent."""
+    """Returns the folder of a real dataset, in $VTZOO_DATA or in shared/data beside the checkout; skips without it."""
 
     def locate(name: str) -> Path:
         folder = Path(os.environ.get("VTZOO_DATA", ROOT.parent / "shared" / "data")) / name
@@ -58,17 +58,17 @@ def real_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def python() -> Iterator[Python]:
-    """Runs Python commands as `subprocess.run` does, in processes that have torch and ONNX Runtime already."""
+    """Runs Python commands like `subprocess.run`, in forks of a process with torch and ONNX Runtime."""
     with closing(Python("onnxruntime", "onnx", "rich.progress", "typer")) as python:
         yield python
 
 
 @pytest.fixture(scope="session")
 def traced_once() -> Iterator[None]:
-    """Traces equal models once: to trace a tiny model takes longer than to train it.
+    """Traces equal models once, because tracing a tiny model takes longer than training it.
 
-    Models that are packaged are equal whatever their weights, as each graph is verified with its own weights; models of
-    self-contained files, whose graphs hold weights, are equal with equal weights.
+    For packaged graphs, models with different weights are equal too: the graph refers to the weights, and the export
+    verifies the graph with them. Self-contained files hold the weights, so their models are equal with equal weights.
     """
     from vtzoo.export import onnx_files
 
@@ -93,7 +93,7 @@ def traced_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def colours() -> bytes:
-    """An ONNX file that sees colours: features are an image's mean red, green and blue, logits the same, 0 to 1."""
+    """An ONNX file whose features are an image's mean red, green and blue, and whose logits are these over 255."""
     nodes = [
         helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["numbers", "sides"], ["features"], keepdims=0),

@@ -1,4 +1,4 @@
-"""`vtzoo.bench`: what it measures, how it takes turns, and what it makes of processes that fail."""
+"""`vtzoo.bench`: the measured variants, their order in rounds, their medians, and processes that fail."""
 
 import json
 import subprocess
@@ -60,7 +60,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     torch.manual_seed(0)
     model = create(config)
-    for parameter in model.parameters():  # fresh weights answer every image alike
+    for parameter in model.parameters():  # with initial weights all images would have the same class
         torch.nn.init.normal_(parameter, std=0.2)
     save_file(model.state_dict(), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
@@ -82,7 +82,7 @@ def test_a_bare_file_is_measured_in_processes_of_its_own(colours: Path) -> None:
     assert (row.runtime, row.precision, row.device, row.error) == ("onnx", "fp32", "cpu", None)
     assert 0 < row.latency_ms <= row.latency_p95_ms
     assert row.images_per_second > 0
-    assert row.cold_start_s > row.latency_ms / 1e3  # Python alone takes longer to start than this graph to run
+    assert row.cold_start_s > row.latency_ms / 1e3  # Python's start takes longer than a run of this graph
     assert 20 < row.memory_mb < 1000
     assert row.file_mb == colours.stat().st_size / 1e6
     assert row.agreement == 1
@@ -104,7 +104,7 @@ def test_a_model_folder_is_exported_and_agrees_with_torch(small: Path, monkeypat
     assert not (small / "onnx").exists()
 
 
-def test_a_process_that_crashes_is_a_row_that_says_so(
+def test_a_crashed_process_is_a_row_with_an_error(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "openvino.py").write_text("import os; os.abort()")
@@ -116,7 +116,7 @@ def test_a_process_that_crashes_is_a_row_that_says_so(
     assert (crashed.latency_ms, sound.error) == (None, None)
 
 
-# What is made of the measurements
+# Medians
 
 
 def outcome(
@@ -158,9 +158,9 @@ def test_rows_take_turns_and_their_medians_are_over_all_rounds(colours: Path, mo
     ))  # fmt: skip
     monkeypatch.setattr(subprocess_runner, "run", run)
     fp32, int8, fp16 = measure.measure(settings(colours, rounds=3, seconds=6, batch=4)).rows
-    assert order == ["fp32", "int8", "fp16", "fp32", "int8", "fp32", "int8"]  # what failed is not run again
+    assert order == ["fp32", "int8", "fp16", "fp32", "int8", "fp32", "int8"]  # the failed fp16 runs once
     assert fp32.latency_ms == pytest.approx(3)
-    assert fp32.latency_p95_ms == pytest.approx(4.8)  # 0.8 of the way from the fourth to the fifth of five
+    assert fp32.latency_p95_ms == pytest.approx(4.8)  # interpolated at 0.8 between the fourth and the fifth of five
     assert fp32.images_per_second == pytest.approx(4 / 0.4)
     assert (fp32.cold_start_s, fp32.memory_mb) == (2, 2)
     assert fp32.file_mb == 2 * colours.stat().st_size / 1e6
@@ -177,7 +177,7 @@ def _saved(folder: Path, images: np.ndarray) -> Path:
     return folder / "images.npy"
 
 
-def test_an_export_that_fails_is_a_row_that_says_why(
+def test_a_failed_export_is_an_error_with_the_reason(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -191,14 +191,14 @@ def test_an_export_that_fails_is_a_row_that_says_why(
     assert plan.export(plan.find_model(str(small)), variant, lambda steps: None) == "cannot be exported: no room"
 
 
-# What there is to measure
+# Variants
 
 
-def asked(model: Path, folder: Path, **changes: Any) -> tuple[list[tuple[str, str, bool]], dict[str, str]]:
-    """The variants to measure, by runtime, precision and whether they are exported; and why others are absent."""
+def variants_of(model: Path, folder: Path, **changes: Any) -> tuple[list[tuple[str, str, bool]], dict[str, str]]:
+    """The variants to measure, as (runtime, precision, exported), and the reason why each other variant is absent."""
     variants, absent = plan.find_variants(plan.find_model(str(model)), settings(model, **changes), folder)
     names = [(variant.runtime, variant.precision, variant.exported) for variant in variants]
-    return names, {f"{one.runtime} {one.precision}": one.reason for one in absent}
+    return names, {f"{missing.runtime} {missing.precision}": missing.reason for missing in absent}
 
 
 def only(*modules: str) -> Callable[[str], bool]:
@@ -210,7 +210,7 @@ def test_with_everything_installed_every_runtime_and_precision_is_a_row(
 ) -> None:
     monkeypatch.setattr(plan, "is_installed", lambda module: True)
     monkeypatch.setattr(machine, "has_driver", lambda: True)
-    variants, absent = asked(small, tmp_path, device="auto")
+    variants, absent = variants_of(small, tmp_path, device="auto")
     assert absent == {}
     assert variants == [
         ("onnx", "fp32", True), ("onnx", "fp16", True), ("onnx", "int8", True),
@@ -224,12 +224,12 @@ def test_without_torch_the_graph_that_comes_with_the_model_is_measured(
 ) -> None:
     monkeypatch.setattr(plan, "is_installed", only("onnxruntime", "openvino"))
     with pytest.raises(VtzooError, match="exporting it needs torch, timm, onnx, onnxscript"):
-        asked(small, tmp_path, runtimes=("onnx",))
+        variants_of(small, tmp_path, runtimes=("onnx",))
     (tmp_path / "onnx").mkdir()
     for file in ("config.json", "model.safetensors"):
         (tmp_path / file).write_bytes((small / file).read_bytes())
     (tmp_path / "onnx" / "model.onnx").touch()
-    variants, absent = asked(tmp_path, tmp_path)
+    variants, absent = variants_of(tmp_path, tmp_path)
     assert variants == [("onnx", "fp32", False)]
     assert absent["torch None"] == "torch and timm: not installed"
     assert absent["onnx int8"] == "exporting it needs torch, timm, onnx, onnxscript"
@@ -241,7 +241,7 @@ def test_a_bare_file_is_measured_as_it_is_and_never_on_torch(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "is_installed", lambda module: True)
-    variants, absent = asked(colours, tmp_path)
+    variants, absent = variants_of(colours, tmp_path)
     assert variants == [("onnx", "fp32", False), ("openvino", "fp32", False), ("openvino", "bf16", False)]
     assert absent["torch None"] == f"{colours} has no model.safetensors"
 
@@ -250,9 +250,9 @@ def test_on_the_cpu_torch_is_not_measured_in_fp16_nor_openvino_on_cuda(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "is_installed", lambda module: True)
-    assert asked(small, tmp_path)[1] == {"torch fp16": "torch's fp16 is measured on CUDA only"}
+    assert variants_of(small, tmp_path)[1] == {"torch fp16": "torch's fp16 is measured on CUDA only"}
     monkeypatch.setattr(machine, "has_driver", lambda: False)
-    absent = asked(small, tmp_path, device="cuda")[1]
+    absent = variants_of(small, tmp_path, device="cuda")[1]
     assert absent == {"torch fp16": "torch's fp16 is measured on CUDA only", "openvino None": "OpenVINO has no CUDA"}
 
 
@@ -284,7 +284,7 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
 
 def test_runtimes_without_any_of_the_precisions_are_refused(small: Path, tmp_path: Path) -> None:
     with pytest.raises(VtzooError, match="there is no onnx in bf16") as error:
-        asked(small, tmp_path, runtimes=("onnx",), precisions=("bf16",))
+        variants_of(small, tmp_path, runtimes=("onnx",), precisions=("bf16",))
     assert "torch: fp32, bf16, fp16" in str(error.value.hint)
 
 
@@ -293,7 +293,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         measure.measure(settings(tmp_path / "gone.onnx"))
 
 
-# What the processes do
+# The measuring processes
 
 
 def task(model: Path, runtime: str, precision: str, **changes: Any) -> dict[str, Any]:
@@ -347,23 +347,23 @@ def test_every_call_but_the_first_is_timed_until_the_time_is_over(monkeypatch: p
     assert worker.timed(answer, np.zeros(1), seconds=0.1) == [2.0] * worker.MINIMUM_CALLS
 
 
-def test_peak_memory_is_this_processs_own_and_grows_with_what_it_holds() -> None:
+def test_peak_memory_is_the_processs_own_and_grows_with_its_arrays() -> None:
     script = (
         "import numpy as np; from vtzoo.bench import worker; before = worker.peak_memory(); "
         "held = np.ones(20_000_000); print(before, worker.peak_memory())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
-    assert 10e6 < before < 160e6  # this process, with torch, holds several times as much
-    assert 150e6 < after - before < 170e6  # 20 million float64
+    assert 10e6 < before < 160e6  # the test process, with torch, holds several times as much
+    assert 150e6 < after - before < 170e6  # bytes of 20 million float64
 
 
-def test_what_exports_are_verified_on_is_what_rows_agree_on(small: Path, tmp_path: Path) -> None:
+def test_agreement_is_measured_on_the_images_that_verify_exports(small: Path, tmp_path: Path) -> None:
     worker.write_sample({"size": 32, "out": str(tmp_path / "images.npy")}, lambda sent: None)
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), sample_images(32))
 
 
-def test_without_anything_to_export_with_the_images_are_noise(
+def test_without_the_packages_for_exporting_the_images_are_noise(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "is_installed", only())
@@ -385,7 +385,7 @@ def report(*rows: Row, **changes: Any) -> Report:
     return Report(rows=list(rows), **given | changes)
 
 
-def test_the_table_is_markdown_that_can_be_quoted() -> None:
+def test_the_table_is_markdown() -> None:
     good = Row(
         runtime="onnx", precision="fp32", device="cpu", latency_ms=1.234, latency_p95_ms=2, images_per_second=1234.4,
         cold_start_s=0.5, memory_mb=300, file_mb=110.44, agreement=0.985,

@@ -1,4 +1,4 @@
-"""What the benchmarks make of their measurements; the measurements themselves are run by hand."""
+"""The summaries and recipes of the benchmarks. Their measurements are run by hand."""
 
 import runpy
 from dataclasses import replace
@@ -15,8 +15,8 @@ TUNING = runpy.run_path(str(BENCH / "tuning.py"))
 
 
 def test_a_difference_of_two_rows_is_taken_seed_by_seed() -> None:
-    found = {("baseline", 0): 0.10, ("baseline", 1): 0.20, ("l1", 0): 0.13, ("l1", 1): 0.21, ("signed", 1): 0.25}
-    runs = [{"row": row, "seed": seed, "top1": top1} for (row, seed), top1 in found.items()]
+    accuracies = {("baseline", 0): 0.10, ("baseline", 1): 0.20, ("l1", 0): 0.13, ("l1", 1): 0.21, ("signed", 1): 0.25}
+    runs = [{"row": row, "seed": seed, "top1": top1} for (row, seed), top1 in accuracies.items()]
     rows = PAIRED["summary"](runs)
     assert list(rows) == ["baseline", "l1", "signed"]
     assert rows["l1"]["top1"] == {"mean": pytest.approx(0.17), "deviation": pytest.approx(0.04 * 2**0.5)}
@@ -34,7 +34,7 @@ def test_every_row_of_the_paired_experiment_is_a_recipe_and_every_loss_has_a_row
 @pytest.mark.parametrize("protocol", PAIRED["PROTOCOLS"])
 def test_the_rows_of_a_protocol_differ_in_localization_alone(protocol: str) -> None:
     recipes = [PAIRED["recipe_of"](row, protocol) for row in PAIRED["ROWS_OF"][protocol]]
-    assert all(one not in recipes[:place] for place, one in enumerate(recipes))
+    assert all(recipe not in recipes[:place] for place, recipe in enumerate(recipes))
     assert all(replace(recipe, drloc=None) == recipes[0] for recipe in recipes)
     for recipe in recipes[1:]:
         assert recipe.drloc.schedule_epochs == recipe.schedule.epochs == recipe.schedule.cosine_epochs
@@ -58,10 +58,10 @@ def test_every_row_of_the_tuning_changes_its_recipe_to_one_that_may_be_trained(g
 @pytest.mark.parametrize("group", TUNING["GROUPS"])
 def test_no_two_rows_of_the_tuning_are_one_recipe(group: str) -> None:
     recipes = [TUNING["recipe_of"](group, name) for name in TUNING["GROUPS"][group]["rows"]]
-    assert all(one not in recipes[:place] for place, one in enumerate(recipes))
+    assert all(recipe not in recipes[:place] for place, recipe in enumerate(recipes))
 
 
-def test_a_row_of_the_tuning_says_what_it_took_and_brought() -> None:
+def test_a_row_of_the_tuning_has_its_cost_and_its_accuracy() -> None:
     (name, *_) = TUNING["GROUPS"]["teacher"]["rows"]
     run = {
         "group": "teacher", "row": name, "top1": 0.6102, "steps": 450, "batch": 500, "minutes": 20.6,

@@ -1,7 +1,6 @@
-"""The command line: what it prints, where, and with which exit code.
+"""The command line: its output on stdout and stderr, and its exit codes.
 
-The model here sees colours: its logits are an image's mean red, green and blue, 0 to 1, so that every probability can
-be worked out by hand.
+The logits of the model are an image's mean red, green and blue, 0 to 1, so every probability can be computed by hand.
 """
 
 import io
@@ -43,7 +42,7 @@ RESULT = {
 
 @pytest.fixture(scope="module")
 def weights(colours: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of embedded models, with the one that sees colours."""
+    """A folder of embedded models that holds the colour model."""
     folder = tmp_path_factory.mktemp("weights")
     model = folder / NAME
     (model / "onnx").mkdir(parents=True)
@@ -81,7 +80,7 @@ def process(*arguments: Any, **settings: Any) -> "subprocess.CompletedProcess[st
 # Help
 
 
-def test_help_names_every_command_in_a_sentence_that_is_not_cut_off() -> None:
+def test_help_describes_every_command_in_an_uncut_sentence() -> None:
     result = vt("--help")
     assert result.exit_code == 0
     for command in COMMANDS:
@@ -107,7 +106,7 @@ def test_version_is_the_installed_one() -> None:
     assert vt("--version").stdout == f"vtzoo {vtzoo.__version__}\n"
 
 
-# Exit code 2: arguments that do not parse, and nothing else
+# Exit code 2, only for arguments that do not parse
 
 
 @pytest.mark.parametrize(
@@ -148,26 +147,26 @@ def test_predict_prints_the_classes_best_first_with_percentages(photos: Path) ->
 
 def test_predict_json_is_one_list_in_the_order_of_the_arguments(photos: Path) -> None:
     result = vt("predict", "-m", NAME, "--json", "-k", 1, photos / "b.png", photos)
-    found = json.loads(result.stdout)
-    assert [row["image"] for row in found] == [str(photos / name) for name in ("b.png", "a.png", "b.png")]
-    assert [row["predictions"][0]["label"] for row in found] == ["blue", "red", "blue"]
-    assert all(set(row) == {"image", "predictions", "error"} and row["error"] is None for row in found)
-    assert found[1]["predictions"] == [{"label": "red", "probability": pytest.approx(PURE, abs=1e-6)}]
+    rows = json.loads(result.stdout)
+    assert [row["image"] for row in rows] == [str(photos / name) for name in ("b.png", "a.png", "b.png")]
+    assert [row["predictions"][0]["label"] for row in rows] == ["blue", "red", "blue"]
+    assert all(set(row) == {"image", "predictions", "error"} and row["error"] is None for row in rows)
+    assert rows[1]["predictions"] == [{"label": "red", "probability": pytest.approx(PURE, abs=1e-6)}]
     assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_predict_and_load_give_the_same_numbers(photos: Path) -> None:
-    found = json.loads(vt("predict", "-m", NAME, "--json", "-k", 3, photos / "a.png").stdout)
+    (row,) = json.loads(vt("predict", "-m", NAME, "--json", "-k", 3, photos / "a.png").stdout)
     classify = vtzoo.load(NAME)
     by_label = dict(zip(classify.labels, classify(photos / "a.png")[0].tolist(), strict=True))
-    assert {one["label"]: one["probability"] for one in found[0]["predictions"]} == by_label
+    assert {entry["label"]: entry["probability"] for entry in row["predictions"]} == by_label
 
 
-@pytest.mark.parametrize("how", ["folder", "file"])
-def test_predict_takes_a_model_folder_and_an_onnx_file(how: str, weights: Path, photos: Path) -> None:
-    model = weights / NAME if how == "folder" else weights / NAME / "onnx" / "model.onnx"
-    found = json.loads(vt("predict", "-m", model, photos / "a.png", "--json").stdout)
-    assert found[0]["predictions"][0]["label"] == "red"
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_predict_takes_a_model_folder_and_an_onnx_file(kind: str, weights: Path, photos: Path) -> None:
+    model = weights / NAME if kind == "folder" else weights / NAME / "onnx" / "model.onnx"
+    (row,) = json.loads(vt("predict", "-m", model, photos / "a.png", "--json").stdout)
+    assert row["predictions"][0]["label"] == "red"
 
 
 def test_one_bad_file_among_500_is_named_and_the_others_are_answered(tmp_path: Path) -> None:
@@ -176,13 +175,13 @@ def test_one_bad_file_among_500_is_named_and_the_others_are_answered(tmp_path: P
     for number in range(500):
         (tmp_path / f"{number:03}.png").write_bytes(red.getvalue() if number != 250 else b"no image at all")
     result = vt("predict", "-m", NAME, tmp_path, "--json")
-    found = json.loads(result.stdout)
+    rows = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert len(found) == 500
-    bad = [row for row in found if row["error"] is not None]
+    assert len(rows) == 500
+    bad = [row for row in rows if row["error"] is not None]
     assert [(row["image"], row["predictions"]) for row in bad] == [(str(tmp_path / "250.png"), [])]
     assert "250.png" in bad[0]["error"]
-    assert all(row["predictions"][0]["label"] == "red" for row in found if row not in bad)
+    assert all(row["predictions"][0]["label"] == "red" for row in rows if row not in bad)
 
 
 def test_a_bad_file_is_reported_on_stderr_and_the_next_is_still_answered(photos: Path) -> None:
@@ -210,10 +209,10 @@ def test_a_file_name_that_is_not_utf8_is_printed_escaped(options: list[str], pho
     assert "\\udcff.png" in result.stdout
 
 
-# Names that nobody knows
+# Unknown names
 
 
-def test_an_unknown_model_is_answered_with_the_nearest_name_and_the_next_command(photos: Path) -> None:
+def test_the_error_for_an_unknown_model_has_the_nearest_name_and_the_next_command(photos: Path) -> None:
     result = vt("predict", "-m", "colours-drlok-cifar10", photos)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: unknown model 'colours-drlok-cifar10'\nHint: ")
@@ -221,7 +220,7 @@ def test_an_unknown_model_is_answered_with_the_nearest_name_and_the_next_command
     assert "vtzoo list" in result.stderr
 
 
-def test_an_unknown_recipe_is_answered_with_the_nearest_name_and_the_next_command(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_recipe_has_the_nearest_name_and_the_next_command(tmp_path: Path) -> None:
     result = vt("train", "swin_t-drlok-cifar100", "--out", tmp_path / "run")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: unknown recipe 'swin_t-drlok-cifar100'\nHint: ")
@@ -231,7 +230,7 @@ def test_an_unknown_recipe_is_answered_with_the_nearest_name_and_the_next_comman
 
 
 @pytest.mark.parametrize("command", ["show", "train"])
-def test_a_path_that_leads_nowhere_exits_with_1_and_one_sentence(command: str, tmp_path: Path) -> None:
+def test_a_path_without_a_file_exits_with_1_and_one_sentence(command: str, tmp_path: Path) -> None:
     result = vt(command, tmp_path / "nothing.toml")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: ")
@@ -242,7 +241,7 @@ def test_a_path_that_leads_nowhere_exits_with_1_and_one_sentence(command: str, t
 
 
 def stale(name: str) -> str:
-    """What is said of a model whose recipe is not among those that ship."""
+    """The warning about a model whose recipe does not ship with vtzoo."""
     return f"the weights of {name} are stale: their recipe is gone from recipes/"
 
 
@@ -264,7 +263,7 @@ def test_list_gives_each_model_with_its_accuracy_and_its_size_before_the_recipes
     assert {row["name"] for row in rows[1:]} == own_recipes()
 
 
-def test_a_model_that_nobody_measured_is_listed_without_an_accuracy(weights: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_unmeasured_model_is_listed_without_an_accuracy(weights: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "fresh").mkdir()
     config = (weights / NAME / "config.json").read_text()
     (tmp_path / "fresh" / "config.json").write_text(config)
@@ -283,15 +282,16 @@ def test_list_recipes_names_files_that_train_takes() -> None:
     assert [line.split()[0] for line in lines] == [row["name"] for row in rows]
 
 
-def test_list_recipes_says_how_many_steps_each_takes() -> None:
+def test_list_recipes_counts_the_steps_of_each() -> None:
     lines = dict(line.split(maxsplit=1) for line in vt("list", "--recipes").stdout.splitlines())
     assert lines["swin_t-drloc-svhn"] == "114,400 steps of   128 images,  32 px"  # 200 epochs of 73,257 // 128 = 572
 
 
-def test_show_json_says_what_config_and_result_say(weights: Path) -> None:
+def test_show_json_has_the_facts_of_config_and_result(weights: Path) -> None:
     facts = json.loads(vt("show", NAME, "--json").stdout)
-    told = {"name": NAME, "architecture": "colours", "classes": 3, "image_size": 8, "labels": ["red", "green", "blue"]}
-    assert told.items() <= facts.items()
+    labels = ["red", "green", "blue"]
+    stated = {"name": NAME, "architecture": "colours", "classes": 3, "image_size": 8, "labels": labels}
+    assert stated.items() <= facts.items()
     assert RESULT.items() <= facts.items()
     files = [file for file in (weights / NAME).rglob("*") if file.is_file()]
     assert facts["bytes"] == sum(len(file.read_bytes()) for file in files)
@@ -307,11 +307,11 @@ def test_show_is_readable() -> None:
     assert max(map(len, lines)) <= 100 or any(len(word) > 60 for line in lines for word in line.split())
 
 
-# evaluate and export: a command parses, calls one function and prints what it gives
+# Errors
 
 
 class Recorder:
-    """A function that keeps how it was called, and gives what it was told to give, or raises it."""
+    """A function that records its last call, and returns `gives`, or raises it if it is an exception."""
 
     def __init__(self, gives: Any) -> None:
         self.gives, self.called = gives, ((), {})
@@ -328,9 +328,6 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder(RESULT)
     monkeypatch.setattr("vtzoo.train.run.train", recorder)
     return recorder
-
-
-# What goes wrong
 
 
 @pytest.mark.parametrize(
@@ -358,7 +355,7 @@ def test_a_failure_is_a_sentence_on_stderr_and_an_exit_code(
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", sentence)
 
 
-def test_a_mistake_of_ours_is_not_dressed_up_as_the_users(trained: Recorder) -> None:
+def test_a_missing_module_of_vtzoo_itself_is_a_traceback(trained: Recorder) -> None:
     trained.gives = ModuleNotFoundError("No module named 'vtzoo.nothing'", name="vtzoo.nothing")
     assert vt("train", "swin_t-drloc-cifar100").exception is trained.gives
 
@@ -383,14 +380,14 @@ def test_a_full_disk_is_a_sentence_and_exit_code_1() -> None:
 
 
 class Terminal(io.StringIO):
-    """A terminal that remembers what was shown on it."""
+    """A terminal that keeps its output."""
 
     def isatty(self) -> bool:
         return True
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Make stderr a terminal. No fixture, because pytest gives each test a stderr after its fixtures."""
+    """Make stderr a terminal. This is no fixture, because pytest replaces stderr after a test's fixtures."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -418,10 +415,10 @@ def test_a_training_bar_shows_step_loss_and_speed_without_colours_under_no_color
         report(Progress(step=7, steps=10, loss=1.25, accuracy=0.5, images_per_second=320.0))
     shown = terminal.getvalue()
     assert re.search(r"7/10 +loss 1\.250  accuracy 50\.0%  320 images/s", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)  # what switches a colour on
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)  # the codes that set a colour
 
 
-def test_a_training_bar_counts_the_images_that_are_decoded_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_bar_counts_decoded_images_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = watch(monkeypatch)
     with progress.training("swin_t") as report:
         report(900)
@@ -429,7 +426,7 @@ def test_a_training_bar_counts_the_images_that_are_decoded_before(monkeypatch: p
     assert "1,234 images decoded" in terminal.getvalue()
 
 
-def test_of_torchruns_processes_one_alone_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_rank_0_draws_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {}
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
@@ -440,7 +437,7 @@ def test_of_torchruns_processes_one_alone_draws(monkeypatch: pytest.MonkeyPatch)
     assert shown["1"] == ""
 
 
-def test_nothing_is_drawn_where_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
+def test_no_bar_is_drawn_if_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     result = vt("predict", "-m", NAME, *[photos] * 20, "--json")
     assert result.stderr == ""

@@ -58,14 +58,14 @@ def commands(line: str) -> list[list[str]]:
 
 
 def anchors(text: str) -> set[str]:
-    """The fragments that a page's headings answer to on GitHub."""
+    """The URL fragments of a page's headings on GitHub."""
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def resolves(page: str, link: str) -> bool:
-    """Whether a link of a page leads to a file here and, where it names a heading, to one of that file's."""
+    """Whether a link of a page leads to a file here and, if it names a heading, to a heading of that file."""
     path, _, anchor = link.partition("#")
     target = (ROOT / page).parent / path if path else ROOT / page
     return target.exists() and (not anchor or anchor in anchors(target.read_text(encoding="utf-8")))
@@ -163,7 +163,7 @@ def test_every_file_of_this_tree_that_a_page_names_exists(page: str) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_a_link_to_a_missing_file_or_heading_is_seen() -> None:
+def test_a_link_to_a_missing_file_or_heading_does_not_resolve() -> None:
     assert resolves("docs/train.md", "../README.md#models")
     assert not resolves("docs/train.md", "../README.md#no-such-heading")
     assert not resolves("docs/train.md", "nowhere.md")
@@ -190,7 +190,7 @@ def test_a_table_of_measurements_is_rendered_from_the_saved_ones(name: str) -> N
     assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in figures.TABLES.read_text(encoding="utf-8")
 
 
-def test_every_table_stands_in_one_place() -> None:
+def test_every_table_is_on_one_page() -> None:
     begun = [name for text in TEXTS.values() for name in re.findall(r"^<!-- ([\w-]+) -->$", text, re.MULTILINE)]
     assert sorted(begun) == sorted(["models", *MEASURED])
 
@@ -199,13 +199,13 @@ def test_a_saved_measurement_replaces_its_table(tmp_path: Path, monkeypatch: pyt
     page = tmp_path / "tables.md"
     page.write_text("a\n<!-- speed -->\nold\n<!-- /speed -->\nb\n", encoding="utf-8")
     monkeypatch.setattr(figures, "TABLES", page)
-    wanted = argparse.Namespace(json=False, save=True)
-    figures.tell(str(tmp_path / "speed.py"), {"seconds": 7}, lambda measured: f"{measured['seconds']} s\n", wanted)
+    options = argparse.Namespace(json=False, save=True)
+    figures.tell(str(tmp_path / "speed.py"), {"seconds": 7}, lambda measured: f"{measured['seconds']} s\n", options)
     assert page.read_text(encoding="utf-8") == "a\n<!-- speed -->\n7 s\n<!-- /speed -->\nb\n"
     assert json.loads((tmp_path / "speed.json").read_text(encoding="utf-8")) == {"seconds": 7}
 
 
-def test_a_stale_table_is_rendered_anew_and_the_rest_is_left_alone(tmp_path: Path) -> None:
+def test_a_stale_table_is_replaced_and_the_rest_of_the_page_is_not(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# A\n<!-- models -->\nold\n<!-- /models -->\nb\n", encoding="utf-8")
     (text,) = cards.stale_table(readme).values()

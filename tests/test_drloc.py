@@ -52,7 +52,7 @@ def test_take_picks_the_token_at_row_and_column_of_a_grid_that_is_not_square() -
 def test_interpolation_is_that_of_torchs_grid_sample() -> None:
     grid, places = torch.randn(2, 5, 4, 7), torch.rand(2, 9, 2) * torch.tensor([3.0, 6.0])
     ours = interpolate(tokens_of(grid), places, 7)
-    across = 2 * places / torch.tensor([3.0, 6.0]) - 1  # -1 and 1 are the centres of the outermost cells
+    across = 2 * places / torch.tensor([3.0, 6.0]) - 1  # in which -1 and 1 are the centres of the outermost cells
     theirs = torch.nn.functional.grid_sample(grid, across.flip(-1)[:, None], align_corners=True)
     assert torch.allclose(ours, theirs[:, :, 0].transpose(1, 2), atol=1e-5)
 
@@ -79,15 +79,15 @@ def test_the_last_point_before_one_falls_into_the_last_cell(side: int) -> None:
     assert between_cells(points, torch.zeros(1, 1, side, side)).max() <= side - 1
 
 
-def test_the_best_constant_answer_errs_as_much_as_counting_says() -> None:
-    """On a 7x7 grid the best constant is off by 1.35 cells: what the authors' log shows before anything is learned."""
+def test_the_error_of_the_best_constant_is_that_of_the_authors_log() -> None:
+    """On a 7x7 grid its mean error is 1.35 cells, about the error in the authors' log before any learning."""
     places = cells(draw_points(1000, 64, torch.Generator().manual_seed(1), CPU), torch.zeros(1000, 1, 7, 7))
     apart = (places[:, :, 0] - places[:, :, 1]).abs()
     assert (apart - apart.median()).abs().mean().item() == pytest.approx(1.35, abs=0.02)
 
 
 def by_hand(loss: str, answer: list[float], offset: int) -> float:
-    """The loss of one axis of one pair on a grid of 5 cells a side, out of the equations of the paper, in Python."""
+    """The loss of one axis of one pair on a grid of 5 cells per side, by the paper's equations in plain Python."""
     if loss == "l1":
         return abs(answer[0] - abs(offset))
     if loss == "signed":
@@ -101,7 +101,7 @@ def by_hand(loss: str, answer: list[float], offset: int) -> float:
     return (offset - mean) ** 2 / variance + 0.001 * math.log(variance)
 
 
-@pytest.mark.parametrize("pairs", [8, 40])  # fewer and more than the 20 cells, which take different ways
+@pytest.mark.parametrize("pairs", [8, 40])  # fewer and more than the 20 cells: both ways to project
 @pytest.mark.parametrize("loss", ["l1", "signed", "cross_entropy", "variance_aware"])
 def test_the_loss_is_the_mean_over_batch_pairs_and_axes_computed_by_hand(loss: str, pairs: int) -> None:
     localize, grid = head_for(3, loss, pairs=pairs), torch.randn(2, 3, 4, 5)
@@ -132,11 +132,11 @@ def test_off_grid_is_the_mean_error_of_real_distances_by_hand() -> None:
 @pytest.mark.parametrize("loss", ["l1", "signed", "off_grid"])
 def test_normalized_targets_are_cells_over_each_axis_own_side(loss: str) -> None:
     plain, normal = head_for(2, loss, pairs=6), head_for(2, loss, pairs=6, normalize=True)
-    for localize in (plain, normal):  # answers nothing but 0, so that the loss is the mean of the targets
+    for localize in (plain, normal):  # the output is 0, so the loss is the mean of the targets
         torch.nn.init.zeros_(localize.head[-1].weight)
         torch.nn.init.zeros_(localize.head[-1].bias)
     points = torch.rand(3, 6, 2, 2)
-    points[..., 1] = 0.3  # no two points differ in their column
+    points[..., 1] = 0.3  # all points share a column
     grid = torch.zeros(3, 2, 7, 4)
     assert plain(grid, points=points).item() == pytest.approx(7 * normal(grid, points=points).item())
 
@@ -156,10 +156,10 @@ def test_gradients_of_the_grid_and_the_head_are_the_numerical_ones(loss: str, pa
 
 
 @pytest.mark.parametrize("loss", EVERY)
-def test_a_cell_projected_once_answers_as_a_pair_put_together(loss: str) -> None:
+def test_projecting_each_cell_once_gives_the_loss_of_concatenated_pairs(loss: str) -> None:
     localize, grid, points = head_for(6, loss), torch.randn(2, 6, 5, 5), torch.rand(2, 40, 2, 2)
-    once = localize(grid, points=points)  # 40 pairs of 25 cells
-    parts = [localize(grid, points=some) for some in points.split(20, dim=1)]  # 20 pairs of 25 cells
+    once = localize(grid, points=points)  # more pairs than the 25 cells
+    parts = [localize(grid, points=some) for some in points.split(20, dim=1)]  # fewer pairs than the 25 cells
     assert once.item() == pytest.approx(sum(part.item() for part in parts) / 2, rel=1e-5)
 
 
@@ -216,7 +216,7 @@ def test_a_recipe_can_name_every_loss_and_no_other() -> None:
 
 @pytest.mark.parametrize("loss", EVERY)
 def test_everything_runs_on_the_device_of_the_grid(loss: str) -> None:
-    """The meta device computes nothing: an index made on the CPU on the way would be an error."""
+    """On the meta device, an index tensor made on the CPU would be an error."""
     localize = head_for(6, loss).to("meta")
     assert localize(torch.empty(2, 6, 4, 4, device="meta")).device.type == "meta"
 
@@ -239,7 +239,7 @@ def test_a_grid_below_four_by_four_is_refused(shape: tuple[int, int]) -> None:
     ("epoch", "weight"), [(0.0, 0.0), (10.0, 0.25), (20.0, 0.5), (100.0, 0.5 * 200 / 280), (300.0, 0.0), (400.0, 0.0)]
 )
 def test_the_weight_rises_over_the_warmup_and_falls_to_zero_at_the_schedules_end(epoch: float, weight: float) -> None:
-    """The released schedule: 0.5, 20 and 300 epochs; 0.357 is left at epoch 100."""
+    """The released schedule: weight 0.5, warm-up of 20 epochs, 300 epochs; the weight at epoch 100 is 0.357."""
     assert weight_at(epoch, 0.5, warmup_epochs=20.0, schedule_epochs=300.0) == pytest.approx(weight)
 
 

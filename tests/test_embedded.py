@@ -1,4 +1,4 @@
-"""The embedded models: their files, what they say of themselves, and that both runtimes see the same in an image."""
+"""The embedded models: their files and records, and the agreement of both runtimes."""
 
 import hashlib
 import json
@@ -36,14 +36,14 @@ def classifier(backend: str, name: str = DEFAULT_MODEL) -> Any:
 
 
 def agree(images: Any, name: str = DEFAULT_MODEL) -> None:
-    """Both runtimes give the same first class, and probabilities within a thousandth."""
+    """Assert that both runtimes give the same first class, and probabilities within a thousandth."""
     onnx, torch = (classifier(backend, name)(images) for backend in ("onnx", "torch"))
     assert np.array_equal(onnx.argmax(axis=1), torch.argmax(axis=1))
     assert np.abs(onnx - torch).max() < 1e-3
 
 
 def megabytes(folder: Path) -> float:
-    """The size of all files in a folder."""
+    """The size of all files in a folder, in megabytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
@@ -66,7 +66,7 @@ def test_all_weights_of_the_repository_take_400_megabytes_at_most() -> None:
     assert megabytes(WEIGHTS) <= 400
 
 
-def test_git_takes_no_file_of_weights_for_text() -> None:
+def test_git_treats_every_file_of_weights_as_binary() -> None:
     attributes = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
     suffixes = {file.suffix for file in WEIGHTS.rglob("*.*") if file.is_file()} - {".json", ".toml", ".md"}
     assert {".safetensors", ".onnx", ".png"} <= suffixes
@@ -88,7 +88,7 @@ def test_result_names_the_sha256_of_the_weight_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_it_was_trained_by_the_recipe_of_its_name(name: str) -> None:
+def test_a_model_was_trained_by_the_recipe_of_its_name(name: str) -> None:
     shipped = recipe_files.locate(name)
     result = json.loads((WEIGHTS / name / "result.json").read_text(encoding="utf-8"))
     assert (WEIGHTS / name / "recipe.toml").read_bytes() == shipped.read_bytes()
@@ -97,7 +97,7 @@ def test_it_was_trained_by_the_recipe_of_its_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAIRED)
 def test_the_twin_whose_numbers_the_card_shows_differs_in_the_objective_alone(name: str) -> None:
-    twin = name.replace("-drloc-", "-baseline-")  # its record is enough, without its weights
+    twin = name.replace("-drloc-", "-baseline-")  # without its weights: its record is enough
     record = json.loads((WEIGHTS / twin / "result.json").read_text(encoding="utf-8"))
     own = lookup.find_model(name).result.as_json()
     shared = ("dataset", "seed", "steps", "batch", "images", "manifest", "train_images", "train_manifest")
@@ -107,26 +107,26 @@ def test_the_twin_whose_numbers_the_card_shows_differs_in_the_objective_alone(na
 
 
 @each_model
-def test_its_classes_are_those_of_the_data_set(name: str) -> None:
+def test_a_models_classes_are_those_of_its_dataset(name: str) -> None:
     assert lookup.find_model(name).config.labels == named.labels(lookup.find_model(name).result.dataset)
 
 
 @each_model
-def test_its_weights_are_the_classifiers_alone_in_half_precision(name: str) -> None:
+def test_a_models_weights_are_only_the_classifiers_in_half_precision(name: str) -> None:
     with safe_open(WEIGHTS / name / "model.safetensors", "numpy") as weights:
         names = list(weights.keys())
         assert weights.metadata() == {"format": "pt"}
-        counters = [one for one in names if one.endswith("num_batches_tracked")]  # of batch norms
-        assert {weights.get_slice(one).get_dtype() for one in {*names} - {*counters}} == {"F16"}
-        assert {weights.get_slice(one).get_dtype() for one in counters} <= {"I64"}
-    assert not [one for one in names if "localizer" in one]
+        counters = [key for key in names if key.endswith("num_batches_tracked")]  # of batch norms
+        assert {weights.get_slice(key).get_dtype() for key in {*names} - {*counters}} == {"F16"}
+        assert {weights.get_slice(key).get_dtype() for key in counters} <= {"I64"}
+    assert not [key for key in names if "localizer" in key]
 
 
 @each_model
-def test_the_card_says_what_the_result_says(name: str) -> None:
+def test_the_card_has_the_numbers_of_the_result(name: str) -> None:
     result = lookup.find_model(name).result
     card = (resources.cards_folder() / f"{name}.md").read_text(encoding="utf-8")
-    beside = card.replace(f"../vtzoo/weights/{name}/", "")  # where its picture lies
+    beside = card.replace(f"../vtzoo/weights/{name}/", "")  # the path of its picture
     assert beside == (WEIGHTS / name / "README.md").read_text(encoding="utf-8")
     assert f"| {name} | {result.top1:.2%} | {result.top5:.2%} | {result.images:,} |" in card
     assert f"value: {round(result.top1 or 0, 4)}" in card
@@ -167,10 +167,10 @@ def test_the_readme_shows_what_its_first_command_prints(monkeypatch: pytest.Monk
     _, _, after = (ROOT / "README.md").read_text(encoding="utf-8").partition("vtzoo predict tests/photos/")
     photo, *shown = after.split("```\n")[2].splitlines()
     monkeypatch.chdir(ROOT)
-    said = CliRunner().invoke(app, ["predict", photo]).stdout.splitlines()
-    assert said[0] == photo
-    for line, expected in zip(said[1:], shown, strict=True):
-        assert line[8:] == expected[8:]  # the class; the probability differs a little from processor to processor
+    printed = CliRunner().invoke(app, ["predict", photo]).stdout.splitlines()
+    assert printed[0] == photo
+    for line, expected in zip(printed[1:], shown, strict=True):
+        assert line[8:] == expected[8:]  # the class; probabilities differ slightly between processors
         assert float(line[:7]) == pytest.approx(float(expected[:7]), abs=0.2)
 
 
@@ -178,7 +178,7 @@ def test_a_rocket_is_called_a_rocket() -> None:
     photo = Path(__file__).with_name("photos") / "rocket.jpg"
     done = CliRunner().invoke(app, ["predict", str(photo), "--json"])
     (answer,) = json.loads(done.stdout)
-    assert "rocket" in [one["label"] for one in answer["predictions"]]
+    assert "rocket" in [entry["label"] for entry in answer["predictions"]]
 
 
 @pytest.mark.stress

@@ -1,4 +1,4 @@
-"""The two grids: what they render, that it is what lies in recipes/, and that it says what it is meant to say."""
+"""The two grids: their rendering, the rendered files in recipes/, and the settings of the recipes."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def recipes() -> dict[str, Recipe]:
     return {name: load_recipe(path) for name, path in shipped().items()}
 
 
-# What a grid renders
+# Rendering
 
 
 def test_a_recipe_adds_up_every_size_model_and_data_set_and_the_later_ones_win() -> None:
@@ -116,7 +116,7 @@ def test_a_protocol_ends_every_name_and_is_the_folder_of_the_grid() -> None:
     assert '\nname = "vt-baseline-digits-quick"\ndataset = "digits"\n' in text
 
 
-# That recipes/ is what the grids render
+# The rendered files
 
 
 @pytest.mark.parametrize("folder", ["", "paper"])
@@ -126,7 +126,7 @@ def test_the_rendered_recipes_are_those_of_the_grid(folder: str) -> None:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of recipes/ in which a recipe of each kind is edited, missing or not in the grid."""
+    """A copy of recipes/ with an edited recipe, a missing one, and one that is not in the grid."""
     folder = tmp_path / "recipes"
     shutil.copytree(FOLDER, folder)
     for stem in ("swin_t-drloc-cifar10", "mine-drloc-cifar10", "paper/vit_b_16-drloc-real-paper"):
@@ -184,12 +184,12 @@ def test_an_untaught_model_differs_from_the_taught_one_only_in_the_teacher_and_i
     assert untaught == recipes()[name]
 
 
-# What the recipes say
+# The settings of the recipes
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if "-drloc-" in name])
 def test_a_pair_differs_only_in_drloc(name: str) -> None:
-    """The baseline's text is its twin's but for the name and the last table."""
+    """The two texts are equal but for the name and the last table."""
     twin = name.replace("-drloc-", "-baseline-")
     shared, _, localization = shipped()[name].read_text().partition("\n[drloc]\n")
     assert localization
@@ -203,7 +203,7 @@ def test_no_recipe_mirrors_what_a_mirror_changes() -> None:
 
 
 def distinct_grids() -> dict[str, tuple[Any, ...]]:
-    """The different grids in which recipes localize: (model, image size, arguments, stage), by their text."""
+    """The distinct localization grids of the recipes, (model, image size, arguments, stage), by their text."""
     found = {}
     for one in recipes().values():
         if one.drloc:
@@ -215,7 +215,7 @@ def distinct_grids() -> dict[str, tuple[Any, ...]]:
 @pytest.mark.parametrize("key", distinct_grids())
 def test_every_recipe_localizes_in_at_least_four_by_four_cells(key: str) -> None:
     name, size, arguments, stage = distinct_grids()[key]
-    # On the meta device nothing is computed but shapes; T2T-ViT's random directions cannot be drawn there.
+    # The meta device computes only shapes; it cannot draw T2T-ViT's random directions.
     with torch.device("cpu" if name == "t2t_vit_14" else "meta"), torch.no_grad():
         model = models.build(name, num_classes=2, image_size=size, **arguments).eval()
         found = models.grids(model, torch.zeros(1, 3, size, size))[stage]

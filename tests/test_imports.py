@@ -1,4 +1,4 @@
-"""What the light commands may not import: neither torch, nor anything else that takes long or that `[train]` brings."""
+"""The light commands import neither torch nor any other slow package, nor the packages of the extra `train`."""
 
 import json
 import os
@@ -18,7 +18,7 @@ HEAVY = (
     "jaxtyping", "pandas", "pyarrow", "rich",
 )  # fmt: skip
 
-# Runs vtzoo's command line, or the statement given, where none of the HEAVY modules can be imported.
+# Runs vtzoo's command line, or the given statement, in a process that cannot import any of the HEAVY modules.
 BLOCKED = f"""
 import importlib.abc, runpy, sys
 
@@ -37,7 +37,7 @@ else:
 
 
 def run(*arguments: str, told: str = "") -> str:
-    """What the command prints; it must end well and say nothing on stderr, or begin so."""
+    """The command's stdout; its exit code must be 0, and its stderr must be empty or begin as given."""
     command = [sys.executable, "-W", "error", "-c", BLOCKED, *arguments]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)

@@ -1,4 +1,4 @@
-"""The package's own names: there when asked for, and nothing imported before."""
+"""The public names of the package, which are imported at their first use."""
 
 import subprocess
 import sys

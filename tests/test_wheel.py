@@ -1,4 +1,4 @@
-"""The wheel, installed elsewhere: it brings recipes, cards and weights along, and predicts."""
+"""The installed wheel: it contains recipes, cards and weights, and predicts."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from vtzoo.zoo import lookup
 ROOT = Path(__file__).resolve().parents[1]
 ANOTHER = "another-drloc-cifar100"
 TWIN = lookup.twin_of(DEFAULT_MODEL)
-RECORD = {"recipe.toml", "result.json"}  # what is kept of a twin
+RECORD = {"recipe.toml", "result.json"}  # the files of a twin
 
 
 def run(*command: str | Path, **settings: Any) -> str:
-    """What a Python command prints; it must end well."""
+    """The stdout of a Python command, whose exit code must be 0."""
     command = (sys.executable, *command)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -30,7 +30,7 @@ def run(*command: str | Path, **settings: Any) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of a checkout with one more model and the twin's record, built with what is installed: no network."""
+    """The wheel of a checkout with one more model and the twin's record, built with the installed packages, offline."""
     folder, checkout = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("checkout")
     for name in ("vtzoo", "recipes", "model_cards"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -48,14 +48,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel's content alone, as pip installs it."""
+    """A folder with only the content of the wheel, as pip installs it."""
     folder = tmp_path_factory.mktemp("site")
     run("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-compile", "--target", folder, wheel)
     return folder
 
 
 def vtzoo(installed: Path, *arguments: str | Path) -> str:
-    """What the installed command prints, far from the checkout."""
+    """The stdout of the installed command, in a folder outside the checkout."""
     environment = os.environ | {"PYTHONPATH": str(installed)}
     return run("-m", "vtzoo", *arguments, cwd=installed.parent, env=environment)
 

@@ -14,7 +14,7 @@ def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> No
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.json", b"new")]
 
 
-def test_a_write_that_fails_keeps_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.json").write_bytes(b"old")
 
     def full(descriptor: int) -> None:
@@ -26,7 +26,7 @@ def test_a_write_that_fails_keeps_the_old_file_alone(tmp_path: Path, monkeypatch
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.json", b"old")]
 
 
-def test_a_block_that_fails_keeps_the_old_file_alone(tmp_path: Path) -> None:
+def test_a_block_that_fails_leaves_only_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b"old")
 
     def write_half() -> None:

@@ -1,4 +1,4 @@
-"""What a machine tells of itself, and what it is made of where it tells otherwise."""
+"""Cores, memory, processor and GPUs, as the machine reports them and under a container's limits."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from vtzoo.data import decoding
 
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a container's limits, empty."""
+    """An empty folder in place of /sys/fs/cgroup, for a container's limits."""
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     return tmp_path
 
@@ -29,7 +29,7 @@ def test_a_containers_limit_of_cores_is_its_quota_over_its_period(
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("250000", 2.5), ("-1", None)])
-def test_the_first_version_of_cgroups_says_it_in_two_files(cgroup: Path, quota: str, cores: float | None) -> None:
+def test_cgroups_version_1_has_quota_and_period_in_two_files(cgroup: Path, quota: str, cores: float | None) -> None:
     (cgroup / "cpu").mkdir()
     (cgroup / "cpu" / "cpu.cfs_quota_us").write_text(quota)
     (cgroup / "cpu" / "cpu.cfs_period_us").write_text("100000")
@@ -51,7 +51,7 @@ def test_a_containers_limit_of_memory_is_in_bytes(cgroup: Path, file: str, conte
     assert machine.memory_limit() == limit
 
 
-def test_memory_is_told_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "meminfo").write_text("MemTotal:  2000 kB\nMemFree: 1 kB\nMemAvailable:  500 kB\n")
     monkeypatch.setattr(machine, "MEMORY", tmp_path / "meminfo")
     assert machine.memory() == (2_048_000, 512_000)
@@ -59,7 +59,7 @@ def test_memory_is_told_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def available(cgroup: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a container's limits, empty, on a machine with 8,000 KiB of available memory."""
+    """The folder in place of /sys/fs/cgroup, without limits, of a machine with 8,000 KiB of available memory."""
     (cgroup / "meminfo").write_text("MemTotal:  16000 kB\nMemFree: 100 kB\nMemAvailable:  8000 kB\n")
     monkeypatch.setattr(machine, "MEMORY", cgroup / "meminfo")
     return cgroup
@@ -76,7 +76,7 @@ def available(cgroup: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (str(2**63 - 4096), "1000000", 8_192_000),
     ],
 )
-def test_a_containers_limit_counts_where_it_is_lower(
+def test_available_memory_is_bounded_by_the_containers_limit(
     available: Path, files: tuple[str, str], limit: str, used: str, bytes_left: int
 ) -> None:
     for file, content in zip(files, (limit, used), strict=True):
@@ -85,7 +85,7 @@ def test_a_containers_limit_counts_where_it_is_lower(
     assert machine.available_memory() == bytes_left
 
 
-def test_where_the_system_does_not_tell_half_of_the_installed_memory_counts(
+def test_without_meminfo_half_of_the_installed_memory_counts_as_available(
     available: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (available / "meminfo").unlink()
@@ -109,7 +109,7 @@ def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     assert machine.gpus() == []
 
 
-def test_a_driver_whose_tool_is_missing_tells_of_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_driver_without_nvidia_smi_lists_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "has_driver", lambda: True)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.gpus() == []

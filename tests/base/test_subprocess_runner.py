@@ -1,4 +1,4 @@
-"""Functions in processes of their own: what they send, and how they may end."""
+"""Functions in new processes: their messages, and the error that ends them."""
 
 import importlib
 import os
@@ -45,14 +45,14 @@ def sleep(seconds, send):
 
 @pytest.fixture
 def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A module that only this process's sys.path leads to."""
+    """The module `sending`, which only this process's sys.path finds."""
     (tmp_path / "sending.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "sending", raising=False)
     return importlib.import_module("sending")
 
 
-def test_what_is_sent_arrives_in_order_from_another_process_without_what_is_printed(functions: Any) -> None:
+def test_messages_arrive_in_order_from_another_process_without_its_printed_text(functions: Any) -> None:
     outcome = subprocess_runner.run(functions.count, 3)
     assert outcome.error is None
     assert [message["index"] for message in outcome.messages] == [0, 1, 2]
@@ -60,7 +60,7 @@ def test_what_is_sent_arrives_in_order_from_another_process_without_what_is_prin
     assert 0 < outcome.seconds[0] <= outcome.seconds[1] <= outcome.seconds[2]
 
 
-def test_a_file_in_the_working_folder_takes_no_modules_place(
+def test_a_file_in_the_working_folder_replaces_no_module(
     functions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "elsewhere"
@@ -73,19 +73,19 @@ def test_a_file_in_the_working_folder_takes_no_modules_place(
 @pytest.mark.parametrize(
     ("ending", "error"),
     [
-        (lambda ends: subprocess_runner.run(ends.fail, "no\nroom"), "ValueError: no"),
-        (lambda ends: subprocess_runner.run(ends.fail, ""), "ValueError: no reason is given"),
-        (lambda ends: subprocess_runner.run(ends.refuse, "a sentence"), "a sentence"),
-        (lambda ends: subprocess_runner.run(ends.leave), "why it left"),
-        (lambda ends: subprocess_runner.run(ends.sleep, 60, timeout=0.5), "it did not end within 0.5 s"),
+        (lambda functions: subprocess_runner.run(functions.fail, "no\nroom"), "ValueError: no"),
+        (lambda functions: subprocess_runner.run(functions.fail, ""), "ValueError: no reason is given"),
+        (lambda functions: subprocess_runner.run(functions.refuse, "a sentence"), "a sentence"),
+        (lambda functions: subprocess_runner.run(functions.leave), "why it left"),
+        (lambda functions: subprocess_runner.run(functions.sleep, 60, timeout=0.5), "it did not end within 0.5 s"),
     ],
 )
-def test_a_process_that_fails_says_why_in_one_line(functions: Any, ending: Callable[..., Any], error: str) -> None:
+def test_a_process_that_fails_has_an_error_of_one_line(functions: Any, ending: Callable[..., Any], error: str) -> None:
     assert ending(functions).error == error
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no signals")
-def test_a_crash_is_named_and_what_was_told_before_is_kept(functions: Any) -> None:
+def test_a_crash_is_named_and_earlier_messages_are_kept(functions: Any) -> None:
     outcome = subprocess_runner.run(functions.crash)
     assert outcome.messages == ["begun"]
     assert outcome.error is not None

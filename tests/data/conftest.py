@@ -1,4 +1,4 @@
-"""Small images to read, no two alike."""
+"""Fixtures of small images, all different."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from PIL import Image
 
 @pytest.fixture
 def photo() -> Callable[[], bytes]:
-    """Another image with every call, as PNG."""
+    """Returns a new PNG image at each call."""
 
     def images() -> Iterator[bytes]:
         random = np.random.default_rng(0)
@@ -25,13 +25,13 @@ def photo() -> Callable[[], bytes]:
 
 @pytest.fixture
 def write(tmp_path: Path, photo: Callable[[], bytes]) -> Callable[..., Path]:
-    """Writes a number of images into each named folder, such as train/cat, and returns the folder above."""
+    """Writes the given number of images into each named folder, such as train/cat, and returns the root folder."""
 
-    def write(counts: dict[str, int], above: Path = tmp_path) -> Path:
+    def write(counts: dict[str, int], root: Path = tmp_path) -> Path:
         for name, count in counts.items():
-            (above / name).mkdir(parents=True, exist_ok=True)
+            (root / name).mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                (above / name / f"{number}.png").write_bytes(photo())
-        return above
+                (root / name / f"{number}.png").write_bytes(photo())
+        return root
 
     return write

@@ -1,4 +1,4 @@
-"""The rows of data/named.py, against each other and against the data if it is available."""
+"""The rows of vtzoo/data/named.py, checked against each other and, if available, against the real data."""
 
 import re
 
@@ -8,8 +8,8 @@ from vtzoo.data import named, named_reader
 from vtzoo.errors import VtzooError
 
 DOMAINS = ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]
-# Folders that stand in for the rows marked as seen, when somebody has them.
-COPIES = {"cifar10": "cifar10", "cifar100": "cifar100", "flowers102": "flowers102_64px"}
+# The folder of real data for each row that is marked as seen.
+FOLDERS = {"cifar10": "cifar10", "cifar100": "cifar100", "flowers102": "flowers102_64px"}
 
 
 def test_the_eleven_sets_of_the_paper_are_rows() -> None:
@@ -61,26 +61,26 @@ def test_the_domains_differ_in_name_and_size_alone() -> None:
     assert len({(row.hub_id, row.revision, row.classes, row.image_column, row.label_column) for row in rows}) == 1
 
 
-def test_every_row_says_what_its_authors_say_of_its_licence() -> None:
+def test_every_row_states_a_licence() -> None:
     assert all(row.licence for row in named.DATASETS.values())
 
 
 def test_cifar_means_are_those_of_the_training_pixels() -> None:
-    # Independent: the per-channel means in 0..255 that come with the copies of the data (one channel for cifar10).
+    # An independent source: the channel means, 0..255, that come with the copies of the data (cifar10: one channel).
     assert [round(value / 255, 4) for value in (129.304, 124.070, 112.434)] == list(named.named_set("cifar100").mean)
     assert round(125.307 / 255, 4) == named.named_set("cifar10").mean[0]
 
 
-@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_recorded_names_are_those_in_the_data(name: str, real_data, tmp_path) -> None:
-    row, folder, file = named.named_set(name), real_data(COPIES[name]), tmp_path / "labels.json"
+    row, folder, file = named.named_set(name), real_data(FOLDERS[name]), tmp_path / "labels.json"
     file.write_text("{}")
     assert named_reader.record_labels(row, folder, file) == named.labels(name)
 
 
-@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_a_seen_row_states_the_sizes_of_the_data(name: str, real_data) -> None:
-    row, folder = named.named_set(name), real_data(COPIES[name])
+    row, folder = named.named_set(name), real_data(FOLDERS[name])
     assert (len(named_reader.read(row, "train", folder)), len(named_reader.read(row, "test", folder))) == (
         row.train,
         row.test,

@@ -1,4 +1,4 @@
-"""Reading splits from Parquet, folders and the Hub, and every way in which the data can be wrong."""
+"""Reading the splits of named data sets from Parquet, folders and the Hub, and the errors for wrong data."""
 
 import dataclasses
 import hashlib
@@ -26,7 +26,7 @@ SVHN = named.named_set("svhn")
 
 
 def pictures(count: int, size: int = 8) -> np.ndarray:
-    """Noise, uint8 (count, size, size, 3)."""
+    """Random images, uint8 (count, size, size, 3)."""
     return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
@@ -37,7 +37,7 @@ def encode(pixels: np.ndarray, encoding: str = "PNG") -> bytes:
 
 
 def write_parquet(file: Path, row: named.NamedSet, images: list[bytes | None], labels: list, **columns: list) -> Path:
-    """A file as the Hub's: images as {bytes, path}, labels as a ClassLabel with the row's names; returns its folder."""
+    """Writes a file like the Hub's: images as {bytes, path}, labels as a ClassLabel with names; returns its folder."""
     names = named.labels(row.name) or [f"class {number}" for number in range(row.classes)]
     table = library.Dataset.from_dict(
         {row.image_column: [image and {"bytes": image, "path": None} for image in images], row.label_column: labels}
@@ -48,14 +48,13 @@ def write_parquet(file: Path, row: named.NamedSet, images: list[bytes | None], l
         ),
     )
     file.parent.mkdir(exist_ok=True)
-    # The library checks a ClassLabel's range when it writes: go around it, to be able to write what is wrong.
     parquet.write_table(table.data.table, file)
     return file.parent
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twenty training and ten test images of cifar10, in three Parquet files."""
+    """A folder of twenty training and ten test images of cifar10, in three Parquet files."""
     images = [encode(image) for image in pictures(30)]
     write_parquet(tmp_path / "train-00000-of-00002.parquet", CIFAR10, images[:10], list(range(10)))
     write_parquet(tmp_path / "train-00001-of-00002.parquet", CIFAR10, images[10:20], list(range(10)))
@@ -78,7 +77,7 @@ def failure(row: named.NamedSet, split: str, source: Path | None) -> VtzooError:
     return caught.value
 
 
-# What comes out
+# Images and labels
 
 
 def test_parquet_files_are_read_in_order_with_their_labels_and_names(folder: Path) -> None:
@@ -106,7 +105,7 @@ def test_flowers102_trains_on_train_then_validation(tmp_path: Path) -> None:
     assert named_reader.read(FLOWERS102, "train", tmp_path).targets.tolist() == [7, 101]
 
 
-def test_a_domain_keeps_its_own_rows(tmp_path: Path) -> None:
+def test_only_the_rows_of_the_domain_are_read(tmp_path: Path) -> None:
     images, domains = [encode(image) for image in pictures(4)], ["real", "clipart", "sketch", "clipart"]
     write_parquet(tmp_path / "test-0.parquet", CLIPART, images, [1, 2, 3, 344], domain=domains)
     test = named_reader.read(CLIPART, "test", tmp_path)
@@ -139,7 +138,7 @@ def test_folders_follow_the_order_of_the_recorded_names(tmp_path: Path) -> None:
     assert test.targets.tolist() == [2, 0, 0]
 
 
-def test_folders_skip_hidden_files_and_other_suffixes_and_go_deep(tmp_path: Path) -> None:
+def test_folders_are_read_with_subfolders_but_without_hidden_files_and_other_suffixes(tmp_path: Path) -> None:
     cat = write_folders(tmp_path, "train", cat=list(pictures(1))) / "train" / "cat"
     for name in (".hidden.png", "notes.txt"):
         (cat / name).write_bytes(encode(pictures(1)[0]))
@@ -149,7 +148,7 @@ def test_folders_skip_hidden_files_and_other_suffixes_and_go_deep(tmp_path: Path
     assert named_reader.read(CIFAR10, "train", tmp_path).targets.tolist() == [3, 3]
 
 
-def test_folders_name_the_classes_of_a_set_without_recorded_names_alike_in_both_splits(tmp_path: Path) -> None:
+def test_classes_without_recorded_names_have_the_same_numbers_in_the_folders_of_both_splits(tmp_path: Path) -> None:
     images = list(pictures(1))
     write_folders(tmp_path, "train", **{f"class {number}": images for number in range(9)})
     write_folders(tmp_path, "test", **{f"class {number}": images for number in range(1, 10)})
@@ -167,7 +166,7 @@ def test_training_images_never_pass_for_test_images(tmp_path: Path) -> None:
     assert failure(FLOWERS102, "test", tmp_path).message == f"no 'test' images of flowers102 in {tmp_path}"
 
 
-# The manifest and the array
+# The manifest and the pixels
 
 
 def test_the_manifest_is_the_hash_of_shapes_labels_and_pixels(folder: Path) -> None:
@@ -196,13 +195,13 @@ def test_the_manifest_changes_with_a_pixel_a_label_and_the_order(folder: Path) -
     assert len({split.fingerprint for split in (test, other_label, other_pixels, other_order)}) == 4
 
 
-def test_an_array_of_the_same_size_is_the_pixels(folder: Path) -> None:
+def test_pixels_of_the_same_size_are_unchanged(folder: Path) -> None:
     pixels = named_reader.read(CIFAR10, "test", folder).pixels(Preprocess.square(8))
     assert pixels.dtype == np.uint8
     assert (pixels == pictures(30)[20:].transpose(0, 3, 1, 2)).all()
 
 
-def test_an_array_of_another_size_is_resized_by_the_shorter_side_and_centred(tmp_path: Path) -> None:
+def test_pixels_of_another_size_are_resized_by_the_shorter_side_and_centre_cropped(tmp_path: Path) -> None:
     wide = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
     write_folders(tmp_path, "test", cat=[wide])
     expected = Image.fromarray(wide).resize((20, 10), Image.Resampling.BICUBIC).crop((5, 0, 15, 10))
@@ -219,7 +218,7 @@ def test_a_slice_and_the_rest_make_the_whole_without_overlap(folder: Path) -> No
     positions = [*rest.encoded.positions, *held.encoded.positions]
     assert len(rest) == len(held) == 10
     assert sorted(positions) == list(range(20))
-    assert sorted(held.targets) == list(range(10))  # one of each class
+    assert sorted(held.targets) == list(range(10))  # an image of each class
 
 
 def test_a_slice_depends_on_the_seed_alone(folder: Path) -> None:
@@ -240,7 +239,7 @@ def test_a_slice_of_nothing_or_everything_is_refused(folder: Path, fraction: flo
         named_reader.read(CIFAR10, "train", folder).hold_out(fraction, seed=0)
 
 
-# Bad input
+# Errors
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -250,19 +249,19 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     assert "--data PATH" in error.hint
 
 
-def test_a_folder_without_the_split_says_what_it_has(folder: Path) -> None:
+def test_the_error_for_a_missing_split_names_the_files_of_the_folder(folder: Path) -> None:
     next(folder.glob("test-*")).unlink()
     error = failure(CIFAR10, "test", folder)
     assert error.message == f"no test-*.parquet in {folder}"
     assert error.hint == "the folder has train-00000-of-00002.parquet, train-00001-of-00002.parquet"
 
 
-def test_half_of_the_training_images_of_flowers102_is_refused(tmp_path: Path) -> None:
+def test_flowers102_without_its_validation_files_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train-0.parquet", FLOWERS102, [encode(pictures(1)[0])], [0])
     assert failure(FLOWERS102, "train", tmp_path).message == f"no validation-*.parquet in {tmp_path}"
 
 
-def test_a_folder_of_neither_layout_says_which_it_expected(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_layout_names_the_expected_layouts(tmp_path: Path) -> None:
     error = failure(CIFAR10, "train", tmp_path)
     assert error.message == f"no 'train' images of cifar10 in {tmp_path}"
     assert error.hint == "expected train-*.parquet or train/<class>/<image> there; it has nothing"
@@ -348,9 +347,9 @@ def test_a_truncated_parquet_file_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("row", [CIFAR10, CLIPART], ids=["no rows", "no rows of the domain"])
 def test_an_empty_split_is_refused(tmp_path: Path, row: named.NamedSet) -> None:
-    some = [] if row is CIFAR10 else [encode(pictures(1)[0])]
+    images = [] if row is CIFAR10 else [encode(pictures(1)[0])]
     columns = {} if row is CIFAR10 else {"domain": ["sketch"]}
-    write_parquet(tmp_path / "test-0.parquet", row, some, [0] * len(some), **columns)
+    write_parquet(tmp_path / "test-0.parquet", row, images, [0] * len(images), **columns)
     assert failure(row, "test", tmp_path).message == f"no images of {row.name} in split 'test' of {tmp_path}"
 
 
@@ -368,7 +367,7 @@ def test_without_the_library_the_error_says_what_to_install(folder: Path, monkey
 
 
 def test_the_hub_is_asked_for_the_pinned_revision_and_the_domain_is_kept(monkeypatch) -> None:
-    asked = []
+    calls = []
     features = {
         "image": library.Image(),
         "label": library.ClassLabel(num_classes=345),
@@ -378,24 +377,24 @@ def test_the_hub_is_asked_for_the_pinned_revision_and_the_domain_is_kept(monkeyp
     table = library.Dataset.from_dict(
         {"image": images, "label": [5, 6], "domain": ["real", "clipart"]}, features=library.Features(features)
     )
-    monkeypatch.setattr(library, "load_dataset", lambda *args, **given: asked.append((args, given)) or table)
+    monkeypatch.setattr(library, "load_dataset", lambda *args, **options: calls.append((args, options)) or table)
     test = named_reader.read(CLIPART, "test")
-    assert asked == [(("wltjr1007/DomainNet", None), {"revision": CLIPART.revision, "split": "test"})]
+    assert calls == [(("wltjr1007/DomainNet", None), {"revision": CLIPART.revision, "split": "test"})]
     assert test.targets.tolist() == [6]
     with pytest.raises(VtzooError, match="unreadable image wltjr1007/DomainNet:test#1"):
         list(test.encoded)
 
 
 def test_the_hub_is_asked_for_both_splits_that_flowers102_trains_on(monkeypatch) -> None:
-    asked = []
-    monkeypatch.setattr(library, "load_dataset", lambda *args, **given: asked.append(given) or 1 / 0)
+    calls = []
+    monkeypatch.setattr(library, "load_dataset", lambda *args, **options: calls.append(options) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         named_reader.read(FLOWERS102, "train")
-    assert asked[0]["split"] == "train+validation"
+    assert calls[0]["split"] == "train+validation"
 
 
 def test_a_hub_table_with_other_columns_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr(library, "load_dataset", lambda *args, **given: library.Dataset.from_dict({"image": [0]}))
+    monkeypatch.setattr(library, "load_dataset", lambda *args, **options: library.Dataset.from_dict({"image": [0]}))
     assert failure(CIFAR10, "test", None).message == "no column 'img' in uoft-cs/cifar10"
 
 
@@ -451,9 +450,9 @@ def test_plain_numbers_are_not_recorded_as_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_real_images_are_32_pixels_and_their_mean_is_near_the_row_s(name: str, real_data) -> None:
+def test_real_images_are_32_pixels_and_their_mean_is_near_the_recorded_mean(name: str, real_data) -> None:
     row = named.named_set(name)
     test = named_reader.read(row, "test", real_data(name)).select(np.arange(1000))
-    pixels = test.array(32)
+    pixels = test.pixels(Preprocess.square(32))
     assert test.encoded[0].size == (32, 32)
     assert np.abs(pixels.mean(axis=(0, 2, 3)) / 255 - row.mean).max() < 0.02

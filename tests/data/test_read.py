@@ -27,25 +27,25 @@ def names(part: LabelledImages) -> list[str]:
 
 
 def test_ten_images_in_two_folders_are_split_with_an_image_of_each_class_held_out(write: Write) -> None:
-    read = read_images(write({"cat": 5, "dog": 5}))
-    assert (read.classes, read.multi_label, read.val_drawn, len(read.test)) == (("cat", "dog"), False, True, 0)
-    assert np.bincount(read.train.targets).tolist() == [4, 4]
-    assert np.bincount(read.val.targets).tolist() == [1, 1]
-    assert not set(names(read.train)) & set(names(read.val))
-    assert all(Path(name).parent.name == read.classes[target]
-               for part in (read.train, read.val)
+    images = read_images(write({"cat": 5, "dog": 5}))
+    assert (images.classes, images.multi_label, images.val_drawn, len(images.test)) == (("cat", "dog"), False, True, 0)
+    assert np.bincount(images.train.targets).tolist() == [4, 4]
+    assert np.bincount(images.val.targets).tolist() == [1, 1]
+    assert not set(names(images.train)) & set(names(images.val))
+    assert all(Path(name).parent.name == images.classes[target]
+               for part in (images.train, images.val)
                for name, target in zip(names(part), part.targets, strict=True))  # fmt: skip
 
 
-def test_the_split_is_that_of_the_seed_whatever_the_file_system_s_order(
+def test_the_split_depends_on_the_seed_and_not_on_the_file_system_s_order(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write({"cat": 20, "dog": 20, "yak": 20})
     first, other = read_images(root, seed=3), read_images(root, seed=4)
     walk, glob = os.walk, Path.glob
 
-    def backwards(*arguments: object, **named: object) -> Iterator[tuple]:
-        return ((above, below, files[::-1]) for above, below, files in walk(*arguments, **named))
+    def backwards(*arguments: object, **options: object) -> Iterator[tuple]:
+        return ((folder, subfolders, files[::-1]) for folder, subfolders, files in walk(*arguments, **options))
 
     monkeypatch.setattr(os, "walk", backwards)
     monkeypatch.setattr(Path, "glob", lambda self, pattern: list(glob(self, pattern))[::-1])
@@ -67,7 +67,7 @@ def test_the_split_is_that_of_the_seed_whatever_the_file_system_s_order(
         ("birds/garden.csv", "garden"),
     ],
 )
-def test_a_name_is_made_fit_for_a_model_s(write: Write, tmp_path: Path, path: str, name: str) -> None:
+def test_the_name_of_a_source_is_fit_for_a_model_s_name(write: Write, tmp_path: Path, path: str, name: str) -> None:
     source = tmp_path / path
     if source.suffix == ".csv":
         write({"a": 2, "b": 2}, source.parent)
@@ -109,29 +109,29 @@ def test_another_image_label_or_order_has_another_fingerprint(write: Write, kind
     assert len({getattr(images, kind) for images in (train, *others)}) == 4
 
 
-def test_the_same_photographs_have_one_fingerprint_whatever_file_holds_them(write: Write, tmp_path: Path) -> None:
-    read = read_images(write({"cat": 3, "dog": 3}))
+def test_the_same_pixels_have_one_fingerprint_in_any_file_format(write: Write, tmp_path: Path) -> None:
+    images = read_images(write({"cat": 3, "dog": 3}))
     stored = []
-    for index in range(len(read)):
+    for index in range(len(images)):
         stream = io.BytesIO()
-        read.encoded[index].save(stream, "BMP")
+        images.encoded[index].save(stream, "BMP")
         stored.append({"bytes": stream.getvalue(), "path": None})
-    labels = [read.classes[target] for target in read.targets]
+    labels = [images.classes[target] for target in images.targets]
     parquet.write_table(pyarrow.table({"image": stored, "label": labels}), tmp_path / "again.parquet")
-    assert read_images(tmp_path / "again.parquet").fingerprint == read.fingerprint
-    assert read_images(tmp_path / "again.parquet").content_hash != read.content_hash
+    assert read_images(tmp_path / "again.parquet").fingerprint == images.fingerprint
+    assert read_images(tmp_path / "again.parquet").content_hash != images.content_hash
 
 
 def test_the_fingerprint_of_multi_label_images_hashes_each_row_of_targets(write: Write) -> None:
-    read = read_images(write({"cat": 3, "dog": 3}))
-    targets = np.eye(2, dtype=np.float32)[read.targets]
+    images = read_images(write({"cat": 3, "dog": 3}))
+    targets = np.eye(2, dtype=np.float32)[images.targets]
     unknown = targets.copy()
     unknown[0, 1] = np.nan
     digest = hashlib.sha256()
-    for image, row in zip(read.encoded, targets, strict=True):
+    for image, row in zip(images.encoded, targets, strict=True):
         digest.update(np.array([image.height, image.width], "<i8").tobytes() + row.tobytes() + image.tobytes())
-    assert replace(read, targets=targets).fingerprint == digest.hexdigest()
-    assert replace(read, targets=unknown).fingerprint != digest.hexdigest()
+    assert replace(images, targets=targets).fingerprint == digest.hexdigest()
+    assert replace(images, targets=unknown).fingerprint != digest.hexdigest()
 
 
 def test_training_and_predicting_see_the_same_images_in_a_folder(write: Write, tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_training_and_predicting_see_the_same_images_in_a_folder(write: Write, t
     (root / "cat" / "back").symlink_to(root)
     (root / "dog" / "cats").symlink_to(root / "cat")
     parquet.write_table(pyarrow.table({"image": [b"x"], "label": ["cat"]}), root / "answers.parquet")
-    seen = [found.name for found in sources.image_sources([str(root)])]
-    read = read_folder(root)
-    assert sorted(names(read)) == sorted(seen)
+    seen = [source.name for source in sources.image_sources([str(root)])]
+    images = read_folder(root)
+    assert sorted(names(images)) == sorted(seen)
     assert len(seen) == 6
     assert sorted(names(read_images(root))) == sorted(seen)
 
@@ -153,20 +153,20 @@ def test_training_and_predicting_take_the_same_column_of_a_parquet_file(
     photos = [path.read_bytes() for path in sorted(write({"cat": 4}).glob("*/*.png"))]
     table = {name: photos if name != "thumb" else photos[::-1] for name in columns}
     parquet.write_table(pyarrow.table({**table, "label": ["a", "a", "b", "b"]}), tmp_path / "a.parquet")
-    read = read_source(str(tmp_path / "a.parquet"), None, None)
-    seen = [found.content for found in sources.image_sources([str(tmp_path / "a.parquet")])]
-    assert [read.encoded.content(index) for index in range(4)] == seen == photos
+    images = read_source(str(tmp_path / "a.parquet"), None, None)
+    seen = [source.content for source in sources.image_sources([str(tmp_path / "a.parquet")])]
+    assert [images.encoded.content(index) for index in range(4)] == seen == photos
 
 
-def test_the_summary_says_what_was_found_and_how_it_was_split(write: Write) -> None:
-    read = read_images(write({"cat": 10, "dog": 5, "yak": 1}))
-    assert summary(read)[1:] == [
+def test_the_summary_has_the_classes_the_splits_and_the_notes(write: Write) -> None:
+    images = read_images(write({"cat": 10, "dog": 5, "yak": 1}))
+    assert summary(images)[1:] == [
         "train 13 images; the fewest are of yak, 1; the most of cat, 8",
         "validation 3 images, drawn from the training images, every class in proportion",
         "test images: none given",
         "note: 1 class has one training image, and none to validate on: yak; add images of them",
     ]
-    assert summary(read)[0].endswith(": 3 classes, one an image")
+    assert summary(images)[0].endswith(": 3 classes, one an image")
 
 
 def test_the_summary_of_multi_label_images_states_the_unknown_share(write: Write, tmp_path: Path) -> None:
@@ -188,24 +188,24 @@ def test_without_the_library_the_error_says_what_to_install(write: Write, monkey
         read_folder(root)
 
 
-def test_100_000_classes_are_read_in_time_and_their_targets_stay_one_number_an_image(tmp_path: Path) -> None:
+def test_100_000_classes_are_read_within_two_minutes_as_one_number_per_image(tmp_path: Path) -> None:
     numbers = [*range(100_000), *range(100)]  # a hundred classes have two images
-    images = [b"\x89PNG\r\n\x1a\n" + place.to_bytes(8, "big") for place in range(len(numbers))]
-    columns = {"image": images, "label": [f"class {number}" for number in numbers]}
+    contents = [b"\x89PNG\r\n\x1a\n" + row.to_bytes(8, "big") for row in range(len(numbers))]
+    columns = {"image": contents, "label": [f"class {number}" for number in numbers]}
     parquet.write_table(pyarrow.table(columns), tmp_path / "many.parquet")
     began = time.perf_counter()
-    read = read_images(tmp_path / "many.parquet")
+    images = read_images(tmp_path / "many.parquet")
     assert time.perf_counter() - began < 120
-    assert read.classes[:3] == ("class 0", "class 1", "class 2")
-    assert read.train.targets.shape == (100_000,)
-    assert sorted(read.val.targets) == list(range(100))
+    assert images.classes[:3] == ("class 0", "class 1", "class 2")
+    assert images.train.targets.shape == (100_000,)
+    assert sorted(images.val.targets) == list(range(100))
 
 
 @pytest.mark.parametrize("name", ["flowers102_64px"])
-def test_the_official_split_of_real_parquet_is_used_and_its_repeats_are_said(name: str, real_data) -> None:
-    read = read_images(real_data(name))
-    assert not read.val_drawn
-    assert (len(read.classes), len(read.train), len(read.val)) == (102, 1019, 1018)
-    assert read.test is not None
-    assert len(read.test) == 6149
-    assert len(read.notes) == 2
+def test_the_official_split_of_real_parquet_is_used_and_its_duplicates_are_noted(name: str, real_data) -> None:
+    images = read_images(real_data(name))
+    assert not images.val_drawn
+    assert (len(images.classes), len(images.train), len(images.val)) == (102, 1019, 1018)
+    assert images.test is not None
+    assert len(images.test) == 6149
+    assert len(images.notes) == 2

@@ -1,4 +1,4 @@
-"""A CSV of paths and labels, and every error in it."""
+"""Labelled images from a CSV of paths and labels, and the errors for a wrong CSV."""
 
 import unicodedata
 from collections.abc import Callable
@@ -18,7 +18,7 @@ NAN = np.nan
 
 @pytest.fixture
 def make(tmp_path: Path, photo: Callable[[], bytes]) -> Make:
-    """Writes a CSV beside the images 0.png, 1.png... to 5.png, and returns it."""
+    """Writes a CSV beside the images 0.png to 5.png, and returns its path."""
 
     def make(text: str, encoding: str = "utf-8") -> Path:
         for number in range(6):
@@ -37,12 +37,14 @@ def failure(file: Path, **columns: str) -> VtzooError:
 
 
 def test_paths_start_at_the_folder_of_the_csv_and_labels_are_names(make: Make, tmp_path: Path) -> None:
-    found = read_table(make(f"path,label\n0.png,NA\n./1.png, dog \n{tmp_path / '2.png'},NA\n"))
-    assert found.classes == ("NA", "dog")
-    assert found.targets.tolist() == [0, 1, 0]
-    assert found.targets.dtype == np.int64
-    assert [found.encoded.name(index) for index in range(3)] == [str(tmp_path / f"{number}.png") for number in range(3)]
-    assert found.encoded[2].size == (8, 8)
+    images = read_table(make(f"path,label\n0.png,NA\n./1.png, dog \n{tmp_path / '2.png'},NA\n"))
+    assert images.classes == ("NA", "dog")
+    assert images.targets.tolist() == [0, 1, 0]
+    assert images.targets.dtype == np.int64
+    assert [images.encoded.name(index) for index in range(3)] == [
+        str(tmp_path / f"{number}.png") for number in range(3)
+    ]
+    assert images.encoded[2].size == (8, 8)
 
 
 @pytest.mark.parametrize("header", ["image,category", "File, Class", "filename,labels", "classes,IMG,note"])
@@ -50,45 +52,45 @@ def test_usual_names_of_columns_are_known_in_any_order_and_case(make: Make, head
     line = {"note": "?", "path": "0.png"}
     cells = ["0.png" if name.strip().lower() in ("image", "file", "filename", "img") else line.get(name, "cat")
              for name in header.split(",")]  # fmt: skip
-    found = read_table(make(f"{header}\n{','.join(cells)}\n"))
-    assert found.classes == ("cat",)
-    assert found.encoded.name(0).endswith("0.png")
+    images = read_table(make(f"{header}\n{','.join(cells)}\n"))
+    assert images.classes == ("cat",)
+    assert images.encoded.name(0).endswith("0.png")
 
 
 def test_columns_may_be_named(make: Make) -> None:
-    found = read_table(make("photo,label,kind\n0.png,x,cat\n1.png,y,dog\n"), image_column="photo", label_column="kind")
-    assert found.classes == ("cat", "dog")
+    images = read_table(make("photo,label,kind\n0.png,x,cat\n1.png,y,dog\n"), image_column="photo", label_column="kind")
+    assert images.classes == ("cat", "dog")
 
 
 def test_all_labels_of_a_cell_are_positive_and_the_other_classes_negative(make: Make) -> None:
-    found = read_table(make("path,labels\n0.png,cat; dog\n1.png,bird\n2.png,\n"))
-    assert found.classes == ("bird", "cat", "dog")
-    assert found.targets.dtype == np.float32
-    assert np.array_equal(found.targets, [[0, 1, 1], [1, 0, 0], [NAN, NAN, NAN]], equal_nan=True)
+    images = read_table(make("path,labels\n0.png,cat; dog\n1.png,bird\n2.png,\n"))
+    assert images.classes == ("bird", "cat", "dog")
+    assert images.targets.dtype == np.float32
+    assert np.array_equal(images.targets, [[0, 1, 1], [1, 0, 0], [NAN, NAN, NAN]], equal_nan=True)
 
 
-def test_what_a_mask_does_not_name_is_unknown(make: Make) -> None:
-    found = read_table(make("path,labels,mask\n0.png,cat,cat;dog\n1.png,bird,\n2.png,,dog\n3.png,cat,bird\n"))
-    assert found.classes == ("bird", "cat", "dog")
+def test_negatives_that_a_mask_does_not_name_are_unknown(make: Make) -> None:
+    images = read_table(make("path,labels,mask\n0.png,cat,cat;dog\n1.png,bird,\n2.png,,dog\n3.png,cat,bird\n"))
+    assert images.classes == ("bird", "cat", "dog")
     expected = [[NAN, 1, 0], [1, 0, 0], [NAN, NAN, 0], [0, 1, NAN]]
-    assert np.array_equal(found.targets, expected, equal_nan=True)
+    assert np.array_equal(images.targets, expected, equal_nan=True)
 
 
-def test_a_column_a_class_keeps_its_order_and_empty_cells_are_unknown(make: Make) -> None:
-    found = read_table(make("path,split,wet,cold\n0.png,train,1,0\n1.png,val,,yes\n2.png,train,No,1.0\n"))
-    assert found.classes == ("wet", "cold")
-    assert np.array_equal(found.targets, [[1, 0], [NAN, 1], [0, 1]], equal_nan=True)
-    assert found.splits.tolist() == ["train", "val", "train"]
+def test_with_one_column_per_class_the_columns_keep_their_order_and_empty_cells_are_unknown(make: Make) -> None:
+    images = read_table(make("path,split,wet,cold\n0.png,train,1,0\n1.png,val,,yes\n2.png,train,No,1.0\n"))
+    assert images.classes == ("wet", "cold")
+    assert np.array_equal(images.targets, [[1, 0], [NAN, 1], [0, 1]], equal_nan=True)
+    assert images.splits.tolist() == ["train", "val", "train"]
 
 
 def test_a_split_column_says_train_val_or_test_and_empty_is_train(make: Make) -> None:
-    found = read_table(make("path,label,split\n0.png,a,Train\n1.png,a,valid\n2.png,b,test\n3.png,b,\n"))
-    assert found.splits.tolist() == ["train", "val", "test", "train"]
+    images = read_table(make("path,label,split\n0.png,a,Train\n1.png,a,valid\n2.png,b,test\n3.png,b,\n"))
+    assert images.splits.tolist() == ["train", "val", "test", "train"]
 
 
-def test_a_byte_order_mark_blank_lines_and_crlf_are_no_trouble(make: Make) -> None:
-    found = read_table(make('path,label\r\n\r\n0.png,"a, b"\r\n,\r\n1.png,c\r\n', "utf-8-sig"))
-    assert found.classes == ("a, b", "c")
+def test_a_byte_order_mark_blank_lines_and_crlf_are_accepted(make: Make) -> None:
+    images = read_table(make('path,label\r\n\r\n0.png,"a, b"\r\n,\r\n1.png,c\r\n', "utf-8-sig"))
+    assert images.classes == ("a, b", "c")
 
 
 def test_non_ascii_names_are_found_composed_or_decomposed(make: Make, tmp_path: Path) -> None:
@@ -96,26 +98,26 @@ def test_non_ascii_names_are_found_composed_or_decomposed(make: Make, tmp_path: 
     file = make(f"path,label\n{composed}.png,{composed}\n{decomposed}.jpg,{decomposed}\n0.png,冬\n")
     (tmp_path / f"{decomposed}.png").write_bytes((tmp_path / "0.png").read_bytes())
     (tmp_path / f"{composed}.jpg").write_bytes((tmp_path / "1.png").read_bytes())
-    found = read_table(file)
-    assert found.classes == (composed, "冬")
-    assert [image.size for image in found.encoded] == [(8, 8)] * 3
+    images = read_table(file)
+    assert images.classes == (composed, "冬")
+    assert [image.size for image in images.encoded] == [(8, 8)] * 3
 
 
 def test_a_line_that_repeats_another_counts_once_with_a_note(make: Make) -> None:
     file = make("path,label\n0.png,a\n./0.png,a\n1.png,b\n")
-    found = read_table(file)
-    assert len(found.encoded) == 2
-    assert found.notes == (f"1 line of {file} repeats others, and counts once",)
+    images = read_table(file)
+    assert len(images.encoded) == 2
+    assert images.notes == (f"1 line of {file} repeats others, and counts once",)
 
 
 def test_an_image_without_a_label_is_left_out_with_a_note(make: Make, tmp_path: Path) -> None:
-    found = read_images(make("path,label\n0.png,a\n1.png,a\n2.png,b\n3.png,b\n4.png,\n5.png, \n"))
-    assert len(found.train) + len(found.val) == 4
-    told = f"2 images have no label: {tmp_path / '4.png'}, {tmp_path / '5.png'}; left out (an empty cell is unknown)"
-    assert told in found.notes
+    images = read_images(make("path,label\n0.png,a\n1.png,a\n2.png,b\n3.png,b\n4.png,\n5.png, \n"))
+    assert len(images.train) + len(images.val) == 4
+    note = f"2 images have no label: {tmp_path / '4.png'}, {tmp_path / '5.png'}; left out (an empty cell is unknown)"
+    assert note in images.notes
 
 
-# What is refused
+# Errors
 
 
 def test_missing_files_are_counted_and_named_with_their_lines(make: Make, tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_missing_files_are_counted_and_named_with_their_lines(make: Make, tmp_pa
     assert error.hint == f"a path is absolute or starts at {tmp_path}: correct it, or remove its line"
 
 
-def test_a_column_that_is_not_there_is_answered_with_the_nearest(make: Make) -> None:
+def test_an_unknown_column_is_answered_with_the_nearest(make: Make) -> None:
     file = make("path,species\n0.png,a\n")
     error = failure(file, label_column="specie")
     assert error.message == f"unknown column of {file}, 'specie'"
@@ -163,11 +165,11 @@ def test_another_separator_is_named(make: Make, mark: str) -> None:
     assert failure(file).message == f"the cells of {file} are separated by {mark!r}: its first line is {first!r}"
 
 
-@pytest.mark.parametrize(("encoding", "said"), [("utf-16", "UTF-16"), ("latin-1", "another encoding")])
-def test_another_encoding_is_refused(make: Make, encoding: str, said: str) -> None:
+@pytest.mark.parametrize(("encoding", "name"), [("utf-16", "UTF-16"), ("latin-1", "another encoding")])
+def test_another_encoding_is_refused(make: Make, encoding: str, name: str) -> None:
     file = make("path,label\n0.png,été\n", encoding)
     error = failure(file)
-    assert error.message == f"cannot read {file}: it is written in {said}"
+    assert error.message == f"cannot read {file}: it is written in {name}"
     assert error.hint == "save it as CSV in UTF-8"
 
 

@@ -1,4 +1,4 @@
-"""Images of every kind, and the evaluation transform against timm's."""
+"""Reading images of many formats, and the evaluation transform against timm's."""
 
 import contextlib
 import io
@@ -40,7 +40,7 @@ def colour(image: Image.Image) -> tuple[int, ...]:
 
 
 def png(width: int, height: int, depth: int, colour_type: int, pixels: bytes) -> bytes:
-    """A PNG written by hand, for what Pillow cannot write."""
+    """A PNG file built by hand, for contents that Pillow cannot write."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -50,7 +50,7 @@ def png(width: int, height: int, depth: int, colour_type: int, pixels: bytes) ->
     return signature + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
-# --- the transform -----------------------------------------------------------------------------------------------
+# The transform
 
 SIZES = [(32, 32), (33, 32), (31, 47), (1, 1), (5, 3), (200, 64), (64, 201), (99, 98), (37, 37)]  # width, height
 MEAN = [0.4815, 0.4578, 0.4082]
@@ -92,7 +92,7 @@ def test_the_transform_equals_timms_at_any_size(
     image: tuple[int, int], size: tuple[int, int], crop: float, interpolation: str, mode: str
 ) -> None:
     config = {"input_size": [3, *size], "interpolation": interpolation, "crop_pct": crop, "crop_mode": mode}
-    assume(mode != "border" or max(image) / min(image) < min(size) / crop / 2)  # timm fails where a side would be 0
+    assume(mode != "border" or max(image) / min(image) < min(size) / crop / 2)  # timm fails if a side would be 0 pixels
     assert_equals_timm(noise(*image), **config)
 
 
@@ -106,11 +106,11 @@ def test_the_transform_equals_timms_on_photographs(size: tuple[int, int], mode: 
 @pytest.mark.parametrize(
     "config", [{"num_classes": 10}, {"crop_pct": None, "crop_mode": None, "interpolation": None, "mean": None}]
 )
-def test_what_a_config_does_not_say_is_what_timm_takes(config: dict[str, Any]) -> None:
+def test_missing_config_values_are_timms_defaults(config: dict[str, Any]) -> None:
     assert_equals_timm(noise(300, 250), **config)
 
 
-def test_the_size_is_input_size_as_timms_own_transform_takes_it() -> None:
+def test_the_size_is_input_size_and_not_test_input_size_as_in_timm() -> None:
     assert_equals_timm(noise(99, 98), input_size=[3, 32, 32], test_input_size=[3, 48, 48], test_crop_pct=1.0)
 
 
@@ -144,7 +144,7 @@ def test_a_strip_too_narrow_to_be_resized_is_refused(mode: str) -> None:
         ("fill", (0, 0), r"not \(0, 0\)"),
     ],
 )
-def test_a_preprocess_that_makes_no_image_is_refused(field: str, value: Any, message: str) -> None:
+def test_an_invalid_preprocess_is_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(VtzooError, match=message):
         Preprocess(**{"size": 32, "interpolation": "bicubic", "crop": 1.0, field: value})
 
@@ -152,22 +152,22 @@ def test_a_preprocess_that_makes_no_image_is_refused(field: str, value: Any, mes
 CONFIG = {"input_size": [3, 64, 64], "interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "center"}
 
 
-def test_the_preprocess_of_a_config_is_what_it_says() -> None:
+def test_a_preprocess_has_the_values_of_its_config() -> None:
     preprocess = Preprocess.from_config(CONFIG)
     assert preprocess.as_dict() == {"size": 64, "interpolation": "bilinear", "crop": 0.9}
 
 
-def test_what_a_file_says_of_a_preprocess_makes_it_again() -> None:
+def test_a_preprocess_survives_a_round_trip_through_json() -> None:
     preprocess = Preprocess.from_config(CONFIG | {"input_size": [3, 64, 48], "crop_mode": "border", "mean": MEAN})
-    stated = json.loads(json.dumps(preprocess.as_dict()))
-    assert stated == {
+    loaded = json.loads(json.dumps(preprocess.as_dict()))
+    assert loaded == {
         "size": 64, "width": 48, "interpolation": "bilinear", "crop": 0.9, "mode": "border", "fill": [123, 117, 104]
     }  # fmt: skip
-    assert Preprocess(**stated) == preprocess
+    assert Preprocess(**loaded) == preprocess
 
 
 @pytest.mark.parametrize("change", [{"input_size": [1, 64, 64]}, {"in_chans": 1}])
-def test_a_config_that_asks_for_other_than_rgb_is_refused(change: dict[str, Any]) -> None:
+def test_a_config_for_images_other_than_rgb_is_refused(change: dict[str, Any]) -> None:
     config = {"pretrained_cfg": CONFIG | change, "model_args": change}
     with pytest.raises(VtzooError, match="the model takes images of 1 channels"):
         Preprocess.from_config(config)
@@ -210,21 +210,21 @@ def test_a_config_whose_values_make_no_transform_is_refused(change: dict[str, An
         ({}, True, (64, 64)),
     ],
 )
-def test_the_image_size_among_a_models_arguments_counts_where_timm_lets_it(
+def test_img_size_among_the_model_args_applies_whenever_timm_applies_it(
     arguments: dict[str, Any], fixed: bool, sides: tuple[int, int], tmp_path: Path
 ) -> None:
     pretrained = CONFIG | {"fixed_input_size": fixed}
     config = {"architecture": "vit_tiny_patch16_224", "model_args": arguments, "pretrained_cfg": pretrained}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    of_timm = load_model_config_from_path(tmp_path)[0]
-    assert Preprocess.from_config(config).shape == tuple(of_timm["input_size"]) == (3, *sides)
+    timm_config = load_model_config_from_path(tmp_path)[0]
+    assert Preprocess.from_config(config).shape == tuple(timm_config["input_size"]) == (3, *sides)
 
 
-def test_a_config_of_timms_first_format_is_its_own_table() -> None:
+def test_a_config_in_timms_first_format_needs_no_pretrained_cfg_table() -> None:
     assert Preprocess.from_config({"architecture": "resnet18", **CONFIG}) == Preprocess.from_config(CONFIG)
 
 
-# --- what can be read --------------------------------------------------------------------------------------------
+# Readable images
 
 
 def test_path_bytes_image_and_array_give_the_same_pixels(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_other_modes_become_rgb(mode: str) -> None:
     assert colour(read_image(Image.new("RGB", (2, 2), WHITE).convert(mode))) == WHITE
 
 
-UPRIGHT = {  # EXIF 2.3, tag 0x0112: what undoes each orientation
+UPRIGHT = {  # EXIF 2.3, tag 0x0112: the operation that undoes each orientation
     1: lambda stored: stored,
     2: np.fliplr,
     3: lambda stored: np.rot90(stored, 2),
@@ -343,7 +343,7 @@ def test_every_photograph_of_the_repository_is_read() -> None:
     }
 
 
-# --- what cannot -------------------------------------------------------------------------------------------------
+# Errors
 
 
 def refusal(source: Any) -> str:
@@ -376,7 +376,7 @@ def test_a_truncated_image_is_refused_by_name(kind: str, tmp_path: Path) -> None
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF"]), st.integers(0, 10_000), st.integers(0, 255))
-def test_a_damaged_image_is_read_or_refused_and_nothing_else(kind: str, position: int, byte: int) -> None:
+def test_a_damaged_image_is_read_or_refused_without_another_error(kind: str, position: int, byte: int) -> None:
     content = bytearray(encode(noise(16, 16), kind))
     content[position % len(content)] = byte
     with contextlib.suppress(VtzooError):
@@ -402,12 +402,12 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path: Path) -> None:
     assert "bomb.png' has more than 178,956,970 pixels" in refusal(bomb)
 
 
-def test_a_bomb_is_refused_where_pillows_cap_was_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_refused_even_if_pillows_cap_was_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert "refused as a decompression bomb" in refusal(png(13_378, 13_378, 8, 2, b""))
 
 
-def test_the_cap_itself_is_not_a_bomb() -> None:
+def test_an_image_just_below_the_cap_is_not_a_bomb() -> None:
     width = 13_377
     assert width**2 <= PIXEL_CAP
     assert "bomb" not in refusal(png(width, width, 1, 0, b""))
@@ -445,5 +445,5 @@ def test_an_array_that_is_no_image_is_refused_by_type_and_shape(array: np.ndarra
 
 
 @pytest.mark.parametrize("source", [None, 3, {"photo.jpg"}])
-def test_what_can_never_be_an_image_is_refused_by_type(source: Any) -> None:
+def test_a_source_of_an_unsupported_type_is_refused_by_type(source: Any) -> None:
     assert refusal(source) == f"an image cannot be read from {type(source).__name__}"

@@ -1,4 +1,4 @@
-"""What the doctor finds, on this installation and on ones that are broken in some way."""
+"""The doctor's findings on this installation and on broken installations."""
 
 import json
 import shutil
@@ -25,8 +25,8 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 
 
 @pytest.fixture
-def asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The metadata of vtzoo, in which it needs other packages."""
+def requirements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces vtzoo's requirements: an unmet version, missing packages, a package of another platform, and extras."""
     lines = ["numpy>=99", "no-such-package>=1.5", "pillow>=99; sys_platform == 'nowhere'", "timm<99; extra == 'train'"]
     lines += ["no-such-extra; extra == 'train'", "no-such-tool; extra == 'dev'"]
     monkeypatch.setattr(metadata, "requires", lambda name: lines)
@@ -34,12 +34,12 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of packages that is looked in first."""
+    """The first folder on sys.path, for broken packages."""
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
-# The whole
+# The whole diagnosis
 
 
 def test_a_sound_installation_has_no_error_and_its_torch_is_not_imported() -> None:
@@ -73,8 +73,8 @@ def test_a_check_that_fails_is_a_finding_and_the_others_go_on(monkeypatch: pytes
     assert findings["mine"].says == "sound"
 
 
-def test_everything_asks_torch_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_everything_checks_torch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
     for module, name in (
         (hardware, "check_hardware"),
         (caches, "check_caches"),
@@ -83,18 +83,18 @@ def test_everything_asks_torch_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(module, name, list)
     monkeypatch.setattr(model, "check_model", lambda name: [])
-    monkeypatch.setattr(packages, "check_packages", lambda *, everything: asked.append(everything) or [])
-    monkeypatch.setattr(runtime, "check_torch", lambda: asked.append("torch") or [])
+    monkeypatch.setattr(packages, "check_packages", lambda *, everything: calls.append(everything) or [])
+    monkeypatch.setattr(runtime, "check_torch", lambda: calls.append("torch") or [])
     diagnosis.diagnose("mine")
-    assert asked == [False]
+    assert calls == [False]
     diagnosis.diagnose("mine", everything=True)
-    assert set(asked[1:]) == {True, "torch"}
+    assert set(calls[1:]) == {True, "torch"}
 
 
 # Packages
 
 
-@pytest.mark.usefixtures("asking")
+@pytest.mark.usefixtures("requirements")
 def test_packages_are_measured_against_vtzoos_own_metadata() -> None:
     findings = by_name(packages.check_packages(everything=False))
     numpy = findings["numpy"]
@@ -109,11 +109,11 @@ def test_packages_are_measured_against_vtzoos_own_metadata() -> None:
     assert not {"pillow", "no-such-tool"} & set(findings)
 
 
-def test_a_python_that_vtzoo_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_python_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages.platform, "python_version", lambda: "3.9.1")
     python = by_name(packages.check_packages(everything=False))["Python"]
-    asked = metadata.metadata("vtzoo")["Requires-Python"]
-    assert (python.state, python.says) == ("warning", f"3.9.1; vtzoo needs {asked}")
+    required = metadata.metadata("vtzoo")["Requires-Python"]
+    assert (python.state, python.says) == ("warning", f"3.9.1; vtzoo needs {required}")
 
 
 def test_a_vtzoo_without_metadata_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,22 +121,22 @@ def test_a_vtzoo_without_metadata_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", requires)
-    found = packages.check_packages(everything=False)[0]
-    assert (found.name, found.state) == ("vtzoo", "warning")
-    assert found.says.startswith("its requirements are unknown")
+    finding = packages.check_packages(everything=False)[0]
+    assert (finding.name, finding.state) == ("vtzoo", "warning")
+    assert finding.says.startswith("its requirements are unknown")
 
 
-def test_two_onnx_runtimes_are_a_finding_that_says_what_to_uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_onnx_runtimes_are_a_finding_with_the_command_that_repairs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1"}
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: versions.get(name) or version(name))
-    found = by_name(packages.check_packages(everything=False))["ONNX Runtime"]
-    assert found.state == "warning"
-    assert found.says.startswith("onnxruntime and onnxruntime-gpu are both installed")
-    assert found.advice == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+    finding = by_name(packages.check_packages(everything=False))["ONNX Runtime"]
+    assert finding.state == "warning"
+    assert finding.says.startswith("onnxruntime and onnxruntime-gpu are both installed")
+    assert finding.advice == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 
 
-def test_another_onnx_runtime_serves_in_the_place_of_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_onnx_runtime_replaces_the_required_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name == "onnxruntime-directml":
             return "1.24.0"
@@ -146,8 +146,8 @@ def test_another_onnx_runtime_serves_in_the_place_of_the_one_asked_for(monkeypat
 
     monkeypatch.setattr(metadata, "version", version)
     monkeypatch.setattr(metadata, "requires", lambda name: ["onnxruntime-gpu>=1.23"])
-    found = by_name(packages.check_packages(everything=False))["onnxruntime-directml"]
-    assert (found.state, found.says) == ("ok", "1.24.0, instead of onnxruntime-gpu")
+    finding = by_name(packages.check_packages(everything=False))["onnxruntime-directml"]
+    assert (finding.state, finding.says) == ("ok", "1.24.0, instead of onnxruntime-gpu")
 
 
 def test_packages_that_raise_or_crash_at_their_import_are_named_and_the_others_are_tried(
@@ -166,14 +166,14 @@ def test_packages_that_raise_or_crash_at_their_import_are_named_and_the_others_a
     assert findings["gone"].says.startswith("1.0; cannot be imported: ModuleNotFoundError")
 
 
-def test_an_extra_whose_files_are_gone_is_found_without_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_files_of_a_package_of_an_extra_are_found_without_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "requires", lambda name: ["gone>=1; extra == 'train'"])
     monkeypatch.setattr(metadata, "version", lambda name: "1.0")
-    found = by_name(packages.check_packages(everything=False))["gone"]
-    assert (found.state, found.says) == ("warning", "1.0; its files are missing")
+    finding = by_name(packages.check_packages(everything=False))["gone"]
+    assert (finding.state, finding.says) == ("warning", "1.0; its files are missing")
 
 
-# What runs
+# ONNX Runtime and torch
 
 
 def test_the_bundled_graph_is_valid_onnx() -> None:
@@ -190,11 +190,11 @@ def test_an_onnx_runtime_that_cannot_be_imported_is_an_error_and_crashes_nothing
 
 def test_without_onnx_runtime_its_cpu_provider_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "is_installed", lambda module: False)
-    (found,) = runtime.check_onnxruntime()
-    assert (found.state, found.says) == ("error", "ONNX Runtime is not installed")
+    (finding,) = runtime.check_onnxruntime()
+    assert (finding.state, finding.says) == ("error", "ONNX Runtime is not installed")
 
 
-def test_cuda_that_does_not_load_is_a_warning_only_where_there_is_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_that_does_not_load_is_a_warning_only_with_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = subprocess_runner.Outcome(
         messages=[[runtime.CUDA, "libcublas.so.13: missing"], [runtime.CPU, None]], seconds=[0, 0]
     )
@@ -212,7 +212,7 @@ def fake_onnxruntime(file: Path, session: type) -> SimpleNamespace:
 
 
 class Silent:
-    """A session that falls back to the CPU without a word."""
+    """A session that silently falls back to the CPU."""
 
     def __init__(self, graph: bytes, **settings: object) -> None: ...
 
@@ -220,7 +220,7 @@ class Silent:
         return [runtime.CPU]
 
 
-def test_a_provider_that_falls_back_silently_is_told_by_what_its_library_lacks(tmp_path: Path) -> None:
+def test_a_silent_fallback_is_reported_with_the_loading_error_of_the_providers_library(tmp_path: Path) -> None:
     fake = fake_onnxruntime(tmp_path, Silent)
     assert runtime._why_not(fake, "FancyExecutionProvider") == "its session runs on the CPU"
     (tmp_path / "capi").mkdir()
@@ -238,13 +238,13 @@ def test_a_provider_that_computes_wrongly_does_not_pass() -> None:
     assert why == "it computes [1.0, -2.0] for max(0, x) of -1 and 2"
 
 
-def test_cuda_without_a_driver_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_driver_fails_for_that_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "has_driver", lambda: False)
     assert runtime._why_not(None, runtime.CUDA) == f"there is no NVIDIA driver ({machine.DRIVER})"
 
 
 @pytest.mark.parametrize(
-    ("driver", "told", "state", "says"),
+    ("driver", "message", "state", "says"),
     [
         (True, {"cuda": "13.0", "devices": ["Abacus"]}, "ok", "13.0 computes on Abacus"),
         (True, {"cuda": None, "devices": []}, "warning", "torch finds no GPU, and is built without CUDA"),
@@ -252,21 +252,21 @@ def test_cuda_without_a_driver_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
         (False, {"cuda": "13.0", "devices": []}, "absent", f"there is no NVIDIA driver ({machine.DRIVER})"),
     ],
 )
-def test_torchs_cuda_is_judged_by_what_it_is_made_for_and_by_the_driver(
-    monkeypatch: pytest.MonkeyPatch, driver: bool, told: dict, state: str, says: str
+def test_the_state_of_torchs_cuda_depends_on_its_build_its_gpus_and_the_driver(
+    monkeypatch: pytest.MonkeyPatch, driver: bool, message: dict, state: str, says: str
 ) -> None:
     monkeypatch.setattr(machine, "has_driver", lambda: driver)
     monkeypatch.setattr(
-        runtime.subprocess_runner, "run", lambda function: subprocess_runner.Outcome(messages=[told], seconds=[0])
+        runtime.subprocess_runner, "run", lambda function: subprocess_runner.Outcome(messages=[message], seconds=[0])
     )
-    (found,) = runtime.check_torch()
-    assert (found.state, found.says) == (state, says)
+    (finding,) = runtime.check_torch()
+    assert (finding.state, finding.says) == (state, says)
 
 
 def test_a_torch_that_breaks_is_a_warning(broken: Path) -> None:
     (broken / "torch.py").write_text("raise OSError('libtorch.so: not found')")
-    (found,) = runtime.check_torch()
-    assert (found.state, found.says) == ("warning", "fails: OSError: libtorch.so: not found")
+    (finding,) = runtime.check_torch()
+    assert (finding.state, finding.says) == ("warning", "fails: OSError: libtorch.so: not found")
 
 
 # The model
@@ -285,9 +285,9 @@ def test_a_damaged_model_is_an_error_that_names_the_file(tmp_path: Path) -> None
 
 
 def test_a_model_that_is_not_there_is_an_error() -> None:
-    (found,) = model.check_model("no-such-model")
-    assert (found.name, found.state) == ("files", "error")
-    assert "no-such-model" in found.says
+    (finding,) = model.check_model("no-such-model")
+    assert (finding.name, finding.state) == ("files", "error")
+    assert "no-such-model" in finding.says
 
 
 # The machine
@@ -316,7 +316,7 @@ def test_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert by_name(hardware.check_hardware())["memory"].says == "this system does not say"
 
 
-def test_gpus_are_named_and_their_absence_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_named_and_their_absence_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     for names, driver, state, says in (
         (["Abacus", "Abacus"], True, "ok", "Abacus, Abacus"),
         ([], True, "absent", "nvidia-smi lists none"),
@@ -324,14 +324,14 @@ def test_gpus_are_named_and_their_absence_says_why(monkeypatch: pytest.MonkeyPat
     ):
         monkeypatch.setattr(machine, "gpus", lambda names=names: names)
         monkeypatch.setattr(machine, "has_driver", lambda driver=driver: driver)
-        found = by_name(hardware.check_hardware())["GPU"]
-        assert (found.state, found.says) == (state, says)
+        finding = by_name(hardware.check_hardware())["GPU"]
+        assert (finding.state, finding.says) == (state, says)
 
 
 # Caches and the environment
 
 
-def test_the_models_are_where_huggingface_hub_keeps_them_even_if_it_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_cache_is_huggingface_hubs_even_if_the_package_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     assert caches.hub_folder() == Path(constants.HF_HUB_CACHE)
@@ -341,13 +341,13 @@ def test_the_models_are_where_huggingface_hub_keeps_them_even_if_it_is_broken(mo
     assert caches.hub_folder() == Path("/a/home/hub")
 
 
-def test_a_cache_tells_its_size_and_the_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finding_on_a_cache_has_its_size_and_the_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "images").write_bytes(bytes(2_300_000))
     monkeypatch.setenv("VTZOO_CACHE", str(tmp_path))
     monkeypatch.setattr(caches.shutil, "disk_usage", lambda folder: SimpleNamespace(free=7_000_000_000))
-    found = by_name(caches.check_caches())["decoded images"]
-    assert (found.state, found.says) == ("ok", f"{tmp_path}: 2.3 MB, 7.0 GB free")
+    finding = by_name(caches.check_caches())["decoded images"]
+    assert (finding.state, finding.says) == ("ok", f"{tmp_path}: 2.3 MB, 7.0 GB free")
 
 
 def test_a_cache_that_takes_long_to_count_is_counted_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,17 +360,17 @@ def test_a_cache_that_takes_long_to_count_is_counted_in_part(tmp_path: Path, mon
 def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VTZOO_CACHE", str(tmp_path / "not" / "there"))
     monkeypatch.setattr(caches.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000_000))
-    found = by_name(caches.check_caches())["decoded images"]
-    assert (found.state, found.says) == ("warning", f"{tmp_path}/not/there: not there yet, 0.0 GB free")
-    assert "VTZOO_CACHE" in (found.advice or "")
+    finding = by_name(caches.check_caches())["decoded images"]
+    assert (finding.state, finding.says) == ("warning", f"{tmp_path}/not/there: not there yet, 0.0 GB free")
+    assert "VTZOO_CACHE" in (finding.advice or "")
 
 
 def test_a_cache_that_cannot_be_written_to_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("VTZOO_CACHE", str(tmp_path / "file" / "cache"))
-    found = by_name(caches.check_caches())["decoded images"]
-    assert found.state == "warning"
-    assert found.says.startswith(f"{tmp_path}/file/cache cannot be written to: ")
+    finding = by_name(caches.check_caches())["decoded images"]
+    assert finding.state == "warning"
+    assert finding.says.startswith(f"{tmp_path}/file/cache cannot be written to: ")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Configs: they are written as they were read, and describe a model in timm's Hub format."""
+"""Configs are written as they were read, and describe a model in timm's Hub format."""
 
 import json
 from pathlib import Path
@@ -18,19 +18,19 @@ def test_every_config_is_written_again_byte_for_byte(path: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.parent.name)
-def test_a_trained_model_is_described_as_those_before_it(path: Path, tmp_path: Path) -> None:
-    known = json.loads(path.read_text(encoding="utf-8"))
+def test_a_described_model_has_the_same_config_as_the_embedded_model(path: Path, tmp_path: Path) -> None:
+    embedded = json.loads(path.read_text(encoding="utf-8"))
     described = Config.describe(
-        architecture=known["architecture"], arguments=known["model_args"], features=known["num_features"],
-        labels=known["label_names"], pretrained_cfg=known["pretrained_cfg"],
+        architecture=embedded["architecture"], arguments=embedded["model_args"], features=embedded["num_features"],
+        labels=embedded["label_names"], pretrained_cfg=embedded["pretrained_cfg"],
     )  # fmt: skip
     described.write(tmp_path / "config.json")
     assert (tmp_path / "config.json").read_bytes() == path.read_bytes()
-    assert described.labels == tuple(known["label_names"])
+    assert described.labels == tuple(embedded["label_names"])
 
 
 @pytest.mark.parametrize(("multi_label", "content"), [(True, {"multi_label": True}), (False, {})])
-def test_only_a_multi_label_model_says_its_kind(multi_label: bool, content: dict[str, bool]) -> None:
+def test_only_a_multi_label_model_has_the_key_multi_label(multi_label: bool, content: dict[str, bool]) -> None:
     described = Config.describe(
         architecture="vit", arguments={}, features=8, labels=("cat", "dog"), pretrained_cfg={}, multi_label=multi_label
     )

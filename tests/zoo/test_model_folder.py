@@ -1,4 +1,4 @@
-"""Model folders: which one a name finds, and what one must say."""
+"""Finding model folders by name, and reading their files."""
 
 import json
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_an_unknown_model_is_answered_by_the_nearest_names(embedded: Path) -> No
     assert "vtzoo list" in error.hint
 
 
-def test_the_name_of_a_recipe_without_weights_is_answered_by_how_to_get_them(embedded: Path) -> None:
+def test_the_name_of_a_recipe_without_weights_is_answered_by_the_command_that_trains_it(embedded: Path) -> None:
     error = refusal("t2t_vit_14-drloc-cifar100")
     assert error.message == "there are no weights of t2t_vit_14-drloc-cifar100 here: it is a recipe"
     assert error.hint is not None
@@ -82,13 +82,13 @@ def test_the_name_of_a_recipe_without_weights_is_answered_by_how_to_get_them(emb
 
 
 def test_a_record_is_a_model_that_was_measured_and_has_no_weights(embedded: Path) -> None:
-    record, named = embedded / "swin_t-baseline-cifar100", embedded / "cvt_13-drloc-svhn"
+    record, model = embedded / "swin_t-baseline-cifar100", embedded / "cvt_13-drloc-svhn"
     record.mkdir()
-    for folder in (record, named):
+    for folder in (record, model):
         (folder / "result.json").write_text("{}")
     assert [entry.folder for entry in lookup.weightless_models()] == [record]
-    assert [lookup.measured_model(folder.name) for folder in (record, named)] == [
-        ModelFolder(folder.name, folder) for folder in (record, named)
+    assert [lookup.measured_model(folder.name) for folder in (record, model)] == [
+        ModelFolder(folder.name, folder) for folder in (record, model)
     ]
     assert lookup.measured_model("t2t_vit_14-drloc-svhn") is None
 
@@ -100,7 +100,7 @@ def test_twins_are_each_others_twins(suffix: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "../weights", "a" * 5000, "a\0b", "/dev/null"])
-def test_no_name_is_more_than_unknown(
+def test_any_other_name_is_refused_as_unknown_or_as_no_model_folder(
     name: str, embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(make(tmp_path / "elsewhere" / "x").parent)
@@ -111,7 +111,7 @@ def test_a_folder_without_a_config_is_no_model(embedded: Path, tmp_path: Path) -
     assert refusal(tmp_path).message == f"'{tmp_path}' is not a model folder: it has no config.json"
 
 
-def test_an_entry_tells_its_labels_and_its_preprocessing(tmp_path: Path) -> None:
+def test_labels_and_preprocessing_are_read_from_the_config(tmp_path: Path) -> None:
     entry = lookup.find_model(make(tmp_path / "mine"))
     assert entry.config.labels == ("cat", "rocket")
     assert entry.config.preprocess == Preprocess(size=32, interpolation="bicubic", crop=1.0)
@@ -147,7 +147,7 @@ def test_a_config_that_describes_no_model_is_refused(change: dict[str, Any], tmp
         ({"model_args": {"pretrained": True}}, "pretrained"),
     ],
 )
-def test_a_config_that_reaches_out_of_its_folder_is_refused(
+def test_a_config_that_takes_weights_from_outside_its_folder_is_refused(
     change: dict[str, Any], culprit: str, tmp_path: Path
 ) -> None:
     with pytest.raises(VtzooError, match=f"points out of its folder, by '{culprit}'"):
@@ -189,6 +189,6 @@ def test_a_folder_without_a_recipe_or_a_result_names_what_is_missing(tmp_path: P
         _ = entry.result
 
 
-def test_what_a_model_says_of_itself_has_the_copy_that_was_measured() -> None:
+def test_the_facts_of_a_model_name_the_copy_of_the_data_that_was_measured() -> None:
     assert model_facts(lookup.find_model("swin_t-drloc-flowers102"))["copy"] == "64 px copy"
     assert "copy" not in model_facts(lookup.find_model("swin_t-drloc-cifar100"))

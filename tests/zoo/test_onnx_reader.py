@@ -1,4 +1,4 @@
-"""Our reading of external data against the onnx package's own."""
+"""vtzoo's reading of external data in ONNX files, against the onnx package's."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from vtzoo.zoo.onnx_reader import External, external, inline, refuse_external
 
 
 def tensor(name: str, location: str = "weights.bin", dims: tuple[int, ...] = (2, 300)) -> onnx.TensorProto:
-    made = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL)
+    proto = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL)
     for key, value in (("location", location), ("offset", "4096"), ("length", "2400")):
-        made.external_data.add(key=key, value=value)
-    return made
+        proto.external_data.add(key=key, value=value)
+    return proto
 
 
 def model(nodes: list[onnx.NodeProto] | None = None, initializers: list[onnx.TensorProto] | None = None) -> bytes:
@@ -28,7 +28,7 @@ def model(nodes: list[onnx.NodeProto] | None = None, initializers: list[onnx.Ten
 
 
 def by_onnx(content: bytes) -> list[External]:
-    found = [item for item in _get_all_tensors(onnx.load_model_from_string(content)) if uses_external_data(item)]
+    tensors = [item for item in _get_all_tensors(onnx.load_model_from_string(content)) if uses_external_data(item)]
     return [
         External(
             name=item.name,
@@ -36,7 +36,7 @@ def by_onnx(content: bytes) -> list[External]:
             shape=tuple(item.dims),
             entries={entry.key: entry.value for entry in item.external_data},
         )
-        for item in found
+        for item in tensors
     ]
 
 
@@ -61,19 +61,19 @@ def test_external_initializers_are_those_that_the_onnx_package_finds() -> None:
 
 
 def test_packed_dimensions_are_read_too() -> None:
-    # Field 1 as one field of bytes instead of a field each: the other spelling of the same message.
-    spelled = tensor("a").SerializeToString().replace(b"\x08\x02\x08\xac\x02", b"\x0a\x03\x02\xac\x02")
-    content = b"\x3a" + bytes([len(spelled) + 2]) + b"\x2a" + bytes([len(spelled)]) + spelled
+    # Field 1, the dimensions, in the packed encoding: one length-delimited field instead of a field per dimension.
+    packed = tensor("a").SerializeToString().replace(b"\x08\x02\x08\xac\x02", b"\x0a\x03\x02\xac\x02")
+    content = b"\x3a" + bytes([len(packed) + 2]) + b"\x2a" + bytes([len(packed)]) + packed
     assert [item.shape for item in external(content, "it")] == [(2, 300)]
     assert external(content, "it") == by_onnx(content)
 
 
 def test_a_graph_with_everything_inside_needs_no_other_file() -> None:
-    named = helper.make_node("Identity", ["x"], ["y"], name="/location/Identity")
-    refuse_external(model([named], [INSIDE]), "it")
+    node = helper.make_node("Identity", ["x"], ["y"], name="/location/Identity")
+    refuse_external(model([node], [INSIDE]), "it")
 
 
-def test_an_external_initializer_is_refused_where_none_may_be() -> None:
+def test_an_external_initializer_is_refused_if_the_graph_must_be_self_contained() -> None:
     with pytest.raises(VtzooError, match="it keeps its weights in other files"):
         refuse_external(model(initializers=[INSIDE, tensor("a")]), "it")
 
@@ -101,36 +101,36 @@ def test_external_data_in_training_information_are_refused() -> None:
 
 
 def test_external_data_in_a_second_graph_are_found() -> None:
-    # Protocol Buffers merge a field that occurs twice: the initializers of both belong to the one graph.
+    # Protocol Buffers merge a message field that occurs twice: the initializers of both belong to one graph.
     content = model(initializers=[tensor("a")]) + model(initializers=[INSIDE, tensor("b")])
     assert external(content, "it") == by_onnx(content)
     assert [item.name for item in external(content, "it")] == ["a", "b"]
 
 
 def test_external_data_in_a_sparse_initializer_are_refused() -> None:
-    made = helper.make_graph([], "g", [], [])
-    made.sparse_initializer.append(helper.make_sparse_tensor(tensor("t", dims=(1,)), tensor("i"), [4]))
+    graph = helper.make_graph([], "g", [], [])
+    graph.sparse_initializer.append(helper.make_sparse_tensor(tensor("t", dims=(1,)), tensor("i"), [4]))
     with pytest.raises(VtzooError, match="external data outside"):
-        external(helper.make_model(made).SerializeToString(), "it")
+        external(helper.make_model(graph).SerializeToString(), "it")
 
 
 @pytest.mark.parametrize("tag", [b"\x70", b"\xf0\x80\x00", b"\xf0\x80\x80\x80\x10"])
 @pytest.mark.parametrize("value", [b"\x01", b"\x81\x00", b"\x81\x80\x80\x80\x10"])
-def test_no_other_spelling_of_a_number_hides_external_data(tag: bytes, value: bytes) -> None:
-    made = tensor("t")
-    made.ClearField("data_location")
-    hidden = made.SerializeToString() + tag + value  # data_location = EXTERNAL
+def test_no_other_encoding_of_a_number_hides_external_data(tag: bytes, value: bytes) -> None:
+    initializer = tensor("t")
+    initializer.ClearField("data_location")
+    hidden = initializer.SerializeToString() + tag + value  # data_location = EXTERNAL
     content = b"\x3a" + bytes([len(hidden) + 2]) + b"\x2a" + bytes([len(hidden)]) + hidden
     with pytest.raises(VtzooError):
         refuse_external(content, "it")
 
 
-NAMELESS = b"\x3a\x07\x2a\x05\x42\x01\xff\x70\x01"  # an external initializer, whose name is not UTF-8
-WRONG = [b"", b"Dear diary, today", b"\x3a\x05\x01", b"\xff" * 11, b"\x38\x01", b"\x3b", NAMELESS]
+UNDECODABLE = b"\x3a\x07\x2a\x05\x42\x01\xff\x70\x01"  # an external initializer whose name is not UTF-8
+WRONG = [b"", b"Dear diary, today", b"\x3a\x05\x01", b"\xff" * 11, b"\x38\x01", b"\x3b", UNDECODABLE]
 
 
 @pytest.mark.parametrize("content", WRONG)
-def test_what_is_no_onnx_file_is_refused(content: bytes) -> None:
+def test_a_file_that_is_not_onnx_is_refused(content: bytes) -> None:
     with pytest.raises(VtzooError, match="it is not an ONNX file, or a truncated one"):
         external(content, "it")
 
@@ -140,11 +140,11 @@ WHOLE = model([helper.make_node("Identity", ["a"], ["y"])], [INSIDE, tensor("a")
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
-def test_a_damaged_file_hides_no_external_data_from_us(position: int, byte: int) -> None:
+def test_a_damaged_file_hides_no_external_data(position: int, byte: int) -> None:
     damaged = WHOLE[:position] + bytes([byte]) + WHOLE[position + 1 :]
     try:
         theirs = by_onnx(damaged)
-    except Exception:  # not readable at all
+    except Exception:  # the onnx package cannot read it
         theirs = []
     try:
         ours = external(damaged, "it")
@@ -153,7 +153,7 @@ def test_a_damaged_file_hides_no_external_data_from_us(position: int, byte: int)
     assert {item.name for item in theirs} <= {item.name for item in ours}
 
 
-def test_a_graph_with_its_weights_inside_is_the_one_that_onnx_writes_to_the_last_byte() -> None:
+def test_a_graph_with_its_weights_inside_equals_that_of_the_onnx_package_byte_for_byte() -> None:
     values = np.arange(600, dtype=np.float32).reshape(2, 300)
     header = b'{"w":{"dtype":"F32","shape":[2,300],"data_offsets":[0,2400]}}'.ljust(4088)
     content = len(header).to_bytes(8, "little") + header + values.tobytes()
@@ -162,7 +162,7 @@ def test_a_graph_with_its_weights_inside_is_the_one_that_onnx_writes_to_the_last
     )
     node = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array([-1, 2**40]), "v"))
     graph = model([node], [tensor("w"), INSIDE])
-    wanted = onnx.load_model_from_string(graph)
-    wanted.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
-    assert inline(graph, weights) == wanted.SerializeToString(deterministic=True)
+    expected = onnx.load_model_from_string(graph)
+    expected.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
+    assert inline(graph, weights) == expected.SerializeToString(deterministic=True)
     assert inline(model([node], [INSIDE]), weights) == model([node], [INSIDE])

@@ -1,4 +1,4 @@
-"""Results: their kind, the keys that they may have, and that files of earlier versions load and stay as they are."""
+"""Reading and writing results, also those of earlier versions: their kind, their keys and the errors in them."""
 
 import json
 from dataclasses import replace
@@ -11,12 +11,12 @@ from vtzoo.errors import VtzooError
 from vtzoo.zoo import resources
 from vtzoo.zoo.result import Certificate, Result, TeacherResult
 
-OLD = Path(__file__).parent / "results"  # as earlier versions wrote them
+OLD = Path(__file__).parent / "results"  # written by earlier versions
 EMBEDDED = sorted(resources.weights_folder().glob("*/result.json"))
 
 
 def changed(folder: Path, name: str = "tuned.json", **values: Any) -> Path:
-    """A copy of an old file with other values; `...` leaves a key out."""
+    """Writes a copy of an old file with other values, and returns its path; `...` leaves a key out."""
     content = json.loads((OLD / name).read_text()) | values
     path = folder / "result.json"
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
@@ -42,7 +42,7 @@ def test_every_result_is_written_again_byte_for_byte(path: Path, tmp_path: Path)
         ("tuned_multi_label", True, True, ("map",)),
     ],
 )
-def test_an_old_result_says_its_kind(name: str, fine_tuned: bool, multi_label: bool, metrics: tuple[str, ...]) -> None:
+def test_an_old_result_has_its_kind(name: str, fine_tuned: bool, multi_label: bool, metrics: tuple[str, ...]) -> None:
     result = Result.read(OLD / f"{name}.json")
     assert (result.fine_tuned, result.multi_label, result.metrics) == (fine_tuned, multi_label, metrics)
 
@@ -66,7 +66,7 @@ def test_a_result_reads_its_certificate_and_its_teacher(tmp_path: Path) -> None:
         ({"teacher": {"name": "a", "weights": 3}}, "{path}: teacher: weights must be a string, not 3"),
     ],
 )
-def test_an_unknown_missing_or_mistyped_key_names_itself_and_the_file(
+def test_an_unknown_missing_or_mistyped_key_is_named_with_its_file(
     values: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     path = changed(tmp_path, **values)
@@ -75,7 +75,7 @@ def test_an_unknown_missing_or_mistyped_key_names_itself_and_the_file(
     assert raised.value.message == message.format(path=path)
 
 
-def test_an_unknown_key_is_answered_by_the_nearest_one(tmp_path: Path) -> None:
+def test_an_unknown_key_is_answered_by_the_nearest_key(tmp_path: Path) -> None:
     path = changed(tmp_path, best_steps=3)
     with pytest.raises(VtzooError) as raised:
         Result.read(path)
@@ -96,5 +96,5 @@ def test_an_unfinished_result_names_the_keys_that_it_lacks(tmp_path: Path) -> No
 
 def test_the_order_of_keys_does_not_depend_on_the_order_of_measuring() -> None:
     whole = Result.read(OLD / "tuned.json")
-    steps = replace(Result(split="test"), **dict(reversed(vars(whole).items())))
-    assert list(steps.as_json()) == list(json.loads((OLD / "tuned.json").read_text()))
+    reordered = replace(Result(split="test"), **dict(reversed(vars(whole).items())))
+    assert list(reordered.as_json()) == list(json.loads((OLD / "tuned.json").read_text()))

@@ -1,4 +1,4 @@
-"""Weight files: whole ones against the safetensors package's reading, and every kind of damage."""
+"""Reading whole weight files, against the safetensors package, and refusing damaged files."""
 
 import hashlib
 import json
@@ -110,7 +110,7 @@ def test_the_largest_numbers_are_finite(dtype: torch.dtype, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["localizer.0.weight", "localizer"])
-def test_a_localizer_inside_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_tensor_of_a_localizer_is_refused(name: str, tmp_path: Path) -> None:
     assert f"holds {name}, a part of the localizer" in refusal(tmp_path, save_numpy({name: np.ones(2)}))
 
 
@@ -147,7 +147,7 @@ def test_a_header_longer_than_the_file_is_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 8 + int.from_bytes(WHOLE[:8], "little") - 1), st.integers(0, 255))
-def test_no_damaged_header_passes_that_the_safetensors_package_refuses(position: int, byte: int) -> None:
+def test_a_damaged_header_that_the_safetensors_package_refuses_is_refused(position: int, byte: int) -> None:
     damaged = WHOLE[:position] + bytes([byte]) + WHOLE[position + 1 :]
     try:
         ours = parse_header(damaged, "it")
@@ -155,11 +155,11 @@ def test_no_damaged_header_passes_that_the_safetensors_package_refuses(position:
         return
     try:
         theirs = load_numpy(damaged)
-    except SafetensorError as error:  # it may have its own rules about the metadata, which we do not read
-        refused = str(error)
+    except SafetensorError as error:  # safetensors also checks the metadata, which vtzoo does not read
+        reason = str(error)
     else:
-        refused = "metadata" if ours.keys() == theirs.keys() else "other names"
-    assert "metadata" in refused or "expected a string" in refused
+        reason = "metadata" if ours.keys() == theirs.keys() else "other names"
+    assert "metadata" in reason or "expected a string" in reason
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
