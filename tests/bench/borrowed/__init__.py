@@ -1,1 +1,1 @@
-"""Trains on a borrowed machine: minutes at a time, no network, a few megabytes at a time in and out."""
+"""Trains on a borrowed machine: for minutes, without a network, with at most 64 MiB per transfer."""

@@ -1,4 +1,4 @@
-"""The borrowed machine's own folder: what has arrived there, unpacked, and what is trained there."""
+"""The borrowed machine's own folder: the files that have arrived, and the runs that train there."""
 
 import os
 import shutil
@@ -13,33 +13,33 @@ from .packing import FOLDER
 from .pieces import MANIFEST, join
 
 ROOT = Path(__file__).resolve().parents[3]
-TRAVELS = ("vtzoo", "recipes", "model_cards", "tests/bench/borrowed")  # what a training needs of the working tree
+CODE = ("vtzoo", "recipes", "model_cards", "tests/bench/borrowed")  # the folders that a training needs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Folders that outlast a call, under one that no transfer touches."""
+    """Folders that outlast a call, inside a folder that no transfer changes."""
 
     folder: Path
 
     @property
     def runs(self) -> Path:
-        """Where models are trained, a folder each, called as its recipe."""
+        """The folder with a folder for each run, named RECIPE, or RECIPE-seedN for a seed N other than 0."""
         return self.folder / "runs"
 
     def data(self, dataset: str) -> Path:
-        """The Parquet files of a data set."""
+        """The folder of a data set's Parquet files."""
         return self.folder / "cargo" / "data" / dataset
 
     def model(self, name: str) -> Path | None:
-        """The folder of a trained model, from here or from home; None where there is none."""
+        """The folder of a model that was trained here or came from home; None without such a model."""
         places = (self.runs / name, self.folder / "cargo" / "models" / name)
         return next((place for place in places if (place / "result.json").exists()), None)
 
     def arrive(self) -> list[str]:
-        """Join what was carried, make it importable here and in processes started from here; what is still missing.
+        """Join the parts that have come, make the wheels importable, and return the files that are still missing.
 
-        To be called before anything heavy is imported.
+        Child processes can import the wheels too. Call this before any heavy import.
         """
         cargo, site, parts = self.folder / "cargo", self.folder / "site", self._parts()
         missing = join(parts, cargo) if parts else []
@@ -55,7 +55,7 @@ class Machine:
         return missing
 
     def _parts(self) -> list[Path]:
-        """The parts of the latest pack that have come: copies, as a call may take away what another one brought."""
+        """Copies of the latest pack's parts that have come, because a call may remove the part of an earlier call."""
         store = self.folder / "parts"
         for part in sorted((ROOT / FOLDER).glob("part*")):
             manifest = (part / MANIFEST).read_bytes() if (part / MANIFEST).exists() else b""
@@ -66,17 +66,17 @@ class Machine:
         return sorted(store.glob("part*"))
 
     def require(self, dataset: str, missing: list[str]) -> None:
-        """Refuse to train on a data set of which files have not arrived."""
-        lacking = [name for name in missing if name.startswith(f"data/{dataset}/")]
-        if lacking or not self.data(dataset).is_dir():
-            what = lacking[0] if lacking else f"data/{dataset}"
-            raise VtzooError(f"{what} has not arrived", f"carry the other parts too: {FOLDER}/part1, part2...")
+        """Refuse to train on a data set with files that have not arrived."""
+        absent = [name for name in missing if name.startswith(f"data/{dataset}/")]
+        if absent or not self.data(dataset).is_dir():
+            first = absent[0] if absent else f"data/{dataset}"
+            raise VtzooError(f"{first} has not arrived", f"carry the other parts too: {FOLDER}/part1, part2...")
 
     def code(self, name: str) -> Path:
-        """A copy of the code for one run: a later call's transfer changes nothing under it."""
+        """A copy of the code for a run, which the transfers of later calls do not change."""
         copy = self.folder / "code" / name
         shutil.rmtree(copy, ignore_errors=True)
-        for folder in TRAVELS:
+        for folder in CODE:
             ignored = shutil.ignore_patterns("__pycache__", "weights")
             shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
         return copy

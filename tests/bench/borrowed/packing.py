@@ -1,4 +1,4 @@
-"""pack: the folders to carry, and a working tree without weights for as long as it travels."""
+"""pack: writes the folders to carry, and keeps the weights out of the working tree during the transfers."""
 
 import shutil
 import signal
@@ -15,19 +15,19 @@ from vtzoo.errors import VtzooError
 from .pieces import MIB, cut
 
 FOLDER = ".borrowed"  # in the root of the checkout; git ignores it
-CALL = 64 * MIB  # that travel at a time: the working tree, and a part
-SPARE = MIB  # of it, for what a transfer adds
+CALL = 64 * MIB  # bytes of a transfer: the working tree and a part
+SPARE = MIB  # bytes of CALL, reserved for the overhead of a transfer
 WEIGHTS = Path("vtzoo", "weights")
-WHEELS = ("datasets", "dill", "multiprocess", "timm")  # what the machine lacks, or may have in another version
-PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")  # of its wheels
-ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+WHEELS = ("datasets", "dill", "multiprocess", "timm")  # packages that the machine lacks, or may have in another version
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")  # of the wheels
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def pack(root: Path, data: list[Path], models: list[Path]) -> list[Path]:
-    """Write the parts to carry, and return their folders: each with the working tree is small enough for one call.
+    """Write the parts to carry, and return their folders; a part and the working tree together fit into one call.
 
-    `data` are folders of a data set's Parquet files, called as the data set; `models` are folders of trained models to
-    take along, as teachers.
+    `data` are folders of Parquet files, each with the name of its data set; `models` are folders of trained teachers to
+    take along.
     """
     put_back(root)
     for stale in (root / FOLDER).glob("part*"):
@@ -39,8 +39,8 @@ def pack(root: Path, data: list[Path], models: list[Path]) -> list[Path]:
         cargo |= {f"data/{dataset.name}/{path.name}": path for path in named_reader.parquet_files(folder, parts)}
     for folder in models:
         needed = [folder / name for name in ("config.json", "model.safetensors", "result.json")]
-        if lacking := [path.name for path in needed if not path.is_file()]:
-            raise VtzooError(f"{folder} is no trained model: it has no {lacking[0]}", "vtzoo train makes one")
+        if missing := [path.name for path in needed if not path.is_file()]:
+            raise VtzooError(f"{folder} is no trained model: it has no {missing[0]}", "vtzoo train makes one")
         cargo |= {f"models/{folder.resolve().name}/{path.name}": path for path in needed}
     room = CALL - SPARE - tree_bytes(root)
     if room <= 0:
@@ -49,7 +49,7 @@ def pack(root: Path, data: list[Path], models: list[Path]) -> list[Path]:
 
 
 def wheels(folder: Path) -> list[Path]:
-    """The wheels of WHEELS as they are installed here, for Python 3.12 on Linux; what is missing is downloaded."""
+    """The wheels of WHEELS in the installed versions, for Python 3.12 on Linux; missing wheels are downloaded."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in WHEELS:
         if not list(folder.glob(f"{name}-{version(name)}-*.whl")):
@@ -64,7 +64,7 @@ def wheels(folder: Path) -> list[Path]:
 
 
 def tree_bytes(root: Path) -> int:
-    """What travels of the working tree: the files that git does not ignore, without weights."""
+    """The bytes of the working tree that travel: the files that git does not ignore, without weights."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -75,7 +75,7 @@ def tree_bytes(root: Path) -> int:
 
 @contextmanager
 def light(root: Path) -> Iterator[None]:
-    """A block in which the working tree has no weights: they are moved aside within the disk, and put back after it."""
+    """A block in which the working tree has no weights: they are moved aside on the same disk, and then put back."""
     put_back(root)
     aside = root / FOLDER / "aside"
     aside.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def light(root: Path) -> Iterator[None]:
 
 
 def put_back(root: Path) -> int:
-    """Put weights that lie aside back into the working tree; how many folders. None is ever overwritten."""
+    """Put weights that lie aside back into the tree, without overwriting any, and return the number of folders."""
     folders = sorted((root / FOLDER / "aside").glob("*/"))
     for folder in folders:
         if (place := root / WEIGHTS / folder.name).exists():
@@ -98,13 +98,13 @@ def put_back(root: Path) -> int:
 
 
 def hold(root: Path, message: str) -> None:
-    """Keep the working tree light until Ctrl-C or SIGTERM; a signal at any moment ends in a tree that is whole."""
-    for number in ENDING:
+    """Keep the weights out of the working tree until Ctrl-C or SIGTERM; after a signal at any moment, they are back."""
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # a shell lets its background jobs ignore Ctrl-C
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         with light(root):
             print(message, flush=True)
-            signal.sigwait(ENDING)
+            signal.sigwait(SIGNALS)
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,4 +1,4 @@
-"""Files cut into pieces that travel in several goes, and joined where they arrive; each has its sha256."""
+"""Cuts files into pieces for several transfers, and joins them after arrival; every file and piece has a sha256."""
 
 import hashlib
 import json
@@ -11,22 +11,22 @@ from vtzoo.base import files
 from vtzoo.errors import VtzooError
 
 MIB = 1 << 20
-MANIFEST = "manifest.json"  # in every folder of pieces: each file's bytes, sha256 and pieces
+MANIFEST = "manifest.json"  # in every folder of pieces: each file's size in bytes, sha256 and pieces
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Bytes of a file, in a file of their own."""
+    """A range of a file's bytes, stored as a separate file."""
 
-    file: str
+    file: str  # name of the whole file
     number: int  # among the file's pieces
-    folder: int  # in which it travels
-    start: int  # byte
+    folder: int  # number of the folder in which the piece travels
+    start: int  # offset in bytes
     size: int  # bytes
 
     @property
     def name(self) -> str:
-        """Its own file's, without slashes."""
+        """The name of the piece's file, without slashes."""
         return f"{self.file.replace('/', '.')}.{self.number:03d}"
 
 
@@ -45,7 +45,7 @@ def plan(sizes: dict[str, int], *, room: int, largest: int) -> list[Piece]:
 
 
 def cut(paths: dict[str, Path], folder: Callable[[int], Path], *, room: int, largest: int) -> list[Path]:
-    """Write files, by their names at the other end, into `folder(0)`, `folder(1)`...; the folders that it took."""
+    """Write files, by their names after arrival, in pieces into `folder(0)`, `folder(1)`...; return the folders."""
     pieces = plan({name: path.stat().st_size for name, path in paths.items()}, room=room, largest=largest)
     facts: dict[str, dict[str, Any]] = {}
     for name, path in paths.items():
@@ -56,16 +56,16 @@ def cut(paths: dict[str, Path], folder: Callable[[int], Path], *, room: int, lar
             folder(piece.folder).mkdir(parents=True, exist_ok=True)
             (folder(piece.folder) / piece.name).write_bytes(part)
             facts[name]["pieces"][piece.name] = hashlib.sha256(part).hexdigest()
-    taken = [folder(number) for number in sorted({piece.folder for piece in pieces})]
-    for place in taken:
+    folders = [folder(number) for number in sorted({piece.folder for piece in pieces})]
+    for place in folders:
         (place / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n")
-    return taken
+    return folders
 
 
 def join(folders: Sequence[Path], into: Path) -> list[str]:
-    """Write the files whose pieces are all there, and return the names of those that still lack some.
+    """Write the files whose pieces have all arrived, and return the names of the other files.
 
-    A damaged piece, and folders whose pieces are not of one cut, are a VtzooError.
+    A damaged piece, and folders from different cuts, are a VtzooError.
     """
     manifests = [_manifest(folder) for folder in folders]
     if other := next((place for place, facts in zip(folders, manifests, strict=True) if facts != manifests[0]), None):
@@ -82,7 +82,7 @@ def join(folders: Sequence[Path], into: Path) -> list[str]:
             continue
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         hashes = facts["pieces"].values()
-        files.write(into / name, b"".join(_read(place, known) for place, known in zip(places, hashes, strict=True)))
+        files.write(into / name, b"".join(_read(place, sha256) for place, sha256 in zip(places, hashes, strict=True)))
     return missing
 
 
@@ -97,9 +97,9 @@ def _whole(path: Path, facts: dict[str, Any]) -> bool:
     return path.is_file() and path.stat().st_size == facts["bytes"] and files.sha256(path) == facts["sha256"]
 
 
-def _read(place: Path | None, known: str) -> bytes:
+def _read(place: Path | None, sha256: str) -> bytes:
     assert place
     content = place.read_bytes()
-    if hashlib.sha256(content).hexdigest() != known:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise VtzooError(f"{place} is damaged: it has another sha256", "send it again")
     return content

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# All commands in one go, on this machine's CPU, with 200 images and a folder for the borrowed machine; two minutes.
+# Runs all commands on this machine's CPU, with 200 images and a folder in place of the borrowed machine; two minutes.
 #   unshare -n tests/bench/borrowed/rehearse.sh CIFAR100 [PYTHON]
-# CIFAR100 is the folder of its Parquet files, PYTHON the interpreter that stands for the borrowed machine's.
+# CIFAR100 is the folder of the data set's Parquet files. PYTHON is the interpreter in place of the borrowed machine's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 root=$PWD home=(python tests/bench/borrowed) there=("$(command -v "${2:-python}")" tests/bench/borrowed)
 work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 export HF_HUB_OFFLINE=1
-on=(--at "$work/machine" --device cpu)
+options=(--at "$work/machine" --device cpu)
 
 python - "$1" "$work/cifar100" <<'EOF'
 import sys
@@ -22,28 +23,30 @@ sed 's/^batch_size = .*/batch_size = 20/' recipes/swin_t-drloc-cifar100.toml >"$
 echo "== pack"
 "${home[@]}" pack --data "$work/cifar100" >"$work/pack.log" &
 pack=$!
-trap 'kill -TERM $pack 2>/dev/null; wait $pack || true' EXIT
-until grep -q "is empty" "$work/pack.log"; do kill -0 $pack && sleep 0.2; done
+trap 'kill -TERM $pack 2>/dev/null; wait $pack || true; rm -rf "$work"' EXIT
+until grep -q "is empty" "$work/pack.log"; do
+    kill -0 $pack || exit 1
+    sleep 0.2
+done
 mkdir "$work/there"
 git ls-files -z --cached --others --exclude-standard |
     while IFS= read -r -d '' file; do if [ -e "$file" ]; then printf '%s\0' "$file"; fi; done |
     tar --null --files-from=- --create | tar --extract --directory="$work/there"
 cp -R --parents .borrowed/part* "$work/there"
 kill -TERM $pack && wait $pack
-trap - EXIT
+trap 'rm -rf "$work"' EXIT
 cat "$work/pack.log"
 
 cd "$work/there"
 echo "== smoke"
-"${there[@]}" smoke "$work/small.toml" 1 "${on[@]}" --seconds 1 --batch 20 --steps 2 --check 8
+"${there[@]}" smoke "$work/small.toml" 1 "${options[@]}" --seconds 1 --batch 20 --steps 2 --check 8
 echo "== train"
-"${there[@]}" train "$work/small.toml" 5 "${on[@]}" --most 1 --trial 1
+"${there[@]}" train "$work/small.toml" 5 "${options[@]}" --most 1 --trial 1
 echo "== harvest"
-"${there[@]}" harvest swin_t-drloc-cifar100 "${on[@]}" --wait 300 --out "$work/out"
+"${there[@]}" harvest swin_t-drloc-cifar100 "${options[@]}" --wait 300 --out "$work/out"
 
 cd "$root"
 echo "== join"
 "${home[@]}" join "$work/out" --out "$work/model" --data "$work/cifar100"
 python -m vtzoo evaluate --model "$work/model" --data "$work/cifar100" | head -3
-rm -rf "$work"
 echo "== everything works"
