@@ -1,14 +1,14 @@
 """How fast folders are classified: `python tests/bench/bulk.py [--rounds N] [--quick] [--json] [--save]`.
 
-Photographs of about 500 x 375 pixels, JPEG, through a Swin-T at 224 px with random weights: `vtzoo predict`'s pipeline
-in fp32 and, where the export has it, int8, against timm's usual loop: create_dataset and create_loader with a worker a
-core, torch under inference_mode, in fp32 and with bf16 autocast. Small images, as PNG files and as the rows of a
-Parquet file, through the embedded model at 32 px: the pipeline against ONNX Runtime alone, a session as it is by
-default, on arrays that are ready. And the peak of memory of whole processes, on ten times the images.
+JPEG photographs of about 500 x 375 pixels, with a Swin-T at 224 px with random weights: the pipeline of `vtzoo predict`
+in fp32 and, if the export supports it, int8, against timm's usual loop: create_dataset and create_loader with a worker
+per core, and torch under inference_mode, in fp32 and with bf16 autocast. Small images, as PNG files and as the rows of
+a Parquet file, with the embedded model at 32 px: the pipeline against a default session of ONNX Runtime on prepared
+arrays. Last, the peak memory of whole processes, also with ten times the images.
 
-What is compared takes turns, so that whatever else the machine does falls on all alike; printed are medians, and
-medians of the ratios within a turn. The photographs are cut out of those in tests/photos, so that nothing has to be
-downloaded; all files lie in a temporary folder.
+The variants run in turns, so that other load on the machine affects all of them. The output has medians, and medians of
+the ratios within a turn. The photographs are cut out of those in tests/photos, so the benchmark needs no download; all
+files are in a temporary folder.
 """
 
 import argparse
@@ -44,14 +44,14 @@ OURS, INT8, TIMM, TIMM_BF16 = "vtzoo, fp32", "vtzoo, int8", "timm's loop, fp32",
 FILES, ROWS, READY = "PNG files", "rows of Parquet", "arrays, the session alone"
 SWIN = "swin_tiny_patch4_window7_224"
 BATCH = 32  # images
-SIZES = {  # of the long version and of the quick one
+SIZES = {  # numbers of images, of the long and of the quick version
     False: {"photos": 2000, "small": 8000, "memory": (2_000, 20_000)},
     True: {"photos": 64, "small": 640, "memory": (320, 3_200)},
 }
 
 
 def cut_outs(count: int, width: int, height: int) -> Any:
-    """Random cut-outs of the photographs, of that size, and of 0.5 to 1 of what the photograph has room for."""
+    """Random cut-outs of the given size, from 0.5 to 1 of the largest part of a photograph that fits."""
     random = np.random.default_rng(0)
     photos = [Image.open(path).convert("RGB") for path in sorted((ROOT / "tests" / "photos").glob("*.jpg"))]
     for number in range(count):
@@ -64,14 +64,14 @@ def cut_outs(count: int, width: int, height: int) -> Any:
 
 
 def write_photos(folder: Path, count: int) -> None:
-    """A folder of JPEG photographs, of one class for timm's sake."""
+    """Write a folder of JPEG photographs, with the one class folder that timm needs."""
     (folder / "class").mkdir(parents=True)
     for number, image in enumerate(cut_outs(count, 500, 375)):
         image.save(folder / "class" / f"{number:05}.jpg", quality=90)
 
 
 def write_small(folder: Path, count: int) -> Path:
-    """A folder of PNG files of 32 x 32 pixels, and beside it the same images in a Parquet file, which is returned."""
+    """Write a folder of 32 x 32 PNG files and a Parquet file of the same images, and return the Parquet file."""
     import pyarrow
     import pyarrow.parquet
 
@@ -114,12 +114,12 @@ def write_model(folder: Path) -> Path:
 
 
 def classify(classifier: Classifier, *paths: Path) -> int:
-    """What `vtzoo predict` does, but for the printing; how many images."""
+    """Classify like `vtzoo predict`, without printing, and return the number of images."""
     return sum(len(batch.images) for batch in predict(classifier, image_sources(map(str, paths)), batch_size=BATCH))
 
 
 def timms(folder: Path, *, bf16: bool) -> Callable[[], int]:
-    """The usual loop of timm over a folder; called, it says how many images it has classified."""
+    """The usual loop of timm over a folder, as a function that returns the number of classified images."""
     import timm
     import torch
     from timm.data import create_dataset, create_loader, resolve_data_config
@@ -143,7 +143,7 @@ def timms(folder: Path, *, bf16: bool) -> Callable[[], int]:
 
 
 def ready(pixels: np.ndarray) -> Callable[[], int]:
-    """ONNX Runtime alone, as it is by default, on ready arrays of the embedded model."""
+    """A default session of ONNX Runtime on prepared arrays of the embedded model."""
     import onnxruntime
 
     graph, weights = onnx._read_folder(lookup.find_model(DEFAULT_MODEL))
@@ -183,7 +183,7 @@ def photographs(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     write_photos(folder / "photos", count)
     model = write_model(folder / "swin")
     entries = {OURS: load(model)}
-    with suppress(TypeError):  # an export that knows no int8 yet
+    with suppress(TypeError):  # the export has no int8
         from vtzoo.export.onnx_files import export_model
 
         export_model(str(model), folder / "int8.onnx", precision="int8")  # type: ignore[call-arg]
@@ -207,7 +207,7 @@ def small_images(folder: Path, count: int, rounds: int) -> dict[str, Any]:
 
 
 def memory(folder: Path, counts: tuple[int, int]) -> dict[str, float]:
-    """The peak megabytes of `vtzoo predict` on so many small files, as Linux counts them, by the number of images."""
+    """The peak memory of `vtzoo predict` in megabytes, as Linux counts it, by the number of small files."""
     found = {}
     for count in counts:
         write_small(folder / str(count), count)
@@ -219,17 +219,17 @@ def memory(folder: Path, counts: tuple[int, int]) -> dict[str, float]:
 
 
 def print_peak(folder: str, out: str) -> None:
-    """What the process of `memory` does."""
+    """Print the peak memory of the process that `memory` starts."""
     from vtzoo.cli import app
 
     app(["predict", folder, "--out", out], standalone_mode=False)
-    # Of this program alone: what getrusage says begins with what the process held before it became this program.
+    # The peak of this program alone: getrusage includes the memory of the process before it started this program.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(int(status["VmHWM"].split()[0]) / 1000)
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown tables of a measurement, as they stand in docs/benchmarks.md."""
+    """The Markdown tables of a measurement, as in docs/benchmarks.md."""
     rounds = f"Medians of {measured['rounds']} rounds" if measured["rounds"] > 1 else "One round"
     lines = [f"{rounds}; {measured['machine']}; {versions(measured)}."]
     titles = {
@@ -250,7 +250,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the tables, or JSON; with --save keep the figures, and put the tables into docs/benchmarks.md."""
+    """Print the results as Markdown or JSON; with --save, also store them and update docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     parser.add_argument("--quick", action="store_true", help="few images, to try it")

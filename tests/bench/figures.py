@@ -1,4 +1,4 @@
-"""The figures of a benchmark: printed and, with --save, kept as JSON and shown in docs/benchmarks.md."""
+"""The figures of a benchmark: prints them and, with --save, stores them as JSON and updates docs/benchmarks.md."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ Figures = dict[str, Any]
 
 
 def options(file: str, told: str) -> argparse.ArgumentParser:
-    """The options --json and --save of the benchmark in a file, whose docstring's first line says what it asks."""
+    """The options --json and --save of a benchmark's file; the first line of its docstring is the description."""
     parser = argparse.ArgumentParser(description=told.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--save", action="store_true", help=f"write {saved(file).name} and its table in {TABLES.name}")
@@ -31,15 +31,15 @@ def circumstances(*packages: str) -> Figures:
 
 
 def versions(figures: Figures) -> str:
-    """The versions in words."""
+    """The versions as text."""
     return ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
 
 
 def tell(file: str, figures: Figures, render: Callable[[Figures], str], arguments: argparse.Namespace) -> None:
-    """Print the figures, as Markdown or as JSON; with --save keep them, and put their Markdown into `TABLES`."""
+    """Print the figures as Markdown or as JSON; with --save, also store them and put their Markdown into `TABLES`."""
     print(json.dumps(figures, indent=2) if arguments.json else render(figures), end="")
     if arguments.save:
-        from vtzoo.cards import put  # only now: a child's peak of memory is never below what its parent held
+        from vtzoo.cards import put  # a late import: a child's peak memory is never below its parent's memory
 
         saved(file).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         text = put(TABLES.read_text(encoding="utf-8"), Path(file).stem, render(figures))
@@ -47,5 +47,5 @@ def tell(file: str, figures: Figures, render: Callable[[Figures], str], argument
 
 
 def saved(file: str) -> Path:
-    """Where the figures of the benchmark in a file are kept."""
+    """The path of a benchmark's stored figures."""
     return Path(file).resolve().with_suffix(".json")

@@ -1,10 +1,10 @@
 """Is it worth starting from a model? `python tests/bench/finetune.py --data FOLDER [--seeds N] [--save]`.
 
-Flowers-102 at 64 px: its 1,020 training images are learned, its 1,020 validation images tell when to stop, its test
-images are looked at once, at the end of each run. The default `vtzoo finetune` from the embedded model, with and
-without localization, goes against fresh weights of the same architecture at the same image size. They learn for at
-least as long, by the clock, with the same augmentation, the same localization and the zoo's own learning rate. Last,
-the head alone is fitted, and scikit-learn's logistic regression on the same features.
+Flowers-102 at 64 px: training takes its 1,020 training images, early stopping its 1,020 validation images, and each run
+measures the test images once, at its end. The default `vtzoo finetune` from the embedded model, with and without
+localization, is compared with initial weights of the same architecture at the same image size. These train for at least
+as much wall time, with the same augmentation, the same localization and the zoo's own learning rate. The last rows are
+the head alone, and scikit-learn's logistic regression on the same features.
 """
 
 import json
@@ -22,7 +22,7 @@ from typing import Any
 from figures import circumstances, options, tell, versions
 
 MODEL = "swin_t-drloc-cifar100"
-# What each row starts from, and whether it localizes.
+# Each row's start, and whether it localizes.
 ROWS = {
     "finetune": ("model", True), "finetune --no-drloc": ("model", False),
     "from scratch": ("nothing", True), "from scratch, no drloc": ("nothing", False),
@@ -32,7 +32,7 @@ RATE = 7e-4  # the peak of the zoo's own recipe for fresh weights on Flowers-102
 
 
 def flowers(folder: Path) -> Any:
-    """The official split of Flowers-102, as people's own images are read."""
+    """The official split of Flowers-102, read like a user's own images."""
     import numpy as np
 
     from vtzoo.data import named, named_reader
@@ -45,7 +45,7 @@ def flowers(folder: Path) -> Any:
 
 
 def measure(row: str, seed: int, data: Path, steps: int | None, threads: int) -> dict[str, Any]:
-    """Train one row with one seed; its top-1 on the test images, and what it took. `steps` bound fresh weights."""
+    """Train one row with one seed; return its test top-1 and its cost. `steps` limits runs from initial weights."""
     import torch
 
     torch.set_num_threads(threads)
@@ -65,7 +65,7 @@ def measure(row: str, seed: int, data: Path, steps: int | None, threads: int) ->
 
 
 def fresh(session: Any, steps: int | None) -> Any:
-    """The same session from fresh weights: one learning rate for every layer, and as many steps as are bought."""
+    """The same session from initial weights: one learning rate for every layer, and the given number of steps."""
     import torch
 
     from vtzoo import models
@@ -90,7 +90,7 @@ def fresh(session: Any, steps: int | None) -> Any:
 
 
 def rate(data: Path, threads: int) -> float:
-    """Steps a second of fresh weights, all of whose layers learn from the first step."""
+    """Steps per second from initial weights, with all layers trained from the first step."""
     import torch
 
     torch.set_num_threads(threads)
@@ -109,13 +109,13 @@ def rate(data: Path, threads: int) -> float:
 
 
 def heads(data: Path, threads: int) -> dict[str, Any]:
-    """The head alone by both: top-1 on the test images, and our seconds from the images to the model folder."""
+    """The head by both methods: the top-1 on the test images, and our seconds from images to model folder."""
     import numpy as np
     import torch
     from sklearn.linear_model import LogisticRegression
 
     torch.set_num_threads(threads)
-    os.environ["VTZOO_CACHE"] = tempfile.mkdtemp()  # no feature is there before
+    os.environ["VTZOO_CACHE"] = tempfile.mkdtemp()  # initial weights have no features
     from vtzoo.evaluate.run import measure
     from vtzoo.finetune.defaults import Overrides
     from vtzoo.finetune.run import finetune
@@ -158,7 +158,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
 
 
 def bench(seeds: int, data: Path, work: Path, jobs: int) -> list[dict[str, Any]]:
-    """Every row with every seed: first what starts from the model, whose time then buys the steps of the others."""
+    """Every row with every seed: first the rows from the model, whose time sets the steps of the others."""
     work.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -207,7 +207,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
+    """The Markdown table of a measurement, as in docs/benchmarks.md."""
     head = measured["head"]
     lines = [
         f"{measured['seeds']} seeds a row, {measured['train_images']:,} training images, "
@@ -230,7 +230,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
+    """Print the results as Markdown or JSON; with --save, also store them and update docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of Flowers-102's Parquet files at 64 px")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vtzoo-finetune", help="so far")
     arguments = parser.parse_args()
     runs = bench(arguments.seeds, arguments.data, arguments.work, arguments.jobs)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # alone, on all cores
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # one run at a time, on all cores
         head = _kept(pool, arguments.work / "head.json", heads, arguments.data, os.cpu_count())
     measured = {
         **circumstances("torch", "timm", "scikit-learn"),

@@ -1,11 +1,10 @@
 """How long publishing and pulling take beside the Hub's own client: `python tests/bench/hub.py [--rounds N] [--save]`.
 
-Three models of the embedded one's size go to a Hub on this machine and come back into an empty cache: by one `vtzoo
-publish` and one `vtzoo pull`, and by `hf upload` and `hf download`, one a model, as they take no more; these send and
-fetch the same files, check no content, and know neither tag nor index. The rows "one by one" are of a process a model
-with both. The two take turns, and each turn has a Hub of its own; the first one is not timed. Printed are medians over
-the rounds: of the seconds for all three models, and of the ratio of the two in one round, which whatever else the
-machine does falls on alike.
+Three models of the embedded model's size are published to a local Hub and pulled into an empty cache: by one `vtzoo
+publish` and one `vtzoo pull`, and by `hf upload` and `hf download`, which take one model per call. The latter transfer
+the same files, but verify no content and have neither tag nor index. The rows "one by one" use one process per model
+for both. The variants run in turns, each with a new Hub; the first turn is not timed. The output has medians over the
+rounds: the seconds for all three models, and the ratio within a round, which other load on the machine affects least.
 """
 
 import json
@@ -39,14 +38,16 @@ DOWN = {"vtzoo pull A B C": "hf download", "vtzoo pull, one by one": "hf downloa
 
 
 def make_runs(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """By name, a run folder of weights like no other, and the folder of the files that are published of it."""
+    """Run folders with unique weights, and the folders of their published files, by name."""
     found = {}
     for number in range(COUNT):
         name = f"{MODEL.name}-{number}"
         run, whole = folder / name, folder / f"{name}-published"
         shutil.copytree(MODEL.folder, run)
         weights = bytearray((run / "model.safetensors").read_bytes())
-        numbers = np.frombuffer(weights, "<f2", offset=len(weights) - 1024)  # the last 512: biases of the classifier's
+        numbers = np.frombuffer(
+            weights, "<f2", offset=len(weights) - 1024
+        )  # the last 512 bytes, biases of the classifier
         numbers[:] = np.random.default_rng(number).normal(size=512)
         (run / "model.safetensors").write_bytes(weights)
         recipe = (run / "recipe.toml").read_text().replace(f'"{MODEL.name}"', f'"{name}"')
@@ -63,10 +64,10 @@ def make_runs(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def turn(client: str, runs: dict[str, tuple[Path, Path]], folder: Path) -> dict[str, float]:
-    """Wall seconds in which a client publishes all the models, and in which it pulls them; it is a key of CLIENTS."""
+    """Wall seconds in which a client, a key of CLIENTS, publishes all models, and in which it pulls them."""
     accounts = {"hf_write": Account(user="ada", organizations=(ORGANIZATION,))}
     with Hub(folder / "hub", tokens=accounts) as hub:
-        # No look at whether there is a newer hf: there may be no network.
+        # no check for a newer hf, because there may be no network
         environment = hub.environment(folder / "home") | {"HF_HUB_DISABLE_UPDATE_CHECK": "1"}
         taken = {
             name: sum(seconds(command, environment) for command in commands)
@@ -77,7 +78,7 @@ def turn(client: str, runs: dict[str, tuple[Path, Path]], folder: Path) -> dict[
 
 
 def at_once(runs: dict[str, tuple[Path, Path]], folder: Path) -> dict[str, list[list[str]]]:
-    """One command that publishes all the models, and one that pulls them."""
+    """One command that publishes all models, and one that pulls them."""
     send = [*VTZOO, "publish", *(str(run) for run, _ in runs.values()), "--org", ORGANIZATION]
     index = ["--index", str(folder / "index.toml")]
     fetch = [*VTZOO, "pull", *(f"{ORGANIZATION}/{name}" for name in runs)]
@@ -85,7 +86,7 @@ def at_once(runs: dict[str, tuple[Path, Path]], folder: Path) -> dict[str, list[
 
 
 def one_by_one(runs: dict[str, tuple[Path, Path]], folder: Path) -> dict[str, list[list[str]]]:
-    """A command a model."""
+    """One command per model."""
     index = ["--index", str(folder / "index.toml")]
     send = [[*VTZOO, "publish", str(run), "--org", ORGANIZATION, *index] for run, _ in runs.values()]
     fetch = [[*VTZOO, "pull", f"{ORGANIZATION}/{name}"] for name in runs]
@@ -93,7 +94,7 @@ def one_by_one(runs: dict[str, tuple[Path, Path]], folder: Path) -> dict[str, li
 
 
 def hubs_own(runs: dict[str, tuple[Path, Path]], folder: Path) -> dict[str, list[list[str]]]:
-    """A command a model, of the Hub's own client."""
+    """One command of the Hub's own client per model."""
     send = [[*HF, "upload", f"{ORGANIZATION}/{name}", str(whole)] for name, (_, whole) in runs.items()]
     return {"hf upload": send, "hf download": [[*HF, "download", f"{ORGANIZATION}/{name}"] for name in runs]}
 
@@ -102,7 +103,7 @@ CLIENTS = {"at once": at_once, "hf": hubs_own, "one by one": one_by_one}
 
 
 def seconds(command: list[str], environment: dict[str, str]) -> float:
-    """Wall seconds of one process; it must end well."""
+    """Wall seconds of one process, which must exit with 0."""
     started = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -111,7 +112,7 @@ def seconds(command: list[str], environment: dict[str, str]) -> float:
 
 
 def bench(rounds: int) -> dict[str, Any]:
-    """The medians over the rounds of each command's seconds, and of the ratios of ours to the Hub's own client's."""
+    """Each command's median seconds over the rounds, and the median ratios of ours to the Hub's own client."""
     turns: list[dict[str, float]] = []
     with TemporaryDirectory() as folder:
         runs = make_runs(Path(folder) / "runs")
@@ -129,7 +130,7 @@ def bench(rounds: int) -> dict[str, Any]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
+    """The Markdown table of a measurement, as in docs/benchmarks.md."""
     lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| three models of 111 MB each | seconds | of the Hub's own client's |", "| --- | --- | --- |"]
     seconds, ratios = measured["seconds"], measured["ratios"]
@@ -143,7 +144,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the medians as a table, or as JSON; with --save keep them, and put the table into docs/benchmarks.md."""
+    """Print the results as Markdown or JSON; with --save, also store them and update docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     arguments = parser.parse_args()

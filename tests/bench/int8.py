@@ -1,9 +1,9 @@
 """What int8 loses and gains, three ways: `python tests/bench/int8.py --data FOLDER [--rounds N] [--json] [--save]`.
 
-The graphs of `vtzoo export --precision int8` beside ONNX Runtime's own quantize_dynamic and quantize_static, which are
-given the graph after its quant_pre_process. All are calibrated on the same 512 training images. Printed are the
+The graphs of `vtzoo export --precision int8` are compared with ONNX Runtime's own quantize_dynamic and quantize_static,
+which get the graph after its quant_pre_process. The same 512 training images calibrate all of them. The output has the
 agreement with fp32 in the first class and the accuracy on 2,000 test images, and the images/s of one thread, in batches
-of 1 and of 64: medians over rounds in which every graph has its turn, and the median of each round's ratio to fp32.
+of 1 and of 64: medians over rounds in which all graphs run in turns, and the median of each round's ratio to fp32.
 """
 
 import statistics
@@ -25,13 +25,16 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-MODELS = {"swin_t-drloc-cifar100": "cifar100", "cvt_13-drloc-flowers102": "flowers102_64px"}  # its folder of images
+MODELS = {
+    "swin_t-drloc-cifar100": "cifar100",
+    "cvt_13-drloc-flowers102": "flowers102_64px",
+}  # the folder of its dataset
 CALIBRATION, TEST = 512, 2000  # images
-BATCHES = {1: 32, 64: 1}  # images at once: runs in a round
+BATCHES = {1: 32, 64: 1}  # batch size: runs per round
 PRODUCTS = ["MatMul", "Gemm"]
 FP32, OURS = "fp32", "vtzoo"
 ALL, BOTH, WEIGHTS = "all operators", "MatMul, Gemm", "MatMul, Gemm by weights, float32 out"
-# What is quantized, and how ranges are found; a weight has a scale for each channel.
+# The quantized operators and the method of calibration; weights have one scale per channel.
 STATIC = [
     (ALL, "MinMax"),
     (BOTH, "MinMax"),
@@ -43,7 +46,7 @@ STATIC = [
 
 
 class Reader(CalibrationDataReader):
-    """Calibration images, 16 at a time; in parts, because histograms keep a part's activations in memory."""
+    """Calibration images in batches of 16; in parts, because histograms keep a part's activations in memory."""
 
     def __init__(self, images: np.ndarray) -> None:
         self.images = images
@@ -53,17 +56,17 @@ class Reader(CalibrationDataReader):
         return len(self.images)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Go on with these images alone."""
+        """Continue with only these images."""
         self.batches = iter([self.images[i : i + 16] for i in range(start_index, end_index, 16)])
 
     def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
-        """The next batch by the name of its input, or None."""
+        """The next batch by the name of the input, or None."""
         batch = next(self.batches, None)
         return None if batch is None else {"images": batch}
 
 
 def traced(name: str, data: Path) -> tuple[onnx.ModelProto, np.ndarray, Any]:
-    """A fp32 graph, calibration images, uint8 (n, 3, height, width), and the VerificationImages of the test split."""
+    """The fp32 graph, calibration images, uint8 (n, 3, height, width), and the test split's VerificationImages."""
     from vtzoo.export import images
     from vtzoo.export.tracing import predictor_of, trace
     from vtzoo.hub import fetch
@@ -79,7 +82,7 @@ def traced(name: str, data: Path) -> tuple[onnx.ModelProto, np.ndarray, Any]:
 
 
 def graphs(graph: onnx.ModelProto, images: np.ndarray, folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files of the graph in fp32 and in 8 bits, each by the name of its way."""
+    """The files of the graph in fp32 and in 8 bits, by the name of the method."""
     from vtzoo.export import int8
 
     before, made = folder / "before.onnx", folder / "made.onnx"
@@ -109,7 +112,7 @@ def _by_weights(graph: onnx.ModelProto) -> list[str]:
 
 
 def runner(file: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives the logits of images, on one thread, with 8-bit sums as exact as in the zoo's own sessions."""
+    """A function from images to logits, on one thread, with 8-bit sums as exact as in the zoo's own sessions."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -120,7 +123,7 @@ def runner(file: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def speeds(runners: dict[str, Any], images: np.ndarray, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """The images/s of each way by batch, and the ratio to fp32: medians over the rounds, after one more."""
+    """The images/s of each method by batch, and the ratio to fp32: medians over the rounds after an untimed one."""
     found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in runners}
     for batch, runs in BATCHES.items():
         taken: dict[str, list[float]] = {name: [] for name in runners}
@@ -138,7 +141,7 @@ def speeds(runners: dict[str, Any], images: np.ndarray, rounds: int) -> dict[str
 
 
 def bench(name: str, data: Path, rounds: int) -> dict[str, Any]:
-    """A model's rows by way: agreement and accuracy as fractions, megabytes, and speeds."""
+    """A model's rows by method: agreement and accuracy as fractions, megabytes, and speeds."""
     graph, calibration, tested = traced(name, data)
     rows, runners, truth = {}, {}, np.zeros(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +156,7 @@ def bench(name: str, data: Path, rounds: int) -> dict[str, Any]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement: a row a way, for each model."""
+    """The Markdown table of a measurement: one row per method, for each model."""
     lines = [f"{measured['images']} test images; one thread; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| model | way | agreement with fp32 | top-1 | MB | images/s, batch 1 | images/s, batch 64 |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
@@ -167,7 +170,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures."""
+    """Print the results as Markdown or JSON; with --save, also store them and update docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help=f"folder that holds {', '.join(MODELS.values())}")
     parser.add_argument("--rounds", type=int, default=11, help="rounds to take the median of")

@@ -1,10 +1,10 @@
 """Does drloc's error tell foreign images? `python tests/bench/outliers.py --data FOLDER [--images N] [--save]`.
 
-The embedded model sees images of CIFAR-100's test split, which are like its training ones, and images of other kinds:
-uniform noise of its own size, scikit-learn's handwritten digits, and a 64 px copy of Flowers-102 where --data has one.
-Printed is the area under the ROC curve of telling the other kind from CIFAR-100 by the mean localization error of an
-image and by what is usual, 1 - the largest probability: 0.5 is chance, 1 is perfect, below 0.5 is the wrong way round.
-The interval is a bootstrap's over the images, 95%.
+The embedded model gets images of CIFAR-100's test split, which resemble its training images, and images of other kinds:
+uniform noise of its own size, scikit-learn's handwritten digits, and the 64 px copy of Flowers-102 if --data has one.
+The output is the area under the ROC curve for separating another kind from CIFAR-100 by an image's mean localization
+error, and by the usual score, 1 - the largest probability: 0.5 is chance, 1 is perfect, below 0.5 is reversed. The
+interval is a 95% bootstrap over the images.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ import numpy as np
 from figures import circumstances, options, tell, versions
 
 MODEL = "swin_t-drloc-cifar100"
-DRAWS = 1000  # of the bootstrap
+DRAWS = 1000  # resamples of the bootstrap
 SCORES = {"error": "localization error", "doubt": "1 - largest probability"}
 
 
 def kinds(data: Path, images: int, size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The name and the images, uint8 (n, 3, size, size), of each kind; the model's own kind comes first."""
+    """The name and the images, uint8 (n, 3, size, size), of each kind; the model's own kind is first."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -32,13 +32,13 @@ def kinds(data: Path, images: int, size: int) -> Iterator[tuple[str, np.ndarray]
             split = named_reader.read(named.named_set(name.partition("_")[0]), "test", data / name)
             yield title, split.select(np.arange(images)).pixels(Preprocess.square(size))
     yield "uniform noise", np.random.default_rng(0).integers(0, 256, (images, 3, size, size), dtype=np.uint8)
-    digits = (load_digits().images[:images] * 15.9375).astype(np.uint8)  # 0 to 16
+    digits = (load_digits().images[:images] * 15.9375).astype(np.uint8)  # levels 0 to 16
     fit = Preprocess(size=size, interpolation="bicubic", crop=1.0)
     yield "handwritten digits", np.stack([prepare(Image.fromarray(digit).convert("RGB"), fit) for digit in digits])
 
 
 def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """The localization error, in cells, and the doubt of the embedded model about each image."""
+    """The embedded model's localization error, in cells, and 1 - its largest probability, for each image."""
     from vtzoo.explain.localization import read_localizer
     from vtzoo.hub import fetch
     from vtzoo.predict.load import load
@@ -54,7 +54,7 @@ def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def separation(own: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """The area under the ROC curve by which the `other` scores are told from the model's own, and its interval."""
+    """The area under the ROC curve of the `other` scores against the model's own, and its interval."""
     from sklearn.metrics import roc_auc_score
 
     def area(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -68,7 +68,7 @@ def separation(own: np.ndarray, other: np.ndarray) -> dict[str, float]:
 
 
 def bench(data: Path, images: int, size: int = 32) -> list[dict[str, Any]]:
-    """A row a kind: how many images, their mean scores, and by each score how well they are told from the first."""
+    """One row per kind: the number of images, their mean scores, and each score's separation from the first kind."""
     rows: list[dict[str, Any]] = []
     own: dict[str, np.ndarray] = {}
     for name, pixels in kinds(data, images, size):
@@ -80,7 +80,7 @@ def bench(data: Path, images: int, size: int = 32) -> list[dict[str, Any]]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
+    """The Markdown table of a measurement, as in docs/benchmarks.md."""
     lines = [f"{measured['model']}; {measured['machine']}; {versions(measured)}; intervals of 95%.", ""]
     lines += ["| images | n | mean error, cells | AUROC of the error | AUROC of 1 - largest probability |"]
     lines += ["| --- | --- | --- | --- | --- |"]
@@ -95,7 +95,7 @@ def _area(found: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
+    """Print the results as Markdown or JSON; with --save, also store them and update docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds cifar100/ and flowers102_64px/")
     parser.add_argument("--images", type=int, default=500, help="of each kind")

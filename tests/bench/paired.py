@@ -1,12 +1,12 @@
 """Does localization help, and which target? `python tests/bench/paired.py --data FOLDER [--protocol P] [--save]`.
 
-A small Swin, the recipe paired.toml, learns 50 images a class of CIFAR-100's training split; 10,000 other images of the
-same split measure it, and the test split is never looked at. Every row takes the same steps on the same batches from
-the same first weights, seed by seed; rows differ in the table [drloc] alone. What the averaged weights of the last step
-answer is what counts. Runs that were measured before are kept in --work and not repeated.
+A small Swin, the recipe paired.toml, trains on 50 images per class of CIFAR-100's training split; 10,000 other images
+of that split measure it. The test split is never used. With a seed, every row takes the same steps on the same batches
+from the same initial weights; rows differ only in the table [drloc]. The result is the accuracy of the averaged weights
+after the last step. Earlier measurements are stored in --work and not repeated.
 
-Three protocols: the recipe's own AdamW; `muon`, in fewer epochs of float32; and `taught`, which is Muon with the logits
-of a small CNN that learned the same 5,000 images as second target.
+Three protocols: the recipe's own AdamW; `muon`, in fewer epochs and in float32; and `taught`, which adds to Muon the
+logits of a small CNN that trained on the same 5,000 images.
 """
 
 import json
@@ -21,8 +21,8 @@ from runs import measured_once
 
 HERE = Path(__file__).resolve()
 BASELINE, L1 = "baseline", "l1"
-LIGHTER = (L1, "signed", "cross_entropy")  # measured with a fifth of the weight too
-# The name of each row, and what it changes in [drloc]. Stage 0 has 8x8 cells, stage 1 has 4x4.
+LIGHTER = (L1, "signed", "cross_entropy")  # also measured with a fifth of the weight
+# Each row's name, and its changes in [drloc]. Stage 0 has 8x8 cells, stage 1 has 4x4.
 ROWS: dict[str, dict[str, Any] | None] = {
     BASELINE: None,
     L1: {},
@@ -37,7 +37,7 @@ ROWS |= {f"{name}, weight 0.1": {**(ROWS[name] or {}), "weight": 0.1} for name i
 ROWS["cross_entropy, 32 pairs"] = {"loss": "cross_entropy", "pairs": 32}
 SHORT = [BASELINE, *LIGHTER, *(name for name in ROWS if name not in WHOLE)]
 ROWS_OF = {"adamw": WHOLE, "muon": SHORT, "taught": SHORT}  # by protocol
-# What a protocol changes in the recipe: as the zoo's recipes for CPUs, in fewer steps.
+# Each protocol's changes of the recipe, as in the zoo's recipes for CPUs, with fewer steps.
 MUON: dict[str, Any] = {
     "precision": "float32",
     "optimizer": {
@@ -55,7 +55,7 @@ TEACHER: dict[str, Any] = {
 
 
 def changed(recipe: Any, changes: dict[str, Any]) -> Any:
-    """A recipe with some keys changed: a dict stands for some keys of a table, None for no such table."""
+    """A recipe with changed keys: a dict changes keys of a table, None removes the table."""
     return replace(
         recipe,
         **{
@@ -73,7 +73,7 @@ def recipe_of(row: str, protocol: str) -> Any:
 
 
 def images(data: Path | None) -> tuple[Any, Any, Any]:
-    """CIFAR-100, the images that every row learns, and those held out."""
+    """CIFAR-100's images that every row trains on, and the validation images."""
     from vtzoo.data import named, named_reader
 
     dataset = named.named_set("cifar100")
@@ -82,10 +82,10 @@ def images(data: Path | None) -> tuple[Any, Any, Any]:
 
 
 def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -> dict[str, Any]:
-    """Train one row with one seed; its top-1 on the images held out, and what it took."""
+    """Train one row with one seed; return its top-1 on the validation images, and its cost."""
     import torch
 
-    torch.set_num_threads(1)  # two runs side by side, each on a core of its own, beat one run on both
+    torch.set_num_threads(1)  # two runs on one core each are faster than one run on both
     from vtzoo.data.transform import Preprocess
     from vtzoo.train import loop
     from vtzoo.train.pipeline.batches import open_batches
@@ -113,7 +113,7 @@ def measure(row: str, seed: int, protocol: str, data: Path | None, work: Path) -
 
 
 def teach(small: Any, dataset: Any, work: Path) -> Any:
-    """The teacher: the zoo's small CNN, half as wide, on the same images; what `work` has is not trained again."""
+    """The teacher: the zoo's small CNN at half its width, on the same images; a teacher in `work` is reused."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -145,7 +145,7 @@ def teach(small: Any, dataset: Any, work: Path) -> Any:
 
 
 def accuracy(model: Any, pixels: Any, labels: Any, dataset: Any) -> float:
-    """The fraction of images that the model answers right."""
+    """The fraction of images that the model classifies correctly."""
     import torch
 
     from vtzoo.train.augment.mix import normalize
@@ -162,7 +162,7 @@ def accuracy(model: Any, pixels: Any, labels: Any, dataset: Any) -> float:
 def bench(
     names: list[str], seeds: int, protocol: str, data: Path | None, work: Path, jobs: int
 ) -> list[dict[str, Any]]:
-    """Every row with every seed; what `work` already has is not measured again."""
+    """Every row with every seed; measurements in `work` are not repeated."""
     if protocol == "taught":
         dataset, small, _ = images(data)
         work.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def bench(
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean and the deviation of each row, and of its differences to the baseline and to l1, seed by seed."""
+    """The mean and the deviation of each row, and of its differences to the baseline and to l1 for equal seeds."""
     top1 = {name: {run["seed"]: run["top1"] for run in runs if run["row"] == name} for name in ROWS}
     rows = {}
     for name, found in ((name, found) for name, found in top1.items() if found):
@@ -192,7 +192,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
+    """The Markdown table of a measurement, as in docs/benchmarks.md."""
     lines = [
         f"{measured['seeds']} seeds a row, {measured['steps']:,} steps of {measured['batch']}, "
         f"{measured['train_images']:,} training images, {measured['held_images']:,} held out; "
@@ -212,7 +212,7 @@ def _points(found: dict[str, float], sign: str = "") -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
+    """Print the results as Markdown or JSON; with --save, also store them and update docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every row")

@@ -1,8 +1,8 @@
 """What float32 gains on the CPU: `python tests/bench/precision.py [--rounds N] [--json]`.
 
-Whole training steps of CvT-13 and T2T-ViT-14 at 32 px with localization, on one batch: with bfloat16 in every
-operation that autocast has it for; as they are, with attention and depth-wise convolutions in float32; and with no
-autocast at all, which is faster still on a CPU without AMX. The three take turns; printed are medians of the ratios.
+Whole training steps of CvT-13 and T2T-ViT-14 at 32 px with localization, on one batch: with bfloat16 in every operation
+that autocast supports; as the models are, with attention and depth-wise convolutions in float32; and without autocast,
+which is the fastest on a CPU without AMX. The three run in turns; the output has medians of the ratios.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BEFORE, NOW, WITHOUT = "bfloat16", "bfloat16, slow operations in float32", "floa
 
 
 def steps(name: str, arguments: dict[str, Any], stage: int) -> dict[str, Callable[[], None]]:
-    """What takes one step in each of the three ways."""
+    """A function per variant that takes one step."""
     stored: Any = load_recipe(locate(f"{name}-drloc-cifar100"))  # Any: its [drloc] table is there
     recipe = replace(
         stored, model=replace(stored.model, image_size=32, arguments=arguments),
@@ -53,7 +53,7 @@ def steps(name: str, arguments: dict[str, Any], stage: int) -> dict[str, Callabl
 
 
 def compare(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, dict[str, float]]:
-    """Each way's images/s, and how many times as fast as the first it is: medians over the rounds, after one more."""
+    """Each variant's images/s, and its ratio to the first: medians over the rounds after an untimed one."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, step in ways.items():
@@ -71,7 +71,7 @@ def compare(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, dict[
 
 
 def render(measured: dict[str, Any]) -> str:
-    """A Markdown table: a row a model, a column a way."""
+    """A Markdown table: one row per model, one column per variant."""
     lines = [f"| images/s, {measured['machine']} | {BEFORE} | {NOW} | {WITHOUT} |", "| --- | --- | --- | --- |"]
     for name, found in measured["models"].items():
         cells = [f"{one['images_per_second']:.0f} (x{one['ratio']:.2f})" for one in found.values()]

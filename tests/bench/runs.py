@@ -1,4 +1,4 @@
-"""Many measurements that take minutes each: side by side, and each of them once."""
+"""Many measurements of minutes each, in parallel, with stored results."""
 
 import json
 import sys
@@ -12,9 +12,9 @@ from typing import Any
 def measured_once(
     wanted: dict[Path, tuple[Any, ...]], measure: Callable[..., dict[str, Any]], jobs: int
 ) -> list[dict[str, Any]]:
-    """What `measure` says of each tuple of arguments, in order: so many at a time, in processes of their own.
+    """The results of `measure` for each tuple of arguments, in order, computed in parallel processes.
 
-    Each is kept in its file, and not measured again where that exists.
+    Each result is stored in its file; a measurement with a stored result is not repeated.
     """
     for file in wanted:
         file.parent.mkdir(parents=True, exist_ok=True)

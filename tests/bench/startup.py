@@ -1,8 +1,8 @@
 """How long whole processes take, and how much memory: `python tests/bench/startup.py [--rounds N] [--json] [--save]`.
 
-The commands take turns, so that whatever else the machine does falls on all of them alike; each gets one untimed turn
-first, which fills the disk cache. Printed are medians, of the wall time and of the peak of resident memory, both as
-the kernel reports them for the finished process, and the two ratios that the zoo promises.
+The commands run in turns, so that other load on the machine affects all of them; each has an untimed run first, which
+fills the disk cache. The output has medians of the wall time and of the peak of resident memory, as the kernel reports
+them for the finished process, and the two ratios that the zoo promises.
 """
 
 import os
@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak megabytes of one process; it must end well."""
+    """Wall seconds and peak megabytes of one process, which must exit with 0."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -35,7 +35,7 @@ def measure(command: list[str]) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed with exit code {process.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    unit = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss, in bytes
     return seconds, usage.ru_maxrss * unit / 1e6
 
 
@@ -54,7 +54,7 @@ def bench(rounds: int) -> dict[str, dict[str, float]]:
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown table of a measurement, as it stands in docs/benchmarks.md."""
+    """The Markdown table of a measurement, as in docs/benchmarks.md."""
     lines = [f"Median of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| process | seconds | peak memory, MB |", "| --- | --- | --- |"]
     for name, median in measured["medians"].items():
@@ -66,7 +66,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the medians as a table, or as JSON; with --save keep them, and put the table into docs/benchmarks.md."""
+    """Print the results as Markdown or JSON; with --save, also store them and update docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     arguments = parser.parse_args()

@@ -1,11 +1,11 @@
 """How fast training is: `python tests/bench/training.py [--device cuda] [--rounds N] [--json] [--save]`.
 
-Three tables. Whole steps: this pipeline, timm's loader and transforms in the usual loop, and a constant batch, which no
-pipeline can beat, all with one model, one batch size and the same kinds of augmentation. The pipelines alone, without a
-model. And what localization costs in a step, by time and by peak memory. What is compared takes turns, so that whatever
-else the machine does falls on all alike; printed are medians, and medians of the ratios within a turn.
+Three tables. Whole steps: this pipeline, timm's loader and transforms in the usual loop, and a constant batch, the
+upper bound of any pipeline, all with one model, one batch size and the same kinds of augmentation. The pipelines alone,
+without a model. The cost of localization in a step, in time and peak memory. The variants run in turns, so that other
+load on the machine affects all of them; the output has medians, and medians of the ratios within a turn.
 
-The images are 32 px cut-outs of the photographs in tests/photos, so that nothing has to be downloaded.
+The images are 32 px cut-outs of the photographs in tests/photos, so the benchmark needs no download.
 """
 
 import argparse
@@ -50,7 +50,10 @@ LOCALIZED = (
     ("t2t_vit_14-drloc-cifar10", 64), ("swin_t-drloc-clipart", 16), ("cvt_13-drloc-clipart", 8),
     ("t2t_vit_14-drloc-clipart", 8),
 )  # fmt: skip
-STEPS, PREFETCHED = 8, 6  # timed in a turn; and taken before, until what waits from an earlier turn is used up
+STEPS, PREFETCHED = (
+    8,
+    6,
+)  # timed in a turn, and run before it to use up the batches that were prepared in an earlier turn
 
 
 # Pillow 13 fails on the 0 bits that timm 1.0.31 asks for now and then: here it keeps 1, as the pipeline that it is to
@@ -72,7 +75,7 @@ def cut_outs(count: int, size: int = 32) -> np.ndarray:
 
 
 class Encoded(torch.utils.data.Dataset):
-    """Images as data sets have them, PNG; or, to timm's advantage, decoded already."""
+    """Images as PNG, as datasets have them; or, in timm's favour, decoded before."""
 
     def __init__(self, pixels: np.ndarray, *, decoded: bool) -> None:
         self.images = [Image.fromarray(image) if decoded else png(image) for image in pixels]
@@ -94,7 +97,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def ours(recipe: Recipe, pixels: np.ndarray, device: torch.device) -> Batches:
-    """The pipeline here, over images that are decoded and on the device."""
+    """The batches of this pipeline, over decoded images on the device."""
     dataset, how = named.named_set(recipe.dataset), recipe.augmentation
     stored = Pixels.of(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), device)
     return Batches(
@@ -105,9 +108,9 @@ def ours(recipe: Recipe, pixels: np.ndarray, device: torch.device) -> Batches:
 
 
 def timms(recipe: Recipe, pixels: np.ndarray, device: torch.device, *, decoded: bool = False) -> Iterator[Batch]:
-    """Batches of timm's loader, with what timm has of the recipe's augmentation, and one process for each core.
+    """Batches of timm's loader, with timm's version of the recipe's augmentation and one process per core.
 
-    Its crop is a random box, resized, where the recipe may have a padded one: the cost of a few pixels.
+    Its crop is a resized random box, also where the recipe has a padded crop: the difference costs little.
     """
     how, classes = recipe.augmentation, named.named_set(recipe.dataset).classes
     loader = create_loader(
@@ -151,13 +154,13 @@ def turns(entries: dict[str, Callable[[], None]], rounds: int, images: int, devi
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def stepping(recipe: Recipe, batches: Batches, device: torch.device) -> tuple[loop.Run, Callable[[Batch], None]]:
-    """A fresh run, and what takes one step of it on a batch."""
+    """A new run, and a function that takes one step of it on a batch."""
     run = loop.set_up(recipe, loop.build(recipe, batches.classes, 0, device), batches)
     pairs = recipe.drloc.pairs if recipe.drloc else 0
 
@@ -201,7 +204,7 @@ def pipelines(name: str, rounds: int, device: torch.device) -> dict[str, Any]:
 
 
 def localization(name: str, batch: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    """What localization adds to a step: the median of ratios of two steps in a row, and the peak of memory."""
+    """The cost of localization in a step: the median ratio of two consecutive steps, and the peak memory."""
     run, steps = localized(name, batch, device)
     recipe = load_recipe(locate(name))
     grid = grids_of_black(run.model, recipe.model.image_size, device)[recipe.drloc.stage]
@@ -224,7 +227,7 @@ def localization(name: str, batch: int, rounds: int, device: torch.device) -> di
 
 
 def localized(name: str, batch: int, device: torch.device) -> tuple[loop.Run, dict[bool, Callable[[], None]]]:
-    """A run of the recipe, and its steps on a constant batch with the localization head and without."""
+    """A run of the recipe, and its steps on a constant batch with and without the localization head."""
     recipe = load_recipe(locate(name))
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, batch_size=batch))
     size = recipe.model.image_size
@@ -241,7 +244,7 @@ def localized(name: str, batch: int, device: torch.device) -> tuple[loop.Run, di
 
 
 def peak(name: str, batch: int, with_head: bool, device: torch.device) -> float:
-    """The peak of memory of a few steps, in megabytes: the device's, or on the CPU that of a process of its own."""
+    """The peak memory of a few steps in megabytes: the device's or, on the CPU, that of a new process."""
     if device.type == "cuda":
         _, steps = localized(name, batch, device)
         steps[with_head]()
@@ -253,17 +256,17 @@ def peak(name: str, batch: int, with_head: bool, device: torch.device) -> float:
 
 
 def print_peak(name: str, batch: str, with_head: str) -> None:
-    """What the process of `peak` does: three steps, and what Linux says of its memory."""
+    """Take three steps and print the peak memory that Linux reports, in the process that `peak` starts."""
     _, steps = localized(name, int(batch), torch.device("cpu"))
     for _ in range(3):
         steps[with_head == "1"]()
-    # Of this program alone: what getrusage says begins with what the process held before it became this program.
+    # The peak of this program alone: getrusage includes the memory of the process before it started this program.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(int(status["VmHWM"].split()[0]) / 1000)
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown tables of a measurement, as they stand in docs/benchmarks.md."""
+    """The Markdown tables of a measurement, as in docs/benchmarks.md."""
     lines = [f"Medians of {measured['rounds']} rounds; {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| images/s | " + " | ".join(measured["steps"]) + " |", "| --- " * (1 + len(measured["steps"])) + "|"]
     for name in (OURS, TIMM, LIMIT):
@@ -291,7 +294,7 @@ def _row(title: str, found: dict[str, Any], name: str) -> str:
 
 
 def main() -> None:
-    """Print the tables, or JSON; with --save keep the figures, and put the tables into docs/benchmarks.md."""
+    """Print the results as Markdown or JSON; with --save, also store them and update docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=7, help="rounds to take the median of")

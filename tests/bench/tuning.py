@@ -1,9 +1,9 @@
 """What does a change to a recipe bring? `python tests/bench/tuning.py --data FOLDER [--groups GROUP...] [--save]`.
 
-Each table of tuning.toml is a recipe of the zoo, shortened, and rows that change it. All of a table's rows learn the
-same images of the training split with seed 0; a tenth of that split measures them, and the test split is never looked
-at. A student's teacher is the embedded one, which has seen these images: compare rows, not tables. Every run has a core
-of its own. What was measured before is kept in --work and not repeated.
+Each table of tuning.toml has a shortened recipe of the zoo, and rows that change it. All rows of a table train on the
+same images of the training split with seed 0; a tenth of that split measures them, and the test split is never used. A
+student's teacher is the embedded one, which has trained on these images: compare the rows of a table, not tables. Every
+run has its own core. Earlier measurements are stored in --work and not repeated.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ HELD = 0.1  # of the training split
 
 
 def changed(recipe: Recipe, row: dict[str, Any], epochs: int) -> Recipe:
-    """A recipe for so many epochs, with a row's keys in the place of its own."""
+    """A recipe with the given number of epochs and a row's keys."""
     length: dict[str, Any] = {"schedule": {"epochs": epochs, "cosine_epochs": epochs}}
     if recipe.drloc:
         length["drloc"] = {"schedule_epochs": epochs}
@@ -32,20 +32,20 @@ def changed(recipe: Recipe, row: dict[str, Any], epochs: int) -> Recipe:
 
 
 def recipe_of(group: str, name: str) -> Recipe:
-    """The recipe that a row of a table trains by."""
+    """The recipe of a row."""
     table, row = GROUPS[group], dict(GROUPS[group]["rows"][name])
     epochs = row.pop("epochs", table["epochs"])
     return changed(base(group), row, epochs)
 
 
 def base(group: str) -> Recipe:
-    """The recipe that a table's rows change: one of the zoo's, or the paired experiment's."""
+    """The recipe of a table before its rows' changes: the zoo's, or the paired experiment's."""
     name = GROUPS[group]["recipe"]
     return paired.recipe_of("cross_entropy", "muon") if name == "paired" else load_recipe(locate(name))
 
 
 def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
-    """Train one row; its top-1 on the images held out, and what it took."""
+    """Train one row; return its top-1 on the validation images, and its cost."""
     import torch
 
     torch.set_num_threads(1)
@@ -76,7 +76,7 @@ def measure(group: str, name: str, data: Path | None) -> dict[str, Any]:
 
 
 def bench(groups: list[str], data: Path | None, work: Path, jobs: int) -> list[dict[str, Any]]:
-    """Every row of some tables; what `work` already has is not measured again."""
+    """Every row of some tables; measurements in `work` are not repeated."""
     wanted = {
         work / f"{group}-{name.replace(' ', '_')}.json": (group, name, data)
         for group in groups
@@ -86,7 +86,7 @@ def bench(groups: list[str], data: Path | None, work: Path, jobs: int) -> list[d
 
 
 def render(measured: dict[str, Any]) -> str:
-    """The Markdown tables of a measurement, as they stand in docs/benchmarks.md."""
+    """The Markdown tables of a measurement, as in docs/benchmarks.md."""
     lines = [f"One seed a row, each on one core of {measured['machine']}; {versions(measured)}.", ""]
     lines += ["| recipe | changed | training images | steps | core-minutes | top-1 of those held out |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
@@ -100,7 +100,7 @@ def render(measured: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the table, or JSON; with --save keep the figures, and put the table into docs/benchmarks.md."""
+    """Print the results as Markdown or JSON; with --save, also store them and update docs/benchmarks.md."""
     parser = options(__file__, __doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-100's Parquet files; the Hub if not given")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=[*GROUPS], help="tables", metavar="GROUP")

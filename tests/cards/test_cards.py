@@ -1,4 +1,4 @@
-"""A card: what it says, what the Hub reads in it, whose folder it may be of, and that its snippets run as written."""
+"""Cards: their content, their metadata for the Hub, the folders that may have one, and their snippets, which run."""
 
 import hashlib
 import json
@@ -79,7 +79,7 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-# What it says
+# Content
 
 
 def test_a_card_holds_the_numbers_of_its_result(recipe: Recipe) -> None:
@@ -182,7 +182,7 @@ def test_the_prose_of_a_card_is_no_wider_than_the_source_code(recipe: Recipe, re
     assert [line for line in card.splitlines() if len(line) > 120 and " " in line] == []
 
 
-# What the Hub reads
+# Metadata for the Hub
 
 
 def test_the_hub_reads_the_cards_metadata(recipe: Recipe) -> None:
@@ -242,7 +242,7 @@ def test_reading_and_writing_a_card_by_the_hubs_client_changes_nothing(recipe: R
     assert ModelCard(card).text == card.split("\n---\n", 1)[1]
 
 
-# What is no card
+# Errors
 
 
 @pytest.mark.parametrize("repo", [None, REPO])

@@ -1,4 +1,4 @@
-"""Every model that has a name: where it is, and what is known of it and of its twin."""
+"""The catalogue of named models: their places, and their accuracy and their twin's."""
 
 import hashlib
 import json

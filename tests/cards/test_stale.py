@@ -1,4 +1,4 @@
-"""What is out of date is named: cards, the README's table, weights whose recipe was edited, entries of the index."""
+"""Checks for stale cards, a stale table in the README, weights with an edited recipe, and stale index entries."""
 
 import hashlib
 import json
@@ -234,7 +234,7 @@ def test_an_index_of_other_weights_than_the_embedded_ones_is_named(checkout: Pat
 
 @pytest.mark.parametrize("lacking", [False, True])
 def test_a_published_card_that_rendering_does_not_give_is_named(checkout: Path, check: Check, lacking: bool) -> None:
-    files = sound(README=cards.card_of(lookup.find_model(DEFAULT_MODEL)).encode())  # as it is where nobody published it
+    files = sound(README=cards.card_of(lookup.find_model(DEFAULT_MODEL)).encode())  # as before the first publication
     enter(checkout, **{stem: data for stem, data in files.items() if not (lacking and stem == "README")})
     said = f"the card of {REPO} is not what rendering gives: publish {DEFAULT_MODEL} again"
     assert check("--check") == (1, [said])
@@ -264,7 +264,7 @@ def test_the_card_of_a_model_published_alone_comes_from_the_hub(check: Check, el
     path = elsewhere["path"]
     said = f"{path} is not the card of my-org/{OTHER} at {COMMIT}: python -m vtzoo.cards gets it"
     assert check("--check") == (1, [said])
-    assert (elsewhere["asked"], path.exists()) == ([], False)  # a check asks nobody
+    assert (elsewhere["asked"], path.exists()) == ([], False)  # the check needs no network
     assert check() == (0, [str(path)])
     assert elsewhere["asked"] == [f"hf-hub:{OTHER}"]
     picture = f"https://huggingface.co/my-org/{OTHER}/resolve/{COMMIT}/curves.png"

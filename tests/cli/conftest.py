@@ -1,4 +1,4 @@
-"""What tests of single commands share: the command line, and a training function that trains nothing."""
+"""Fixtures for tests of single commands: the command line, and a substitute for the training function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def vt() -> Callable[..., Result]:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    """The function that `vtzoo train` calls, replaced by one that gives a result at once."""
+    """Replaces the function that `vtzoo train` calls with one that returns a result at once."""
     train = Mock(return_value=TrainResult(top1=0.61234, top5=1.0, images=10_000))
     monkeypatch.setattr("vtzoo.train.run.train", train)
     return train

@@ -18,7 +18,7 @@ HARDWARE = {"processor": "Abacus", "cores": 2, "machine_cores": 2, "OMP_NUM_THRE
 
 @pytest.fixture
 def measures(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Settings]]:
-    """Lets the benchmark give some rows; what it gives is the list of the settings it was called with."""
+    """Replaces the benchmark with one that returns the given rows; returns the list of its settings."""
 
     def put(*rows: Row) -> list[Settings]:
         called: list[Settings] = []

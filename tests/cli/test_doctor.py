@@ -21,7 +21,7 @@ BROKEN = Finding(group="model", name="prediction", says="no", state="error")
 
 @pytest.fixture
 def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Finding]], list]:
-    """Lets the doctor find something; it gives the list of what it was asked."""
+    """Replaces the doctor with one that returns the given findings; returns the list of its calls."""
 
     def put(findings: list[Finding]) -> list:
         asked = []

@@ -47,7 +47,7 @@ def test_explain_json_is_one_object(vt: Command) -> None:
 
 
 def refusal(vt: Command, *arguments: object) -> str:
-    """What the command says on stderr; it must fail, print nothing, and write nothing."""
+    """The command's stderr; it must fail, print nothing to stdout, and write no file."""
     before = sorted(Path().iterdir())
     result = vt("explain", *arguments, "--device", "cpu")
     assert (result.exit_code, result.stdout) == (1, "")

@@ -19,7 +19,7 @@ GOOD = {
 
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    """The function that `vtzoo export` calls, replaced by one that gives a certificate at once."""
+    """Replaces the function that `vtzoo export` calls with one that returns a certificate at once."""
     from vtzoo.export.certificate import Certificate
 
     function = Mock(return_value=Certificate(**GOOD))

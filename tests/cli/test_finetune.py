@@ -1,4 +1,4 @@
-"""`vtzoo finetune`: what it passes on, and what it says before and after."""
+"""`vtzoo finetune`: its settings, and its output before and after the training."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tuned(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    """The function that trains, replaced by one that gives a result at once."""
+    """Replaces the training function with one that returns a result at once."""
     function = Mock(return_value=MEASURED)
     monkeypatch.setattr("vtzoo.finetune.run.finetune", function)
     return function

@@ -1,4 +1,4 @@
-"""`vtzoo predict` on many images: where they come from, where the answers go, and what a kill leaves.
+"""`vtzoo predict` on many images: sources, outputs, and the files after a kill.
 
 The model sees colours: its features are an image's mean red, green and blue, 0 to 255, and its logits the same, 0 to 1.
 """
@@ -194,7 +194,7 @@ def test_a_reader_that_leaves_ends_the_command_silently_with_0(model: Path, phot
     assert all(line.startswith(damaged) for line in told.splitlines()), told
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def told_of(result: Result) -> str:
 
 
 class Terminal(io.StringIO):
-    """A terminal that remembers what was shown on it."""
+    """A terminal that keeps its output."""
 
     def isatty(self) -> bool:
         return True
@@ -290,7 +290,7 @@ class Full(io.FileIO):
 def interrupted(
     predict: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
-    """Runs a command into a disk that fills up; gives what it said."""
+    """Runs a command on a disk that fills up, and returns its output."""
 
     def run(*arguments: Any) -> Result:
         monkeypatch.setattr(resume, "SECONDS", 0)
@@ -393,7 +393,7 @@ WRITTEN = {
 
 
 def killed_at_random(form: str, seed: int, model: Path, photos: Path, folder: Path) -> None:
-    """Kill a run at random moments until it ends, and compare its files with those of one that nobody killed."""
+    """Kill a run at random moments until it ends, and compare its files with an undisturbed run's."""
     draw, seconds = random.Random(seed), 0.0
     for name, kills in (("whole", 0), ("killed", 4)):
         (folder / name).mkdir()

@@ -1,4 +1,4 @@
-"""`vtzoo sweep`: what it passes on, what it prints, and its exit codes."""
+"""`vtzoo sweep`: its settings, its output, and its exit codes."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ROW = Row(recipe="mine", by_seed={1: 0.5}, mean=0.5, deviation=None)
 
 @pytest.fixture
 def swept(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    """The function that sweeps, replaced by one that reports at once."""
+    """Replaces the sweep with a function that reports at once."""
     report = Report(out="runs", seeds=[1, 2], runs=[GOOD], recipes=[ROW], twins=[])
     function = Mock(return_value=report)
     monkeypatch.setattr("vtzoo.sweep.sweep", function)

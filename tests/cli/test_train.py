@@ -1,4 +1,4 @@
-"""`vtzoo train`: what it passes on, what it prints, and what it sends to a copy of the recipe."""
+"""`vtzoo train`: its settings, its output, and the options that belong into a copy of the recipe."""
 
 import json
 import tomllib

@@ -37,7 +37,7 @@ def sees() -> type[Sees]:
 
 @pytest.fixture
 def paint(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an image of a class, by its number, or of a colour; no two files are the same."""
+    """Writes an image of a class number or of a colour; all files differ."""
     random = np.random.default_rng(0)
 
     def paint(name: str, seen: int | tuple[int, int, int]) -> Path:

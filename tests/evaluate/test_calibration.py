@@ -1,4 +1,4 @@
-"""The calibration error against a sum by hand and in another form; the interval against two others' formulas."""
+"""The calibration error against sums by hand and another form; the interval against two published formulas."""
 
 from itertools import pairwise
 

@@ -42,13 +42,13 @@ def names(found: EvaluationImages) -> list[str]:
     return ["/".join(Path(found.images.encoded.name(index)).parts[-3:]) for index in range(len(found))]
 
 
-# Which images
+# The choice of images
 
 
 def test_all_images_are_taken_in_the_order_of_the_data_where_there_is_no_test_and_no_val(photos: Photos) -> None:
     found = images_of(photos(cat=[1] * 5, dog=[0] * 5))
     assert names(found) == [f"photos/{name}/{number}.png" for name in ("cat", "dog") for number in range(5)]
-    assert found.targets.tolist() == [1] * 5 + [0] * 5  # the model's numbers, and not the data's
+    assert found.targets.tolist() == [1] * 5 + [0] * 5  # the model's numbers, not the dataset's
     assert found.split == "all"
     assert found.described.endswith("photos, as it has no test or val split")
 
@@ -100,7 +100,7 @@ def test_test_images_that_are_in_train_too_are_measured_on(photos: Photos) -> No
     assert len(images_of(root)) == 6
 
 
-@pytest.mark.parametrize("recorded", ["fingerprint", "content_hash"])  # by today's code, and by older one
+@pytest.mark.parametrize("recorded", ["fingerprint", "content_hash"])  # of this version and of an earlier one
 def test_a_model_is_not_measured_on_the_images_that_it_was_fine_tuned_on(photos: Photos, recorded: str) -> None:
     root = photos(cat=[1] * 10, dog=[0] * 10)
     learnt = read_images(root, seed=3)
@@ -150,7 +150,7 @@ def test_a_class_that_the_model_lacks_and_that_has_no_images_is_a_note(photos: P
     assert images_of(root).images.notes[0] == "the model lacks zebra, of which there are no images here"
 
 
-# Several classes an image
+# Multi-label images
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_the_same_columns_with_other_classes_are_the_users_images(stored: Photos
     data = stored(["zebra", *CIFAR10[:0:-1]], 1, 2)
     found = images_of(data, CIFAR10, TRAINED)
     assert found.targets.tolist() == [9, 8]  # by name
-    assert found.images.targets.tolist() != [9, 8]  # the data number them otherwise
+    assert found.images.targets.tolist() != [9, 8]  # the dataset has other numbers
 
 
 def test_a_damaged_file_and_one_of_other_columns_are_no_data_set_of_the_model_s(stored: Photos) -> None:

@@ -16,7 +16,7 @@ def test_metrics_use_known_labels_alone() -> None:
     targets = (random.random((300, 4)) < 0.3).astype(np.float32)
     probabilities = np.clip(0.5 * targets + random.random((300, 4)) * 0.6, 0, 1).astype(np.float32)
     targets[random.random((300, 4)) < 0.4] = NAN
-    # What is not known may be answered in any way.
+    # Predictions of unknown labels do not count.
     garbage = np.where(np.isnan(targets), 1 - probabilities, probabilities).astype(np.float32)
     found = score(targets, probabilities, NAMES)
     assert score(targets, garbage, NAMES) == found

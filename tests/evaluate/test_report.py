@@ -1,4 +1,4 @@
-"""The folder that an evaluation writes."""
+"""The files of an evaluation's report folder."""
 
 import csv
 import json
@@ -80,7 +80,7 @@ def test_the_worst_and_the_least_certain_come_first(
     sheets = []
     monkeypatch.setattr(report, "contact_sheet", lambda rows, numbers, captions: sheets.append((numbers, captions)))
     report.pictures(tags)
-    assert sheets[0] == ([3], [("red: yes", "predicted 39.2%")])  # the only one on the wrong side of a half
+    assert sheets[0] == ([3], [("red: yes", "predicted 39.2%")])  # the only wrong prediction, at a threshold of 0.5
     assert sheets[1][0][0] == 3
     assert len(sheets[1][0]) == 6
     sheets.clear()

@@ -28,7 +28,7 @@ NAMES = tuple(f"class {number}" for number in range(10))
 
 
 def a_split(sizes: list[int], names: tuple[str, ...] = NAMES) -> LabelledImages:
-    """Grey squares of these sizes, each as bright as its label, which counts up from 0."""
+    """Grey squares of the given sizes, each as bright as its label; labels count up from 0."""
     encoded = []
     for label, size in enumerate(sizes):
         stream = io.BytesIO()
@@ -40,7 +40,7 @@ def a_split(sizes: list[int], names: tuple[str, ...] = NAMES) -> LabelledImages:
 
 
 class Reader:
-    """A classifier that reads the label off an image's brightness, `shift` classes too high."""
+    """A classifier that reads the label from an image's brightness, and adds `shift`."""
 
     def __init__(self, shift: int = 0, classes: int = 10, size: int = 8) -> None:
         self.labels = NAMES[:classes]
@@ -51,7 +51,7 @@ class Reader:
     def __call__(self, images: Any) -> np.ndarray:
         assert images.dtype == np.uint8
         self.batches.append(images.shape)
-        # Falls off on both sides of the answer, so that the five likeliest are its neighbours.
+        # Scores fall on both sides of the prediction, so its neighbours are the other top-5 classes.
         answer = (images[:, 0, 0, 0].astype(int) + self.shift)[:, None]
         return (1 / (1 + np.abs(np.arange(len(self.labels)) - answer))).astype(np.float32)
 
@@ -67,8 +67,8 @@ def test_a_perfect_reader_scores_one_on_every_image() -> None:
 
 
 def test_a_reader_three_classes_too_high_is_counted_by_hand() -> None:
-    # Label 0 is answered 3, and the five likeliest are 1 to 5: missed, and so are labels 1 to 4 alike. From label 5
-    # on, which is answered 8, the classes end at 9: the five likeliest are 5 to 9, and labels 5 to 9 are all hit.
+    # Label 0 is predicted as 3, with the top-5 classes 1 to 5: a miss, as for labels 1 to 4. From label 5
+    # on, predicted as 8, the classes end at 9: the top-5 classes are 5 to 9, so labels 5 to 9 are hits.
     found = measure(Reader(shift=3), a_split([8] * 10))
     assert found["top1"] == pytest.approx(0.1)  # label 9, answered 12: the last class is the nearest
     assert found["top5"] == pytest.approx(0.5)
@@ -132,12 +132,12 @@ def test_an_unreadable_image_of_the_split_is_refused_by_name() -> None:
         measure(Reader(), replace(split, encoded=rows))
 
 
-# Measured again, and compared with what the card says
+# Reproducing the card's accuracy
 
 
 @pytest.fixture
 def stated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mock]:
-    """Makes a model whose result.json says this, and the function that measures it, which finds 0.5."""
+    """Writes a model with this result.json; its measured accuracy is 0.5."""
 
     def stated(**result: Any) -> Mock:
         measured = Mock(

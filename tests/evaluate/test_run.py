@@ -20,7 +20,7 @@ Photos = Callable[..., Path]
 
 @pytest.fixture
 def pets(photos: Photos, sees: type) -> tuple[Path, Assessment]:
-    """Five cats of which one is taken for a dog, and five dogs, measured by a model with an order of its own."""
+    """Five cats, one of them predicted as a dog, and five dogs, with a model that orders the classes differently."""
     root = photos(cat=[1, 1, 1, 1, 0], dog=[0] * 5)
     return root, of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), Result())
 
@@ -52,7 +52,7 @@ def test_the_manifest_of_a_given_split_is_that_of_the_collection(photos: Photos,
 def test_an_accuracy_is_of_the_images_that_can_be_read(photos: Photos, sees: type) -> None:
     root = photos(cat=[1, 1, 1, 0, 0], dog=[0] * 5)
     for broken in (root / "cat" / "1.png", root / "cat" / "4.png"):
-        broken.write_bytes(broken.read_bytes()[:60])  # it begins as an image does
+        broken.write_bytes(broken.read_bytes()[:60])  # it starts like an image
     found = of_classifier("mine", sees("dog", "cat"), Request(data=str(root)), Result())
     assert found.as_json()["images"] == len(found.images) == len(found.probabilities) == 8
     assert found.as_json()["top1"] == pytest.approx(7 / 8)

@@ -1,4 +1,4 @@
-"""Models to explain: one made by hand, a copy of the embedded model, and folders of small random models."""
+"""Models to explain: a hand-made one, a copy of the embedded model, and small random ones."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def squares() -> nn.Module:
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Path:
-    """A copy of the embedded model without recorded hashes, so that its files may be changed."""
+    """A copy of the embedded model without recorded hashes, so tests may change its files."""
     folder = Path(shutil.copytree(lookup.find_model(DEFAULT_MODEL).folder, tmp_path / "embedded"))
     (folder / "result.json").unlink()
     return folder

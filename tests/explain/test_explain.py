@@ -82,7 +82,7 @@ def test_a_multi_label_model_is_explained_with_a_sigmoid(make: Make, photos: Any
 
 
 def heated(cells: np.ndarray, *, method: str = GRAD_CAM, label: str = "cat") -> Explanation:
-    """The explanation of a grey photograph, 300 x 200, of which the model saw the middle square."""
+    """The explanation of a grey photograph, 300 x 200; the model saw its middle square."""
     class_map = ClassMap(label=label, probability=0.5, cells=cells.astype(np.float32))
     photo, box = Image.new("RGB", (300, 200), (128, 128, 128)), Box(left=50.0, top=0.0, right=250.0, bottom=200.0)
     return Explanation(photo=photo, box=box, method=method, maps=(class_map,), localization=None)
@@ -91,7 +91,7 @@ def heated(cells: np.ndarray, *, method: str = GRAD_CAM, label: str = "cat") -> 
 def panel(content: bytes) -> np.ndarray:
     """The photograph in the second of two panels, resized to its own 300 x 200 pixels: it spans the panel's width."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
-    scale = picture.width / (2 * (3.6 + 0.2) + 0.2)  # pixels an inch
+    scale = picture.width / (2 * (3.6 + 0.2) + 0.2)  # pixels per inch
     left, top = (0.2 + 3.8) * scale, 0.4 * scale
     box = (left, top, left + 3.6 * scale, top + 2.4 * scale)
     return np.asarray(picture.resize((300, 200), box=box), float)
@@ -102,11 +102,11 @@ def test_the_hot_corner_of_the_picture_is_the_hot_corner_of_the_map_and_what_was
     cells[3, 0] = 1
     shown = panel(render(heated(cells)))
     brightness = shown.mean(axis=2)
-    assert brightness[:, :45].max() < 40  # left of what the model saw, and right of it
+    assert brightness[:, :45].max() < 40  # left and right of the model's crop
     assert brightness[:, 255:].max() < 40
     row, column = np.unravel_index(np.argmax(shown[..., 0]), brightness.shape)
     assert (50 < column < 100, 150 < row < 200) == (True, True)
-    assert brightness[10:90, 150:240].min() > 60  # cold, but seen
+    assert brightness[10:90, 150:240].min() > 60  # a cold part of the crop
 
 
 @pytest.mark.parametrize("method", [GRAD_CAM, ROLLOUT])
@@ -122,7 +122,7 @@ def test_a_whole_explanation_is_drawn_with_a_panel_for_each_thing(photos: Any) -
     for top_k in (1, 5):
         found = explain("swin_t-drloc-cifar100", photos.rocket, top_k=top_k, device="cpu")
         widths[top_k] = Image.open(io.BytesIO(render(found))).size
-    assert widths[5][0] == widths[1][0]  # four panels a row
+    assert widths[5][0] == widths[1][0]  # four panels per row
     assert widths[5][1] == pytest.approx(2 * widths[1][1], abs=1)
 
 

@@ -24,7 +24,7 @@ def test_the_box_is_where_the_pixels_that_the_model_sees_are_from(
     width: int, height: int, settings: dict[str, Any]
 ) -> None:
     preprocess = Preprocess(interpolation="bilinear", **settings)
-    # Red grows from left to right, green from top to bottom: a pixel's colour tells the place it is from.
+    # Red grows from left to right, green from top to bottom: a pixel's colour encodes its position.
     across = np.broadcast_to(np.linspace(0, 255, width)[None], (height, width))
     down = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
     photo = Image.fromarray(np.stack([across, down, 0 * down], axis=2).round().astype(np.uint8))
@@ -32,7 +32,7 @@ def test_the_box_is_where_the_pixels_that_the_model_sees_are_from(
     box = visible_box(width, height, preprocess)
     _, rows, columns = preprocess.shape
     step_across, step_down = (box.right - box.left) / columns, (box.bottom - box.top) / rows
-    middle_column, middle_row = columns // 2, rows // 2  # away from the ends, where resampling lacks neighbours
+    middle_column, middle_row = columns // 2, rows // 2  # not at the borders, where resampling lacks neighbours
     column = cut[0, middle_row, middle_column] / 255 * (width - 1) + 0.5
     row = cut[1, middle_row, middle_column] / 255 * (height - 1) + 0.5
     assert box.left + (middle_column + 0.5) * step_across == pytest.approx(column, abs=1.5 * width / 255)
@@ -69,7 +69,7 @@ def test_smooth_values_stay_within_those_of_the_cells_and_peak_in_the_middle_of_
     cells = np.zeros((4, 4), np.float32)
     cells[1, 2] = 1
     found = expand_cells(cells, Box(left=0.0, top=0.0, right=40.0, bottom=40.0), 40, 40, smooth=True)
-    assert found.min() == 0  # bicubic alone goes below
+    assert found.min() == 0  # only bicubic interpolation goes below
     assert 0.98 < found.max() <= 1
     rows, columns = np.nonzero(found > 0.98)
     assert (rows.mean(), columns.mean()) == (14.5, 24.5)

@@ -1,4 +1,4 @@
-"""Grad-CAM, against values worked out by hand and against plain hooks on a module that is known by name."""
+"""Grad-CAM, against values computed by hand and against hooks on a named module."""
 
 from typing import Any
 
@@ -34,15 +34,15 @@ def test_a_map_peaks_where_a_model_that_sees_red_alone_has_a_red_corner(squares:
     squares.mix.weight.data = torch.tensor([[1.0, 0, 0], [0, 0, 0]])[..., None, None]
     images = torch.zeros(1, 3, 48, 32)
     images[0, 0, 40:, :8] = 1
-    images[0, 1:, :8, 24:] = 1  # in another corner, not red
+    images[0, 1:, :8, 24:] = 1  # another corner, which is not red
     (heat,) = grad_cam(squares, images, [0])
     assert heat.shape == (6, 4)
     assert np.argwhere(heat).tolist() == [[5, 0]]
 
 
 SMALL = {"img_size": 32, "patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2}
-# Where common practice hooks each of them. Swin's last grids have 2x2 cells and 1x1; nothing listens to the cells that
-# come out of a last block whose class token is pooled.
+# The module that common practice hooks in each model. Swin's last grids have 2x2 and 1x1 cells. If a model pools its
+# class token, the output cells of its last block have no influence on the logits.
 FAMILIES = [
     ("resnet18", {}, 128, "layer4"),
     ("swin_tiny_patch4_window7_224", {"img_size": 32, "patch_size": 2, "window_size": 4}, 32, "layers.2"),

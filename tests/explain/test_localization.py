@@ -1,4 +1,4 @@
-"""The predictions of a localization head, against heads that are right by construction and against the loss."""
+"""The predictions of a localization head, against correctly constructed heads and against the loss."""
 
 import json
 import re
@@ -33,7 +33,7 @@ class Told(nn.Module):
 
 
 def right_head(loss: str, side: int, *, normalize: bool = False) -> DenseRelativeLocalization:
-    """A head that predicts the truth: max(u, 0) and max(-u, 0) of both axes pass through its hidden layers."""
+    """A head that predicts the true offsets: its hidden layers pass max(u, 0) and max(-u, 0) of both axes."""
     head = DenseRelativeLocalization(2, hidden=4, loss=loss, side=side, normalize=normalize)
     with torch.no_grad():
         for layer in (head.head[0], head.head[2], head.head[4]):
@@ -44,7 +44,7 @@ def right_head(loss: str, side: int, *, normalize: bool = False) -> DenseRelativ
         head.head[2].weight.copy_(torch.eye(4))  # type: ignore[union-attr, operator]
         sign = 1.0 if loss in ("l1", "off_grid") else -1.0
         last = torch.tensor([[1, sign, 0, 0], [0, 0, 1, sign]]) / (side if normalize else 1)
-        if loss in ("cross_entropy", "variance_aware"):  # logits -40 (u - k)^2, but for what all classes share
+        if loss in ("cross_entropy", "variance_aware"):  # logits -40 (u - k)^2, up to a term that all classes share
             classes = torch.arange(2 * side - 1) - (side - 1)
             head.head[4].bias.copy_((-40 * classes.square()).repeat(2))  # type: ignore[union-attr, operator]
             last = (80 * classes[None, :, None] * last[:, None]).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Attention rollout, against sums over all paths, and timm's attention weights worked out from queries and keys."""
+"""Attention rollout against sums over all paths, and attention weights against queries and keys of timm."""
 
 from itertools import product
 from typing import Any

@@ -1,4 +1,4 @@
-"""Equal models are traced once, but for the tests of the exporter itself."""
+"""Traces equal models once, except in the tests of the exporter itself."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What exports are verified on: a data set's own images where they are at hand, never downloaded, else photographs."""
+"""The images that verify an export: local images of the model's dataset, never downloaded, or photographs."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of CIFAR-10's classes: three test and three training images a class."""
+    """A dataset with CIFAR-10's classes: three test images and three training images per class."""
     root, generator = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     for split in ("train", "test"):
         for name in CLASSES or ():

@@ -1,4 +1,4 @@
-"""What is left behind where an export cannot end: nothing."""
+"""An interrupted export leaves no file behind."""
 
 import json
 import os
@@ -64,7 +64,7 @@ except KeyboardInterrupt:
 
 @pytest.fixture(scope="module")
 def stopped() -> Iterator[Callable[[str, Path], str]]:
-    """Runs one of the scripts on a path, in a process of its own, and gives what it printed."""
+    """Runs one of the scripts on a path in a new process, and returns its output."""
     command, environment = [sys.executable, "-c", SCRIPT], os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

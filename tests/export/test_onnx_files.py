@@ -1,4 +1,4 @@
-"""The exported graphs against the torch models that they come from."""
+"""Exported graphs against their torch models."""
 
 import hashlib
 import json
@@ -48,13 +48,13 @@ def describe(architecture: str, classes: int, **model_args: Any) -> dict[str, An
 def build(config: dict[str, Any]) -> nn.Module:
     torch.manual_seed(0)
     model = create(config)
-    for parameter in model.parameters():  # fresh biases are zero, fresh norms one: they would hide a mix-up
+    for parameter in model.parameters():  # initial biases are 0 and norms 1, which would hide a mix-up
         nn.init.normal_(parameter, std=0.1)
     return model.eval()
 
 
 def save(model: nn.Module, config: dict[str, Any], folder: Path, dtype: torch.dtype = torch.float16) -> nn.Module:
-    """Write a model folder; the model comes back with the weights that the file holds."""
+    """Write a model folder, and return the model with the file's weights."""
     model.to(dtype).float()
     folder.mkdir()
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
@@ -64,7 +64,7 @@ def save(model: nn.Module, config: dict[str, Any], folder: Path, dtype: torch.dt
 
 
 def expected(model: nn.Module, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What timm itself says, by its own forward pass and by textbook normalization."""
+    """The output of timm, by its forward pass and textbook normalization."""
     mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (MEAN, STD))
     inputs = torch.from_numpy(((images / 255 - mean) / std).astype(np.float32))
     with torch.no_grad():
@@ -98,7 +98,7 @@ def assert_answers(session: onnxruntime.InferenceSession, model: nn.Module, *bat
 
 
 class Small(nn.Module):
-    """A convolution and a classifier, for what does not depend on the model."""
+    """A convolution and a classifier, for tests that do not depend on the model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def test_a_graph_holds_no_local_path(swin: tuple[nn.Module, Path], vit_file: Pat
 
 def test_the_certificate_is_measured_on_the_given_images(tmp_path: Path) -> None:
     images = np.random.default_rng(3).integers(0, 256, (17, 3, 32, 32), dtype=np.uint8)
-    images.setflags(write=False)  # as those of a memory-mapped set are
+    images.setflags(write=False)  # like those of a memory-mapped dataset
     model = Small().eval()
     certificate = write_onnx(model, describe("small", 3), tmp_path / "a.onnx", source="here", images=given(images))
     logits = np.asarray(open_file(tmp_path / "a.onnx").run(["logits"], {"images": images})[0])
@@ -212,7 +212,7 @@ def test_an_export_says_nothing_and_changes_no_filter_or_log_level(
 ) -> None:
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     filters, levels = list(warnings.filters), [logging.getLogger(name).level for name in names]
-    # An operator set that is not the exporter's own makes it say more.
+    # With another operator set the exporter prints more.
     write_onnx(Small(), describe("small", 3), tmp_path / "a.onnx", source="here", opset=18)
     assert onnx.load(tmp_path / "a.onnx").opset_import[0].version == 18
     assert capfd.readouterr() == ("", "")
@@ -247,7 +247,7 @@ def test_a_packaged_graph_points_at_the_bytes_of_the_weights_file(swin: tuple[nn
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
-    """A small model's folder of float32 weights, and its integer buffer as the int64 that it is."""
+    """A small model's folder with float32 weights and an int64 buffer."""
     folder = tmp_path_factory.mktemp("runs") / "small"
     model = save(Small().eval(), describe("small", 3), folder, torch.float32)
     save_file(model.state_dict(), folder / "model.safetensors")
@@ -273,7 +273,7 @@ def test_a_package_is_made_of_the_files_weights_not_the_models(vit: tuple[nn.Mod
 
 
 def test_the_packaged_graph_of_three_blocks_takes_50_kilobytes_at_most(swin: tuple[nn.Module, Path]) -> None:
-    """With the exporter's notes it would take several times as much."""
+    """With the exporter's metadata it would be several times larger."""
     _, folder = swin
     assert (folder / "onnx" / "model.onnx").stat().st_size < 50_000
 
@@ -300,7 +300,7 @@ def test_the_zoo_predicts_with_a_packaged_graph(swin: tuple[nn.Module, Path]) ->
 
 
 class Disagreeing(nn.Module):
-    """Answers the exporter with zeros and torch with a constant."""
+    """A model whose output is 0 in the exporter and a constant in torch."""
 
     def __init__(self, value: float) -> None:
         super().__init__()
@@ -314,7 +314,7 @@ class Disagreeing(nn.Module):
 
 
 class Undecided(nn.Module):
-    """Decides by the pixels which way to go, which no graph can."""
+    """A model that branches on the pixels, which no graph can."""
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
         return images if images.sum() > 0 else -images

@@ -41,7 +41,7 @@ def describe(model: str, classes: int = 5, **arguments: Any) -> dict[str, Any]:
 def build(config: dict[str, Any]) -> nn.Module:
     torch.manual_seed(0)
     model = create(config)
-    for name, parameter in model.named_parameters():  # fresh weights answer every image alike
+    for name, parameter in model.named_parameters():  # with initial weights all images would have the same class
         if name.endswith("weight") and parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.15)
     return model.eval()
@@ -86,7 +86,7 @@ def test_the_certificate_says_what_a_precision_loses(files: dict[str, Path]) -> 
         given = run(files[precision], images)
         assert stated["max_logit_difference"] == pytest.approx(np.abs(given - logits).max(), rel=0.02)
         assert stated["top1_agreement"] == (given.argmax(1) == logits.argmax(1)).mean()
-    assert stated["max_logit_difference"] > 1e-4  # or it would not be int8
+    assert stated["max_logit_difference"] > 1e-4  # otherwise the file is not int8
 
 
 def test_fp16_halves_the_weights_and_keeps_sums_and_exponentials_in_float32(files: dict[str, Path]) -> None:
@@ -127,7 +127,7 @@ def test_other_architectures_are_reduced_too(name: str, precision: str, tmp_path
 
 
 class Product(nn.Module):
-    """The mean of each channel times a matrix, which one can quantize by hand."""
+    """The mean of each channel times a matrix, which a test can quantize by hand."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ def test_an_integer_product_is_the_one_worked_out_by_hand(tmp_path: Path) -> Non
 
 
 def product(matrix: np.ndarray) -> onnx.ModelProto:
-    """Means of the channels times a matrix, as a graph."""
+    """A graph of the channels' means times a matrix."""
     nodes = [
         onnx.helper.make_node("Cast", ["images"], ["numbers"], to=onnx.TensorProto.FLOAT),
         onnx.helper.make_node("ReduceMean", ["numbers", "axes"], ["features"], keepdims=0),
@@ -175,14 +175,14 @@ def product(matrix: np.ndarray) -> onnx.ModelProto:
 
 
 def test_sums_of_the_largest_products_do_not_overflow() -> None:
-    """As they do in 16 bits, without VNNI, unless ONNX Runtime is told to be exact."""
+    """Without VNNI, 16-bit sums overflow unless ONNX Runtime is set to be exact."""
     images = np.stack([np.full((3, 32, 32), shade, np.uint8) for shade in (0, 255)])
     answer = run(int8.quantize(product(np.full((3, 5), 127, np.float32)), images).SerializeToString(), images)
     np.testing.assert_allclose(answer, [[0] * 5, [3 * 255 * 127] * 5], rtol=0.01)
 
 
 def twice(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with its last product done once more, with the same weights."""
+    """The graph with its last product repeated, with the same weights."""
     last = graph.graph.node[-1]
     last.output[0] = "once"
     graph.graph.node.append(onnx.helper.make_node("MatMul", ["once", last.input[1]], ["logits"], name="again"))
@@ -198,7 +198,7 @@ def test_sums_do_not_overflow_where_two_products_share_their_weights() -> None:
 
 
 def test_a_file_with_shared_8_bit_weights_runs() -> None:
-    """Which ONNX Runtime refuses to make exact."""
+    """ONNX Runtime refuses to make such a file exact."""
     images, matrix = sample_images(32, 8), np.eye(3, dtype=np.float32)
     answer = run(twice(int8.quantize(product(matrix), images)).SerializeToString(), images)
     np.testing.assert_allclose(answer, images.mean((2, 3)), atol=2)
@@ -218,7 +218,7 @@ def test_a_graph_without_products_stays_as_it_is() -> None:
 
 
 class Overflowing(Product):
-    """Passes through numbers that float16 does not have."""
+    """A model with intermediate values beyond float16."""
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
         return (images.mean((2, 3)) * 1e6) * 1e-6

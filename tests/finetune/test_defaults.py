@@ -46,7 +46,7 @@ def of(session: Session, images: int, multi_label: bool = False, **overrides: An
     [
         (2, 2, 400, False), (10, 8, 400, False), (100, 8, 396, False), (1_020, 32, 992, False),
         (2_040, 32, 1_008, True), (10_000, 64, 1_560, True), (100_000, 64, 15_620, True),
-        (1_000_000, 64, 31_250, True),  # two epochs, the least there can be
+        (1_000_000, 64, 31_250, True),  # two epochs, the minimum
     ],
 )  # fmt: skip
 def test_small_sets_get_hundreds_of_steps_and_large_ones_ten_epochs(

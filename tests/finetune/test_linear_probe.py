@@ -63,7 +63,9 @@ def test_the_decay_is_the_best_on_the_validation_images(blobs: Callable[[int], B
             one = linear_probe.fit(train, targets[0], val, targets[1], SINGLE_LABEL)
         scores.append(float(((val @ one.weight.T + one.bias).argmax(1).numpy() == others).mean()))
     chosen = ((val @ best.weight.T + best.bias).argmax(1).numpy() == others).mean()
-    assert chosen == pytest.approx(max(scores), abs=0.011)  # two images: a warm start ends a hair elsewhere
+    assert chosen == pytest.approx(
+        max(scores), abs=0.011
+    )  # two images: a warm start ends at slightly different weights
     assert best.decay in linear_probe.DECAYS
 
 
@@ -93,7 +95,7 @@ def test_the_folder_of_a_fitted_head_is_a_model_folder_and_keeps_the_pretrained_
     assert {name for name, tensor in after.items() if not torch.equal(tensor, before[name])} == {
         "head.fc.weight", "head.fc.bias",
     }  # fmt: skip
-    assert result.top1 > 0.8  # a third is chance
+    assert result.top1 > 0.8  # chance is a third
     recipe = load_recipe(tmp_path / "run" / "recipe.toml")
     assert recipe.finetune
     assert recipe.finetune.head_only

@@ -57,7 +57,7 @@ def trained(tiny_source: Path, labelled: LabelledImages, tmp_path_factory: pytes
 
 @pytest.fixture
 def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No export and no card, which take seconds: `finetune` returns the result of the training."""
+    """Replaces the export and the card, which take seconds: `finetune` returns the training's result."""
     monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
@@ -130,7 +130,7 @@ def result_source(out: Path) -> str:
 
 
 def test_colours_are_learned_from_first_weights(trained: Trained) -> None:
-    assert trained[1].top1 > 0.9  # a third is chance
+    assert trained[1].top1 > 0.9  # chance is a third
 
 
 def test_the_recipe_in_the_folder_is_complete_and_says_what_was_done(trained: Trained, tiny_source: Path) -> None:
@@ -216,7 +216,7 @@ def test_the_baseline_has_no_localization_and_the_name_of_a_baseline(
 
 
 def multi_label(labelled: LabelledImages) -> LabelledImages:
-    """The same images, each with the class before its own too, but for every third label, which is unknown."""
+    """The same images with several labels: the class before is added, and every third label is unknown."""
     targets = np.eye(3, dtype=np.float32)[labelled.targets]
     targets += np.roll(targets, 1, axis=1)
     targets.flat[::7] = np.nan
@@ -231,7 +231,7 @@ def test_multi_label_images_are_learned_from_their_known_labels(
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["multi_label"] is True
     assert result.top1 is None
-    assert result.map > 0.9  # two thirds is chance
+    assert result.map > 0.9  # chance is two thirds
     assert session.recipe.augmentation.label_smoothing == session.recipe.augmentation.mix_probability == 0
     assert "head: new, 3 classes, any number of them per image" in [*session.sentences()]
     test = multi_label(labelled).test

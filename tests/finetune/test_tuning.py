@@ -31,7 +31,7 @@ def labelled(people: Path) -> LabelledImages:
 
 @pytest.fixture
 def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No export and no card, which take seconds: `finetune` returns the result of the training."""
+    """Replaces the export and the card, which take seconds: `finetune` returns the training's result."""
     monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
@@ -65,7 +65,7 @@ def test_the_heads_train_alone_first_and_then_all_layers_train(
         "model.head.fc.weight", "model.head.fc.bias",
     }  # fmt: skip
     assert all(names == heads for names in moved[:6])
-    assert moved[10] == {name for name, _ in session.network.named_parameters()}  # the last rates are next to nothing
+    assert moved[10] == {name for name, _ in session.network.named_parameters()}  # the last learning rates are almost 0
 
 
 def test_the_learning_rate_of_a_layer_falls_with_its_distance_from_the_head(

@@ -1,4 +1,4 @@
-"""Requests and answers without sockets, and who may ask for what."""
+"""Requests and answers of the test Hub without sockets, and the access rules."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from store import Commit, Store
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """Whom a token stands for."""
+    """The user of a token."""
 
     user: str
     organizations: tuple[str, ...] = ()
@@ -24,13 +24,13 @@ class Account:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request whose body is still to be read."""
+    """A request; its body is not read yet."""
 
     method: str
     path: str  # quoted, without the query
     query: dict[str, list[str]]
     token: str | None
-    pieces: Callable[[], Iterator[bytes]]  # the body as it arrives; ConnectionError where it ends too early
+    pieces: Callable[[], Iterator[bytes]]  # the body as it arrives; a ConnectionError if it ends too early
 
     def json(self) -> Any:
         """The body, as JSON."""
@@ -47,11 +47,11 @@ class Answer:
 
 
 class Refusal(Exception):  # noqa: N818, the client makes the errors
-    """An answer that says no; `code` decides which exception the client raises."""
+    """A refusing answer; `code` selects the exception that the client raises."""
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
-        plain = message.encode("ascii", "backslashreplace").decode()  # as headers must be
+        plain = message.encode("ascii", "backslashreplace").decode()  # the encoding of headers
         headers = {"X-Error-Message": plain} | ({"X-Error-Code": code} if code else {})
         self.answer = say({"error": message}, status, headers)
 
@@ -63,19 +63,19 @@ def say(value: Any, status: int = 200, headers: dict[str, str] | None = None) ->
 
 
 class Api:
-    """What is asked about: a store, and whom its tokens stand for. `url` and `cdn` are the server's two origins."""
+    """The store and the users of its tokens. `url` and `cdn` are the server's two origins."""
 
     def __init__(self, store: Store, accounts: dict[str, Account], url: str, cdn: str) -> None:
         self.store, self.accounts, self.url, self.cdn = store, accounts, url, cdn
 
     def account(self, request: Request) -> Account | None:
-        """Who asks; refuse a token that nobody has."""
+        """The user of the request; refuses an unknown token."""
         if request.token and request.token not in self.accounts:
             raise Refusal(401, "Invalid credentials in Authorization header")
         return self.accounts.get(request.token or "")
 
     def readable(self, request: Request, repo: str) -> None:
-        """Refuse where there is no such repository, or it is private and not the asker's: the two look the same."""
+        """Refuse a missing repository, and in the same way one that is private and not the user's."""
         account = self.account(request)
         member = account is not None and account.member(repo)
         if not self.store.exists(repo) or (self.store.marked(repo, "private") and not member):
@@ -84,7 +84,7 @@ class Api:
             raise Refusal(404, "Repository not found", "RepoNotFound")
 
     def granted(self, request: Request, repo: str) -> None:
-        """Refuse where a repository cannot be read, or is gated and not the asker's."""
+        """Refuse a repository that the user cannot read, or that is gated and not the user's."""
         self.readable(request, repo)
         account = self.account(request)
         if self.store.marked(repo, "gated") and not (account and account.member(repo)):
@@ -92,15 +92,15 @@ class Api:
             raise Refusal(403 if account else 401, message, "GatedRepo")
 
     def writable(self, request: Request, repo: str) -> None:
-        """Refuse where there is no such repository, or the asker must not write to it."""
+        """Refuse a missing repository, and one that the user must not write to."""
         self.readable(request, repo)
         self.own(request, repo)
 
     def own(self, request: Request, repo: str) -> None:
-        """Refuse where ORG of "ORG/NAME" is not the asker's to write under."""
+        """Refuse an ORG of "ORG/NAME" under which the user must not write."""
         account = self.account(request)
         if account is None:
-            # The real Hub sends no code here, and the client knows this 401 by its https address, which ours is not.
+            # The real Hub sends no code: the client knows this 401 by the Hub's https address, which this server lacks.
             raise Refusal(401, "Invalid username or password.", "RepoNotFound")
         if not account.write or not account.member(repo):
             namespace = repo.split("/")[0]

@@ -1,9 +1,9 @@
-"""What the Hub says to a model card's front matter: those of its checks that a card may fail by accident."""
+"""The Hub's checks of a model card's front matter that a card could fail by accident."""
 
 import re
 from typing import Any
 
-import yaml  # huggingface_hub depends on it
+import yaml  # a dependency of huggingface_hub
 
 FRONT_MATTER = r"\A\s*---[\r\n]+(.*?)[\r\n]+---\s*?(?:\r?\n|\Z)"
 LICENSES = {

@@ -1,4 +1,4 @@
-"""The real huggingface_hub in a process of its own, and requests without it; a small model to send."""
+"""The real huggingface_hub in a new process, requests without it, and a small model to send."""
 
 import json
 import subprocess
@@ -35,14 +35,14 @@ def failure(call, *arguments, **keywords):
 
 
 def client(run: Run, statements: str, **keywords: str | None) -> Any:
-    """What statements leave in `result`, in a process that `run` starts; it goes through JSON."""
+    """The value of `result` after the statements, in a process that `run` starts, passed on as JSON."""
     done = run(f"{CLIENT}\n{statements}\nprint(json.dumps(result))", **keywords)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def ask(url: str, method: str = "GET", timeout: float = 10, **request: Any) -> tuple[int, Message, bytes]:
-    """The status, headers and body of an answer, without the client's repairs."""
+    """The status, headers and body of an answer, without the client's retries."""
     with closing(HTTPConnection(urlsplit(url).netloc, timeout=timeout)) as connection:
         connection.request(method, urlsplit(url).path, **request)
         response = connection.getresponse()

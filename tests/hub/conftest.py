@@ -1,4 +1,4 @@
-"""A Hub of a test's own, and processes that know no other."""
+"""A local Hub per test, and processes that use only this Hub."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ from server import Hub  # noqa: E402
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    """A Hub with no repository."""
+    """An empty Hub."""
     with Hub(tmp_path / "hub") as hub:
         yield hub
     assert hub.failures == []
@@ -26,9 +26,9 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def run(hub: Hub, python: Python, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a Python program, or `-m module arguments`, that knows the test's Hub alone.
+    """Run a Python program, or `-m module arguments`, that uses only the test's Hub.
 
-    `home` is where it keeps its downloads, and `token` is None for nobody; a `hurried` one waits a twentieth of the
+    `home` is the folder of its downloads; `token` is None without a login; if `hurried`, it waits a twentieth of the
     time before it retries. Other keywords are environment variables.
     """
 
@@ -45,7 +45,7 @@ def run(hub: Hub, python: Python, tmp_path: Path) -> Callable[..., subprocess.Co
 
 @pytest.fixture
 def vt(run: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command `vtzoo` in a process of its own: it must end well, unless `check` is False, and in sentences."""
+    """The command `vtzoo` in a new process; it must print no traceback and no token, and exit with 0 if `check`."""
 
     def vt(*arguments: object, check: bool = True, **settings: Any) -> subprocess.CompletedProcess[str]:
         done = run("-m", "vtzoo", *arguments, **settings)
@@ -74,7 +74,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def files(finished: Path) -> dict[str, bytes]:
-    """What is published of the finished run, by path."""
+    """The published files of the finished run, content by path."""
     from vtzoo.publish.commit import prepare
 
     return prepare(finished, "zoo").files

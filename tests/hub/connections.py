@@ -1,4 +1,4 @@
-"""HTTP as the test server speaks it: requests read off connections, answers written, and the faults in between."""
+"""The HTTP of the test server: reads requests, writes answers, and produces faults."""
 
 import io
 import re
@@ -23,16 +23,16 @@ STATUSES = {"500": 500, "502": 502, "503": 503, "504": 504, "429": 429}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Reads requests off a connection and writes the answers, or does what a fault says."""
+    """Reads requests from a connection and writes the answers, or the fault that is due."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # a small body right after its headers would wait for 40 ms
+    disable_nagle_algorithm = True  # without it, a small body after its headers waits for 40 ms
     server: "Server"
 
     def setup(self) -> None:
         super().setup()
         self.server.connections.add(self.connection)
-        if self.server.hub.closing.is_set():  # too late to be among those that are being closed
+        if self.server.hub.closing.is_set():  # the server is already closing its connections
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def finish(self) -> None:
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002, its name in the base class
-        """Say nothing: `Hub.requests` has it all."""
+        """Print nothing: `Hub.requests` records the requests."""
 
     def handle_one_request(self) -> None:
         """Wait for a request and answer it."""
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.hub.take(kinds, f"{self.command} {self.route}")
 
     def answer(self) -> Answer:
-        """The Hub's answer; 500 where this server has a defect, which `Hub.failures` then shows."""
+        """The Hub's answer, or a 500 for a defect of this server, which `Hub.failures` then holds."""
         url = urlsplit(self.path)
         bearer = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
         query = parse_qs(url.query)
@@ -98,11 +98,11 @@ class Handler(BaseHTTPRequestHandler):
         """Close the connection as a crashed peer does."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.rfile.close()  # it holds the connection open
+        self.rfile.close()  # keeps the connection open
         self.connection.close()
 
     def send(self, answer: Answer) -> None:
-        """Write an answer, or the part of a file that was asked for."""
+        """Write an answer, or the requested range of a file."""
         size = len(answer.body) if isinstance(answer.body, bytes) else answer.body.stat().st_size
         status, start, stop, headers = answer.status, 0, size, answer.headers
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
@@ -147,7 +147,7 @@ class Server(ThreadingMixIn, TCPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Forget clients that hang up; remember our own defects."""
+        """Ignore clients that close the connection; record defects of this server."""
         error = traceback.format_exc()
         if "ConnectionResetError" not in error and "BrokenPipeError" not in error:
             self.hub.failures.append(error)

@@ -1,4 +1,4 @@
-"""A model folder as a finished run leaves it, of a Swin so small that publishing it takes no time."""
+"""The model folder of a finished run, with a Swin so small that publishing is fast."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ SIZE = 16  # pixels
 
 
 def make_run(folder: Path, seed: int = 0) -> Path:
-    """A run folder of random weights; its metrics are made up, its hashes are not."""
+    """A run folder with random weights, invented metrics and true hashes."""
     path = resources.recipes_folder() / f"{NAME}.toml"
     said, dataset = recipe_files.load_recipe(path), named.named_set("cifar10")
     said = replace(said, model=replace(said.model, image_size=SIZE, arguments=ARGUMENTS))
@@ -46,12 +46,12 @@ def make_run(folder: Path, seed: int = 0) -> Path:
 
 
 def sign(folder: Path, facts: dict | None = None) -> None:
-    """Let result.json, with other facts where they are given, name the weights' hashes as they are."""
+    """Write the weights' true hashes, and the given other facts, into result.json."""
     facts = facts or json.loads((folder / "result.json").read_text())
     weights = {name: files.sha256(folder / name) for name in run.WEIGHTS if (folder / name).exists()}
     write_json(folder / "result.json", facts | {"weights": weights})
 
 
 def pixels(seed: int) -> Image.Image:
-    """A picture of noise."""
+    """An image of noise."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8))

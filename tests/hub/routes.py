@@ -1,4 +1,4 @@
-"""What the test server answers to each request of huggingface_hub.
+"""The test server's answer to each request of huggingface_hub.
 
 After https://huggingface.co/docs/hub/api and what the client itself sends and reads. Models alone, one branch "main",
 LFS by its "basic" transfer, no Xet.
@@ -54,7 +54,7 @@ def create_repo(api: Api, request: Request) -> Answer:
         if api.store.exists(repo):
             return say({"error": "You already created this model repo"} | named, 409)
         api.store.create(repo)
-        if wanted.get("visibility") == "private" or wanted.get("private"):  # as older clients say it
+        if wanted.get("visibility") == "private" or wanted.get("private"):  # of older clients
             api.store.mark(repo, "private")
     return say(named)
 
@@ -76,13 +76,13 @@ def large(file: File) -> dict[str, int]:
 
 
 def sibling(path: str, file: File) -> dict[str, Any]:
-    """A file, as the description of a repository lists it."""
+    """The entry of a file in a repository's description."""
     lfs = {"lfs": {"sha256": file.sha256} | large(file)} if file.sha256 else {}
     return {"rfilename": path, "blobId": file.oid, "size": file.size} | lfs
 
 
 def entry(path: str, file: File) -> dict[str, Any]:
-    """A file, as a tree lists it."""
+    """The entry of a file in a tree."""
     lfs = {"lfs": {"oid": file.sha256} | large(file)} if file.sha256 else {}
     return {"type": "file", "oid": file.oid, "size": file.size, "path": path} | lfs
 
@@ -184,7 +184,7 @@ def upload(api: Api, request: Request, sha256: str) -> Answer:
 
 
 def commit(api: Api, request: Request, repo: str, revision: str) -> Answer:
-    """Commit what the lines of the body say: first a header, then a file added or deleted each."""
+    """Commit the lines of the body: first a header, then an added or deleted file per line."""
     api.writable(request, repo)
     header, *changes = [json.loads(line) for line in b"".join(request.pieces()).splitlines()]
     if revision != "main":
@@ -227,7 +227,7 @@ def resolve(api: Api, request: Request, repo: str, revision: str, path: str) -> 
     file = commit.files.get(path)
     if file is None:
         refusal = Refusal(404, "Entry not found", "EntryNotFound")
-        refusal.answer.headers["X-Repo-Commit"] = commit.id  # the client remembers by it that there is no such file
+        refusal.answer.headers["X-Repo-Commit"] = commit.id  # the client caches by it that the file does not exist
         raise refusal
     headers = {"X-Repo-Commit": commit.id, "ETag": f'"{file.key}"', "Accept-Ranges": "bytes"}
     if not file.sha256:
@@ -245,7 +245,7 @@ def cdn(api: Api, request: Request, sha256: str, path: str) -> Answer:
 
 
 def unsigned(request: Request) -> None:
-    """Refuse a token where an address alone gives access, as a content delivery network does."""
+    """Refuse a token, like a content delivery network, where the URL alone gives access."""
     if request.token:
         raise Refusal(400, "Only one auth mechanism allowed")
 

@@ -1,4 +1,4 @@
-"""A Hugging Face Hub in one process, for tests: the real client talks to it, and it fails when it is told to.
+"""A Hugging Face Hub in one process, for tests with the real client, which fails on demand.
 
     with Hub(folder) as hub:
         hub.push("zoo/model", {"config.json": b"{}"})
@@ -32,7 +32,7 @@ TOKENS = {
 
 @dataclass(kw_only=True)
 class Fault:
-    """What shall go wrong, and with which requests."""
+    """A kind of fault, and the requests that it affects."""
 
     kind: str
     pattern: str
@@ -42,13 +42,13 @@ class Fault:
 
 
 class Hub:
-    """A Hub on this machine, with what is in a folder, while it is open as a context."""
+    """A local Hub with the content of a folder; it serves while it is open as a context."""
 
     def __init__(self, folder: Path, *, port: int = 0, tokens: dict[str, Account] | None = None) -> None:
         self.folder, self.store = folder, Store(folder)
         self.requests: list[tuple[str, str, int]] = []  # method, path and status, or 0 where no answer was sent
         self.failures: list[str] = []  # defects of this server, as tracebacks
-        self.faults: list[Fault] = []  # what is still to go wrong
+        self.faults: list[Fault] = []  # faults still to come
         self.serving: set[Handler] = set()  # connections whose request is not yet answered
         self.closing, self.lock = threading.Event(), threading.Lock()
         # Content is sent from another origin than the Hub's, as it really is: clients must not send it their token.
@@ -69,7 +69,7 @@ class Hub:
             thread.join()
 
     def push(self, repo: str, files: dict[str, bytes], message: str = "push", delete: Iterable[str] = ()) -> str:
-        """Commit files, and delete others, without a request; the commit's id. The repository is made if need be."""
+        """Commit files and deletions without a request, and return the commit's id; creates a missing repository."""
         with self.store.lock:
             if not self.store.exists(repo):
                 self.store.create(repo)
@@ -77,7 +77,7 @@ class Hub:
             return self.store.commit(repo, kept, message, delete)
 
     def head(self, repo: str) -> str | None:
-        """The id of the last commit; None where there is no such repository."""
+        """The id of the last commit; None for a missing repository."""
         return self.store.commits(repo)[0].id if self.store.exists(repo) else None
 
     def commits(self, repo: str) -> list[Commit]:
@@ -85,7 +85,7 @@ class Hub:
         return self.store.commits(repo)
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
-        """The content of every file, .gitattributes too."""
+        """The content of every file, including .gitattributes."""
         commit = self.store.commits(repo, revision)[0]
         return {path: self.store.blob(file.key).read_bytes() for path, file in commit.files.items()}
 
@@ -94,11 +94,11 @@ class Hub:
         return self.store.tags(repo)
 
     def make_private(self, repo: str) -> None:
-        """Hide a repository from all who are not of its organization."""
+        """Hide a repository from users outside its organization."""
         self.store.mark(repo, "private")
 
     def gate(self, repo: str) -> None:
-        """Keep the content of a repository from all who are not of its organization."""
+        """Refuse a repository's content to users outside its organization."""
         self.store.mark(repo, "gated")
 
     def fault(self, kind: str, pattern: str, times: int = 1, skip: int = 0, seconds: float = 1.0) -> None:
@@ -114,12 +114,12 @@ class Hub:
             self.faults.append(Fault(kind=kind, pattern=pattern, times=times, skip=skip, seconds=seconds))
 
     def clear_faults(self) -> None:
-        """Let everything go well again."""
+        """Remove all faults."""
         with self.lock:
             self.faults.clear()
 
     def environment(self, home: Path, token: str | None = "hf_write") -> dict[str, str]:
-        """The variables of a process that knows this Hub alone, as the owner of a token, and keeps all in `home`."""
+        """The environment of a process that uses only this Hub, with a token, and keeps its files in `home`."""
         alien = re.compile("HF_|HUGGING|VTZOO_|.*_proxy$", re.IGNORECASE)
         found = {name: value for name, value in os.environ.items() if not alien.match(name)}
         found |= {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "VTZOO_CACHE": str(home / "vtzoo")}
@@ -127,7 +127,7 @@ class Hub:
         return found | ({"HF_TOKEN": token} if token else {})
 
     def take(self, kinds: tuple[str, ...], request: str) -> Fault | None:
-        """The fault of one of these kinds that a request is due, which is then one less."""
+        """The fault of one of these kinds that is due for a request; counts it as done."""
         with self.lock:
             for fault in self.faults:
                 if fault.kind in kinds and re.search(fault.pattern, request):

@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-REGULAR_BYTES = 10 * 1024**2  # a file over this is kept as LFS, whatever its name
+REGULAR_BYTES = 10 * 1024**2  # larger files are stored as LFS, whatever their names
 SUFFIXES = (
     "bin",
     "npy",
@@ -33,7 +33,7 @@ SUFFIXES = (
     "pth",
     "safetensors",
     "zip",
-)  # kept as LFS in a new repository
+)  # stored as LFS in a new repository
 GITATTRIBUTES = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in SUFFIXES).encode()
 
 
@@ -47,7 +47,7 @@ class File:
 
     @property
     def key(self) -> str:
-        """What the content is known by: its sha256 where it is kept as LFS, else its git blob id."""
+        """The name of the content: its sha256 if it is stored as LFS, else its git blob id."""
         return self.sha256 or self.oid
 
 
@@ -63,7 +63,7 @@ class Commit:
 
 
 def blob_id(content: bytes) -> str:
-    """The name git gives to a content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects."""
+    """The name that git gives to content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
@@ -80,7 +80,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 class Store:
-    """Repositories in a folder. What is changed under `lock` is seen by nobody half done."""
+    """Repositories in a folder. Nobody sees a half-done change that is made under `lock`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.lock = folder, threading.RLock()
@@ -91,7 +91,7 @@ class Store:
         return self.folder / "repos" / repo
 
     def exists(self, repo: str) -> bool:
-        """Whether there is such a repository."""
+        """Whether the repository exists."""
         return (self.place(repo) / "refs" / "heads" / "main").is_file()
 
     def create(self, repo: str) -> None:
@@ -103,17 +103,17 @@ class Store:
     # Content
 
     def blob(self, key: str) -> Path:
-        """Where the content of that name lies, or would lie."""
+        """The path of the content with that name, stored or not."""
         return self.folder / "blobs" / key
 
     def regular(self, content: bytes) -> File:
-        """Keep content as git does."""
+        """Store content like git."""
         file = File(oid=blob_id(content), size=len(content))
         replace(self.blob(file.key), content)
         return file
 
     def receive(self, pieces: Iterable[bytes], sha256: str) -> bool:
-        """Keep content as LFS does, as it arrives; False, and nothing is kept, where it has another hash."""
+        """Store content as LFS while it arrives; for another hash, store nothing and return False."""
         partial = self.folder / "blobs" / f".{uuid.uuid4().hex}.partial"
         digest = hashlib.sha256()
         try:
@@ -129,14 +129,14 @@ class Store:
         return digest.hexdigest() == sha256
 
     def lfs(self, sha256: str, size: int) -> File | None:
-        """The LFS file of that hash and size, where its content was received."""
+        """The LFS file of that hash and size, whose content must have been received."""
         blob = self.blob(sha256)
         if not blob.is_file() or blob.stat().st_size != size:
             return None
         return File(oid=blob_id(pointer(sha256, size)), size=size, sha256=sha256)
 
     def keep(self, repo: str, path: str, content: bytes) -> File:
-        """Keep content as the repository keeps a file of that path and size."""
+        """Store content the way the repository stores a file of that path and size."""
         if not self.is_large(repo, path, len(content)):
             return self.regular(content)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -158,7 +158,7 @@ class Store:
     # Commits
 
     def commit(self, repo: str, files: dict[str, File], message: str, delete: Iterable[str] = ()) -> str:
-        """Add a commit to the head, of files whose content is kept already; its id."""
+        """Add a commit of files with stored content to the head, and return its id."""
         with self.lock:
             before, gone = self.find(repo, "main"), set(delete)
             kept = {path: file for path, file in before.files.items() if path not in gone} if before else {}
@@ -177,7 +177,7 @@ class Store:
         return Commit(**fields | {"files": {path: File(**file) for path, file in fields["files"].items()}})
 
     def commits(self, repo: str, revision: str = "main") -> list[Commit]:
-        """A commit and all before it, newest first; none, where there is no such revision."""
+        """A commit and all before it, newest first; none for an unknown revision."""
         found, commit = [], self.find(repo, revision)
         while commit:
             found.append(commit)
@@ -185,7 +185,7 @@ class Store:
         return found
 
     def find(self, repo: str, revision: str) -> Commit | None:
-        """The commit that a branch, a tag, an id or the first seven digits or more of one stand for."""
+        """The commit of a branch, a tag, an id, or the first seven or more digits of an id."""
         place = self.place(repo)
         for reference in (place / "refs" / "heads" / quote(revision, safe=""), self.tag_file(repo, revision)):
             if reference.is_file():
@@ -198,7 +198,7 @@ class Store:
     # Tags and marks
 
     def tag_file(self, repo: str, tag: str) -> Path:
-        """Where the reference of a tag lies, or would lie."""
+        """The path of a tag's reference, existing or not."""
         return self.place(repo) / "refs" / "tags" / quote(tag, safe="")
 
     def tags(self, repo: str) -> dict[str, str]:
@@ -207,7 +207,7 @@ class Store:
         return {unquote(file.name): file.read_text() for file in sorted(files)}
 
     def tag(self, repo: str, tag: str, commit: str) -> bool:
-        """Make a tag; False, and nothing is changed, where there is one of that name."""
+        """Make a tag; if the name exists, change nothing and return False."""
         with self.lock:
             if free := not self.tag_file(repo, tag).exists():
                 replace(self.tag_file(repo, tag), commit.encode())

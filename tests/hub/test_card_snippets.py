@@ -1,4 +1,4 @@
-"""The card of a published model: the Hub accepts it, and its snippets run as they stand there."""
+"""The card of a published model: the Hub accepts it, and its snippets run unchanged."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture
 def card(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The card of the embedded model on the Hub, whose files are those that `vtzoo publish` sends."""
+    """The embedded model's card on the Hub, beside the files that `vtzoo publish` sends."""
     publication = commit.prepare(DEFAULT_MODEL, "zoo", tmp_path / "index.toml")
     hub.push(REPO, publication.files)
     shutil.copy(ROCKET, tmp_path / "photo.jpg")
@@ -31,7 +31,7 @@ def card(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def done(finished: CompletedProcess[str]) -> str:
-    """What a process printed, if all went well."""
+    """The stdout of a process, which must exit with 0."""
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 
@@ -58,7 +58,7 @@ def test_the_hubs_own_validation_accepts_the_card(run: Run) -> None:
 
 @pytest.mark.usefixtures("card")
 def test_the_hubs_own_validation_sees_a_card_that_is_wrong(run: Run) -> None:
-    """So that the test above can fail."""
+    """A proof that the test above can fail."""
     program = (
         f"from huggingface_hub import ModelCard; card = ModelCard.load({REPO!r}); card.data.license = 'mine'\n"
         "card.validate()"

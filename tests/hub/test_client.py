@@ -1,4 +1,4 @@
-"""What is repeated, what is said, and what is never said of the Hub's errors."""
+"""Retries of the Hub's errors, and the messages about them."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from vtzoo.hub import client
 
 
 class AnswerError(Exception):
-    """An error as the client raises it for an answer of the Hub's."""
+    """The client's error for an answer of the Hub."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"{status} Server Error for url: https://cdn/file?X-Signature=abc (hf_secretsecret)")
@@ -17,7 +17,7 @@ class AnswerError(Exception):
 
 
 def failing(times: int, error: Exception) -> Callable[[], int]:
-    """A function that fails so often, and then returns how often it was called."""
+    """A function that fails the given number of times, and then returns the number of its calls."""
     calls = 0
 
     def act() -> int:
@@ -32,7 +32,7 @@ def failing(times: int, error: Exception) -> Callable[[], int]:
 
 @pytest.fixture(autouse=True)
 def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that would have been waited."""
+    """The seconds of all waits, which are skipped."""
     seconds: list[float] = []
     monkeypatch.setattr(client.time, "sleep", seconds.append)
     return seconds

@@ -1,4 +1,4 @@
-"""Names and links that lead out of a model's folder: refused by name, and nothing outside is read or written."""
+"""Names and links that lead out of a model's folder: the error names them; no file outside is read or written."""
 
 import json
 import re
@@ -22,13 +22,13 @@ Vt = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture
 def published(hub: Hub, files: dict[str, bytes]) -> str:
-    """The commit of a model on the Hub, as `vtzoo publish` makes it."""
+    """The commit of a model on the Hub, made by `vtzoo publish`."""
     return hub.push(REPO, files)
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder that is none of anybody's, with one file."""
+    """A folder outside all others, with one file."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret.txt").write_text("of the user's")
     return tmp_path / "outside"
@@ -45,7 +45,7 @@ def untouched(outside: Path) -> bool:
 
 
 def storage(tmp_path: Path) -> Path:
-    """What the cache has of the model."""
+    """The model's folder in the cache."""
     return tmp_path / "home" / "hub" / f"models--zoo--{NAME}"
 
 
@@ -63,7 +63,7 @@ def test_a_name_that_leads_out_is_refused_wherever_it_comes_from(name: str, tmp_
 
 
 def indexed(tmp_path: Path, name: str) -> Path:
-    """An index with one model, of one file of that name."""
+    """An index with one model, which has one file of that name."""
     content = f'{json.dumps(name)} = {{ size = 1, sha256 = "{"0" * 64}" }}'
     table = f'["a-model"]\nrepo = "zoo/m"\nrevision = "{"1" * 40}"\n["a-model".files]\n{content}\n'
     (tmp_path / "index.toml").write_text(table)
@@ -138,7 +138,7 @@ def test_a_link_that_leads_out_of_the_cache_is_refused(
     link.parent.mkdir(parents=True)
     target = {"config.json": outside / "secret.txt", "missing": outside / "missing"}.get(place, outside)
     link.symlink_to(target)
-    command = ("predict", tmp_path / "photo.png", "--model", REPO)  # which finds the model as every command does
+    command = ("predict", tmp_path / "photo.png", "--model", REPO)  # finds the model like every command
     assert f"leads out of the cache of {REPO}: refused" in refusal(vt(*command, check=False))
     assert untouched(outside)
     link.unlink()
@@ -149,7 +149,7 @@ def test_a_link_that_leads_out_of_the_cache_is_refused(
 def test_a_cached_file_that_became_a_link_out_is_damaged(published: str, vt: Vt, outside: Path, tmp_path: Path) -> None:
     vt("pull", REPO)
     link = storage(tmp_path) / "snapshots" / published / "model.safetensors"
-    (outside / "copy").write_bytes(link.read_bytes())  # the very content, but in a place that anybody may change
+    (outside / "copy").write_bytes(link.read_bytes())  # the right content, in a place that anybody may change
     link.unlink()
     link.symlink_to(outside / "copy")
     done = vt("verify", REPO, check=False)

@@ -1,4 +1,4 @@
-"""What goes wrong on demand does so, and what the real huggingface_hub makes of it."""
+"""The test server's faults, and the reaction of the real huggingface_hub."""
 
 import os
 import re
@@ -98,14 +98,14 @@ def test_a_killed_uploader_leaves_the_whole_commit_or_none(
 ) -> None:
     old = hub.push("zoo/model", {"config.json": b"old"})
     before, model = hub.files("zoo/model"), tmp_path / "model.safetensors"
-    model.write_bytes(os.urandom(1024) * 16 * 1024)  # more than a connection holds while nobody reads
+    model.write_bytes(os.urandom(1024) * 16 * 1024)  # more than a connection buffers without a reader
     hub.fault("stall", where, seconds=0.5)
     statements = f"""
 operations = add({{"config.json": b"new", "model.safetensors": {str(model)!r}}})
 api.create_commit("zoo/model", operations, commit_message="change", parent_commit={old!r})
 """
     with subprocess.Popen([sys.executable, "-c", CLIENT + statements], env=hub.environment(tmp_path)) as uploader:
-        while hub.faults:  # not yet met
+        while hub.faults:  # not yet due
             assert uploader.poll() is None
             time.sleep(0.01)
         uploader.send_signal(signal.SIGKILL)

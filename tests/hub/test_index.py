@@ -1,4 +1,4 @@
-"""The index file: what it says comes back, and what would lead astray is refused by name."""
+"""The index file: written entries are read back, and misleading ones are refused by name."""
 
 import hashlib
 import subprocess

@@ -1,4 +1,4 @@
-"""What we publish serves timm, transformers and ONNX Runtime as they are, and what timm publishes serves us."""
+"""Published models in timm, transformers and ONNX Runtime, and timm's models in vtzoo."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from vtzoo.publish import commit
 
 Run = Vt = Callable[..., CompletedProcess[str]]
 
-# Prints whether timm's model of a repository answers as the zoo's own does, to the last bit.
+# Prints whether timm's model of a repository has the zoo's logits, to the last bit.
 SAME_LOGITS = """
 import sys, timm, torch, vtzoo, vtzoo.models
 for repo in sys.argv[1:]:
@@ -34,7 +34,7 @@ for repo in sys.argv[1:]:
         print(repo, torch.equal(ours(images), theirs(images)), tuple(theirs(images).shape))
 """
 
-# Prints what transformers' own pipeline says of a picture, and the shape that its image processor makes of it.
+# Prints the result of transformers' pipeline for an image, and the shape of its processed input.
 PIPELINE = """
 import json, sys
 from PIL import Image
@@ -65,7 +65,7 @@ def test_plain_timm_gives_the_exact_logits_of_what_we_publish(
 
 
 def own_architecture(architecture: str, folder: Path) -> dict[str, bytes]:
-    """The two files that timm loads of a model of ours at 32 px."""
+    """The two files that timm loads of a vtzoo architecture at 32 px."""
     torch.manual_seed(0)
     model = models.build(architecture, num_classes=10, image_size=32)
     save_for_hf(model, folder, model_config={"model_args": {"img_size": 32}}, safe_serialization=True)
@@ -98,7 +98,7 @@ def test_the_published_onnx_file_needs_nothing_beside_it(files: dict[str, bytes]
 
 
 def timm_repository(folder: Path, name: str, **settings: object) -> tuple[torch.nn.Module, dict[str, bytes]]:
-    """A model of timm's with random weights, and its repository's files as timm writes them."""
+    """A timm model with random weights, and its repository's files in timm's format."""
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=3)
     model.pretrained_cfg = model.pretrained_cfg | settings

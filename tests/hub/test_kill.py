@@ -1,7 +1,7 @@
-"""Publishers and pullers that are really killed, and Hubs that fail in every way: what is there is whole, and true.
+"""Killed publishers and pullers, and a Hub that fails in every way: the stored models are whole and true.
 
-Moments and faults are drawn by a seed, which a failure names. The suite takes three of each; `pytest -m stress
-tests/hub` takes fifty, and wants a good share of the kills to fall into the transfer itself.
+A seed, which a failure names, draws the moments and the faults. The suite takes three of each; `pytest -m stress
+tests/hub` takes fifty, and requires that a good share of the kills fall into the transfer itself.
 """
 
 import json

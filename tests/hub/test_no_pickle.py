@@ -1,4 +1,4 @@
-"""No pickle is ever read: each one that is planted here would leave a marker where it is."""
+"""No command reads a pickle: each planted pickle would create a marker if it were read."""
 
 import io
 import json
@@ -50,7 +50,7 @@ Ends = list[tuple[int | str, str, str]]
 
 
 class Bomb:
-    """What leaves a folder behind where it is unpickled."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = str(marker)
@@ -116,7 +116,7 @@ def run_all(run: Run, marker: Path) -> Callable[..., Ends]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of noise in the files of CIFAR-10: 24 to train on, 20 to measure."""
+    """Images of noise in CIFAR-10's files: 24 training images, 20 test images."""
     folder = tmp_path_factory.mktemp("data")
     features = its.Features({"img": its.Image(), "label": its.ClassLabel(names=list(named.labels("cifar10") or ()))})
     for split, count in (("train", 24), ("test", 20)):
@@ -149,7 +149,7 @@ def uses(model: object, photo: Path, data: Path, out: Path) -> list[list[object]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_planted_here_does_go_off(kind: str, marker: Path) -> None:
-    """So that the tests below can fail."""
+    """A proof that the tests below can fail."""
     make, load = KINDS[kind]
     content = make(Bomb(marker))
     assert not marker.exists()

@@ -1,4 +1,4 @@
-"""`vtzoo publish` with the real client against a Hub of the test's own: whole or not at all."""
+"""`vtzoo publish` with the real client against a local Hub: a complete commit or none."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ Vt = Callable[..., CompletedProcess[str]]
 
 
 def change(folder: Path) -> None:
-    """Give the run another number in its result.json."""
+    """Change a number in the run's result.json."""
     facts = json.loads((folder / "result.json").read_text())
     sign(folder, facts | {"steps": facts["steps"] + 1})
 
@@ -38,7 +38,7 @@ def refusal(done: CompletedProcess[str]) -> str:
 def test_one_commit_holds_the_whole_folder_and_the_tag_and_the_index_name_it(hub: Hub, vt: Vt, folder: Path) -> None:
     done = vt("publish", folder, "--org", "zoo", "--json")
     told = json.loads(done.stdout)
-    assert len(hub.commits(REPO)) == 2  # the repository's creation, and ours
+    assert len(hub.commits(REPO)) == 2  # the repository's first commit, and vtzoo's
     files = hub.files(REPO)
     assert files.keys() == FILES | {".gitattributes"}
     for path in ("model.safetensors", "config.json", "recipe.toml", "curves.png", "localizer.safetensors"):

@@ -1,4 +1,4 @@
-"""Models from the Hub, by the real client: the very bytes of the commit, or none at all."""
+"""Models from the Hub with the real client: exactly the commit's bytes, or an error."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def published(hub: Hub, files: dict[str, bytes]) -> str:
-    """The commit of a model on the Hub, as `vtzoo publish` makes it."""
+    """The commit of a model on the Hub, made by `vtzoo publish`."""
     return hub.push(REPO, files)
 
 
@@ -146,7 +146,7 @@ def test_without_a_network_the_cached_model_works_and_says_so_and_another_is_a_s
     hub: Hub, published: str, vt: Vt, photo: Path
 ) -> None:
     first = vt("predict", photo, "--model", REPO)
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # the port that discards
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # the discard port, without a server
     again = vt("predict", photo, "--model", REPO, **nowhere)
     assert again.stdout == first.stdout
     assert f"cannot be reached; {REPO} is the cached one, of commit {published[:12]}" in again.stderr
@@ -173,7 +173,7 @@ def test_what_another_program_downloaded_serves_offline_after_its_hashes_are_che
     vt("predict", photo, "--model", REPO, HF_HUB_OFFLINE="1")
     flip(cached(tmp_path / "home", "onnx/model.onnx"))
     refusal(vt("predict", photo, "--model", REPO, check=False, HF_HUB_OFFLINE="1"))
-    vt("predict", photo, "--model", REPO)  # with the network it is mended
+    vt("predict", photo, "--model", REPO)  # with the network it is downloaded again
 
 
 def test_errors_of_the_hub_are_sentences(hub: Hub, published: str, vt: Vt) -> None:
@@ -194,7 +194,7 @@ def test_a_name_of_the_index_is_pinned_to_its_commit_and_content(hub: Hub, vt: V
     vt("publish", folder, "--org", "zoo")
     index = folder.parent / "index.toml"
     pinned = hub.head(REPO)
-    hub.push(REPO, {"config.json": b"{}"})  # the branch goes on; the name does not
+    hub.push(REPO, {"config.json": b"{}"})  # the branch moves; the index entry does not
     known = {"VTZOO_INDEX": str(index)}
     assert json.loads(vt("pull", NAME, "--json", **known).stdout)["folder"].endswith(str(pinned))
     hub.requests.clear()

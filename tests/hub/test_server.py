@@ -1,4 +1,4 @@
-"""What the test server answers to the real huggingface_hub, in processes of its own."""
+"""The test server against the real huggingface_hub, in separate processes."""
 
 import hashlib
 import json

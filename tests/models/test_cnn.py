@@ -1,4 +1,4 @@
-"""The small CNN against a chain of torch's own layers, its whitening, and what timm and drloc ask of it."""
+"""The small CNN against a chain of torch's layers, its whitening, and its interface for timm and drloc."""
 
 import json
 from typing import Any
@@ -201,7 +201,7 @@ def test_the_whitening_stays_as_it_is_through_training_and_through_a_file(images
     assert other.whitening.bias.requires_grad
 
 
-# What timm and the exporter ask of it
+# The interface for timm and the exporter
 
 
 def test_timm_loads_a_saved_folder_by_its_config(shared: Any, images: Tensor, tmp_path: Any) -> None:

@@ -1,4 +1,4 @@
-"""CvT-13 against transformers' implementation, and what timm and drloc ask of it."""
+"""CvT-13 against transformers' implementation, and its interface for timm and drloc."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""T2T-ViT-14: its performer against the attention it stands for, its splits and positions, and what timm asks of it."""
+"""T2T-ViT-14: its performer against exact attention, its splits and positions, and its interface for timm."""
 
 import json
 import math

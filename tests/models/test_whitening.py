@@ -1,4 +1,4 @@
-"""Whitened first layers: what comes out of them is uncorrelated, for any kernel, stride, padding and width."""
+"""Whitened first layers: their outputs are uncorrelated, for any kernel, stride, padding and width."""
 
 from typing import Any
 

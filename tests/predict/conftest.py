@@ -1,4 +1,4 @@
-"""Model folders to classify with: one made by hand, whose answers numpy can check, and a small real Swin."""
+"""Model folders for classification: a hand-made model, which numpy can check, and a small Swin."""
 
 import hashlib
 import json
@@ -75,14 +75,14 @@ def pointing(offset: int, **changes: Any) -> onnx.TensorProto:
 
 
 def sign(folder: Path) -> None:
-    """Let result.json name the hashes of the files as they are."""
+    """Write the files' true hashes into result.json."""
     files = ("model.safetensors", "onnx/model.onnx")
     hashes = {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files}
     (folder / "result.json").write_text(json.dumps({"weights": hashes}), encoding="utf-8")
 
 
 def offset_of(folder: Path) -> int:
-    """Where head.weight begins in model.safetensors."""
+    """The offset of head.weight in model.safetensors, in bytes."""
     content = (folder / "model.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")
     return 8 + length + json.loads(content[8 : 8 + length])["head.weight"]["data_offsets"][0]
@@ -164,7 +164,7 @@ def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = describe([f"class {index}" for index in range(10)], 32, model_args=arguments | {"num_heads": [1, 2]})
     torch.manual_seed(0)
     model = create(config)
-    for parameter in model.parameters():  # fresh weights answer every image alike
+    for parameter in model.parameters():  # with initial weights all images would have the same class
         torch.nn.init.normal_(parameter, std=0.2)
     save_torch({name: tensor.half() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

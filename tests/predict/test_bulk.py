@@ -1,4 +1,4 @@
-"""Many images: the right answer for each, in order, whatever is wrong with one of them."""
+"""Predictions of many images: each correct and in order, even if one image is unreadable."""
 
 import subprocess
 import sys

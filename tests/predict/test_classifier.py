@@ -1,4 +1,4 @@
-"""What goes into a classifier and what comes out, whatever runs it; and the door to the backends."""
+"""Inputs and outputs of classifiers on every backend, and the choice of the backend."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""Answers as text, read back by the standard library's readers."""
+"""Predictions as text, read back with the standard library."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Models of which an image may have several classes."""
+"""Multi-label models: an image may have several classes."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from vtzoo.predict.sources import Source
 
 
 class Fixed(Classifier):
-    """Answers every image with the same logits."""
+    """A classifier with the same logits for every image."""
 
     def __init__(self, *logits: float, multi_label: bool) -> None:
         self.labels, self.preprocess = ("cat", "dog", "hat"), Preprocess(size=4, interpolation="bicubic", crop=1.0)
@@ -44,7 +44,7 @@ def test_each_class_has_a_probability_of_its_own() -> None:
     [
         ((2, -2, 1), 5, ["cat", "hat"]),
         ((2, -2, 1), 1, ["cat"]),
-        ((-3, -2, -4), 5, ["dog"]),  # none is likely: the likeliest of them
+        ((-3, -2, -4), 5, ["dog"]),  # no class is probable, so the most probable one is shown
         ((0, -1, -2), 5, ["cat"]),
     ],
 )

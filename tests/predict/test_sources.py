@@ -1,4 +1,4 @@
-"""Which images arguments stand for, in which order; the standard library and pyarrow say what there is."""
+"""The images of the arguments and their order, against the standard library and pyarrow."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Folders as timm writes them to the Hub: predicted as timm predicts them, named as it names them, or refused."""
+"""Folders in timm's Hub format: predictions and class names equal timm's, or the folder is refused."""
 
 import json
 import shutil
@@ -104,7 +104,7 @@ def our_logits(classifier: Classifier) -> np.ndarray:
 def assert_answers_as_timm(folder: Path) -> None:
     classifier = load(folder, device="cpu")
     logits, features = timm_answers(folder)
-    assert np.ptp(logits, axis=0).max() > 1e-2  # or agreement would mean nothing
+    assert np.ptp(logits, axis=0).max() > 1e-2  # otherwise agreement would be trivial
     np.testing.assert_array_equal(our_logits(classifier), logits)
     np.testing.assert_array_equal(classifier.embed([str(photo) for photo in PHOTOS]), features)
     np.testing.assert_allclose(

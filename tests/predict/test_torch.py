@@ -67,7 +67,7 @@ def test_torch_and_onnx_runtime_agree(swin: Path) -> None:
 
 
 def test_the_answers_of_different_images_differ(swin: Path) -> None:
-    assert np.ptp(load(swin)(pixels(16)), axis=0).max() > 1e-3  # or agreement would mean nothing
+    assert np.ptp(load(swin)(pixels(16)), axis=0).max() > 1e-3  # otherwise agreement would be trivial
 
 
 def test_a_read_only_batch_is_classified_without_a_warning(swin: Path) -> None:

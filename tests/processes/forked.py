@@ -1,8 +1,8 @@
-"""Python processes that start with torch imported, forked from a process that has torch: an import takes seconds.
+"""Python processes that start with torch imported, because they are forked; an import takes seconds.
 
-`Python` is that process; called like `python` with arguments, it gives what `subprocess.run` would. By default it has
-torch alone: huggingface_hub reads its variables where it is imported, and timm imports it. What is to be measured, or
-must not find torch, is started with `subprocess` instead.
+`Python` is the parent process. A call takes the arguments of `python` and returns the result of `subprocess.run`. By
+default the parent imports only torch: timm would import huggingface_hub, which reads its environment variables then.
+Tests that measure a process, or that must not import torch, use `subprocess` instead.
 """
 
 import atexit
@@ -29,9 +29,9 @@ LARGEST = 1 << 20  # bytes of a command with its environment
 
 
 class Python:
-    """Runs Python commands, one after another: `-c PROGRAM`, `-m MODULE` and a script's path, each with arguments.
+    """Runs Python commands: `-c PROGRAM`, `-m MODULE` or a script's path, each with arguments.
 
-    The processes have `modules` imported, and were started with the variables of `environment`.
+    The parent process has imported `modules`, with the variables of `environment` set.
     """
 
     def __init__(self, *modules: str, **environment: str) -> None:
@@ -48,10 +48,10 @@ class Python:
         self, *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 120,
         kill_after: float | None = None, hurried: bool = False,
     ) -> "subprocess.CompletedProcess[str]":  # fmt: skip
-        """How a command ended, and what it printed; it has no stdin. One that takes longer ends this process too.
+        """The exit code and output of a command without stdin. After `timeout` seconds the parent process ends too.
 
-        `kill_after` is in seconds; the command is killed with SIGKILL then. In a `hurried` one, `time.sleep` takes a
-        twentieth of its time: for a command that retries again and again.
+        SIGKILL ends the command after `kill_after` seconds. If `hurried`, `time.sleep` takes a twentieth of its time,
+        for commands that retry.
         """
         words, variables = list(map(str, arguments)), dict(os.environ if env is None else env)
         order = {
@@ -73,7 +73,7 @@ class Python:
         return subprocess.CompletedProcess([sys.executable, *words], code, *told)
 
     def close(self) -> None:
-        """End the process, and what it runs."""
+        """End the parent process and its command."""
         self._socket.close()
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -81,7 +81,7 @@ class Python:
 
 
 def serve(orders: socket.socket) -> tuple[list[str], dict[str, str]]:
-    """Fork a child for each order, and report its end; the child comes back from here with what it is to run."""
+    """Fork a child for each order and report its exit code; returns only in the child, with its command."""
     while True:
         content, descriptors, *_ = socket.recv_fds(orders, LARGEST, 2)
         if not content:
@@ -100,7 +100,7 @@ def serve(orders: socket.socket) -> tuple[list[str], dict[str, str]]:
             return order["words"], order["env"]
         for descriptor in descriptors:
             os.close(descriptor)
-        if order["kill_after"] is not None:  # by the only process that can know that the number is still the child's
+        if order["kill_after"] is not None:  # only the parent knows that the number is still the child's
             time.sleep(order["kill_after"])
             os.kill(child, signal.SIGKILL)
         orders.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -123,7 +123,7 @@ def run(words: list[str], env: dict[str, str]) -> None:
 
 
 def run_and_end(words: list[str], env: dict[str, str]) -> None:
-    """Run a command, and end as the interpreter would, but for taking apart all of torch's modules."""
+    """Run a command, and exit like the interpreter, but without destroying torch's modules."""
     code: object = 0
     try:
         run(words, env)
@@ -147,5 +147,5 @@ if __name__ == "__main__":
 
     for name in sys.argv[2:]:
         importlib.import_module(name)
-    gc.freeze()  # collections in children leave what they share alone
+    gc.freeze()  # garbage collections in children do not copy shared memory
     run_and_end(*serve(socket.socket(fileno=int(sys.argv[1]))))

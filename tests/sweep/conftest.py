@@ -1,4 +1,4 @@
-"""Recipes to sweep, and a `vtzoo train` that learns nothing."""
+"""Recipes to sweep, and a substitute for `vtzoo train` that does not train."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""How far a run has come, and what of it is shown."""
+"""The progress of a run, and its display."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from vtzoo.sweep.run_progress import read_progress
 
 
 class Terminal(io.StringIO):
-    """A terminal that remembers what was shown on it."""
+    """A terminal that keeps its output."""
 
     def isatty(self) -> bool:
         return True
@@ -86,7 +86,7 @@ def test_a_terminal_shows_the_runs_at_work_and_keeps_what_is_told(run: Run, monk
     assert re.search(r"mine-seed1 +1,210/7,810 +2\.000 +640 +0:11:00", text)
     assert "2 finished, 0 failed, 1 waiting" in text
     assert "[bold]the end\n" in text
-    assert terminal.getvalue().endswith("\x1b[1A\x1b[2K")  # the table is gone
+    assert terminal.getvalue().endswith("\x1b[1A\x1b[2K")  # the table is erased
 
 
 def test_without_a_terminal_there_are_the_plain_lines_alone(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Which runs a sweep has, which of them are done, and what is no sweep."""
+"""The runs of a sweep, its finished runs, and refused sweeps."""
 
 import json
 import re
@@ -15,20 +15,20 @@ Write = Callable[..., str]
 
 @pytest.fixture
 def run(recipe: Write, tmp_path: Path) -> Run:
-    """A run that nobody has started; its folder is there."""
+    """A run that was not started, with its folder."""
     (found,) = plan_runs([recipe("mine")], [4], out=tmp_path)
     found.folder.mkdir()
     return found
 
 
 def finish(run: Run, **result: object) -> None:
-    """Have the run finished."""
+    """Make the run a finished one."""
     (run.folder / "result.json").write_text(json.dumps({"top1": 0.5, "seed": run.seed, **result}))
     (run.folder / "README.md").touch()
 
 
 def again(run: Run) -> list[Run]:
-    """The plan of a sweep of that run alone."""
+    """The plan of a sweep with only that run."""
     return plan_runs([f"{run.folder.parent / run.stem}.toml"], [run.seed], out=run.folder.parent)
 
 

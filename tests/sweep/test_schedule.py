@@ -1,4 +1,4 @@
-"""Runs that are skipped, resumed, failing, stopped and killed; nothing is trained."""
+"""Runs that are skipped, resumed, stopped or killed, or that fail, without training."""
 
 import json
 import signal
@@ -34,7 +34,7 @@ Behave = Callable[..., None]
 
 @pytest.fixture
 def behave(monkeypatch: pytest.MonkeyPatch) -> Behave:
-    """Says what runs do, by the names of their folders; the others finish."""
+    """Sets the behaviour of runs by the names of their folders; all other runs finish."""
 
     def say(**runs: str) -> None:
         monkeypatch.setenv("STUB", json.dumps({name.replace("_", "-"): how for name, how in runs.items()}))
@@ -48,12 +48,12 @@ def out(tmp_path: Path) -> Path:
 
 
 def started(out: Path) -> dict[str, int]:
-    """How often each run was started."""
+    """The number of starts of each run."""
     return {file.parent.name: len(file.read_text().splitlines()) for file in sorted(out.glob("*/started"))}
 
 
 def until(condition: Callable[[], Any]) -> None:
-    """Wait for it, for ten seconds at the most."""
+    """Wait until the condition holds, at most ten seconds."""
     end = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < end
@@ -61,7 +61,7 @@ def until(condition: Callable[[], Any]) -> None:
 
 
 def free(out: Path) -> bool:
-    """Whether neither a sweep nor a run of one is at work there."""
+    """Whether neither a sweep nor one of its runs is active in the folder."""
     try:
         with lock.locked(out):
             return True

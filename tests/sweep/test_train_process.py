@@ -1,4 +1,4 @@
-"""How a run is started on this machine, and what is told of its end."""
+"""The start of a run's process on this machine, and the report of its end."""
 
 import shutil
 import sys
@@ -27,7 +27,7 @@ def run(recipe: Callable[..., str], tmp_path: Path) -> Run:
 
 @pytest.fixture
 def begin(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., TrainProcess]]:
-    """Starts the run, which behaves as it is told to, and waits for its end."""
+    """Starts a run with the given behaviour, and waits for its end."""
     with lock.locked(tmp_path) as held:
 
         def begin(behaviour: str, **options: object) -> TrainProcess:

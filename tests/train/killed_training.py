@@ -15,8 +15,8 @@ from vtzoo.train import log, loop, run
 
 EPOCHS = 5  # of fine-tuning, the first without the backbone
 loop.CHECKPOINT_SECONDS = -1
-log.draw_curves = lambda *_: None  # takes longer than the steps
-run.finish = finetune.finish = lambda *_, **__: {}  # what comes after the last step is tested elsewhere
+log.draw_curves = lambda *_: None  # slower than the steps
+run.finish = finetune.finish = lambda *_, **__: {}  # other tests cover the work after the last step
 
 source, data, out, workers = *map(Path, sys.argv[1:4]), int(sys.argv[4])
 if source.suffix == ".toml":

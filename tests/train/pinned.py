@@ -1,7 +1,7 @@
-"""Ten training steps whose losses are on record: `python tests/training/pinned.py` prints them; --save records them.
+"""Ten training steps whose losses are on record: `python tests/train/pinned.py` prints them; --save records them.
 
-They run in arithmetic that depends on the kind of CPU as little as can be: one thread, no vector kernels of torch's
-own, MKL's and oneDNN's oldest code. A change that is to leave training as it is leaves these ten numbers, bit for bit.
+The arithmetic depends on the CPU as little as possible: one thread, none of torch's own vector kernels, and the oldest
+code paths of MKL and oneDNN. A change that should not affect training must keep the ten numbers, bit for bit.
 """
 
 import json

@@ -13,10 +13,10 @@ from vtzoo.train import log, loop, muon, run
 
 recipe, data, out = map(Path, sys.argv[1:4])
 fatal = int(sys.argv[4]) if len(sys.argv) > 4 else None
-loop.REPORT, loop.CHECKPOINT_SECONDS = 1, -1  # ranks agree after every step, and each leaves a checkpoint
+loop.REPORT, loop.CHECKPOINT_SECONDS = 1, -1  # ranks synchronize after every step, and each writes a checkpoint
 log.draw_curves = lambda *_: None
-run.finish = lambda *_, **__: {}  # what comes after the last step is tested elsewhere
-# bfloat16 and the form by the smaller side make more of how gradients round that are summed in another order.
+run.finish = lambda *_, **__: {}  # other tests cover the work after the last step
+# bfloat16 and the iteration on the smaller side amplify the rounding of gradients that are summed in another order.
 muon.precision, muon._by_gram = lambda device: torch.float32, muon._by_product
 real = loop._step
 

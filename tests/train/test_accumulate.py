@@ -1,4 +1,4 @@
-"""A batch in parts, one after another: the same step in less memory."""
+"""Batches in parts: the same step in less memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from vtzoo.zoo.recipe import Recipe
 
 
 def trained(recipe: Recipe, start: Callable[..., loop.Run], accumulate: int, folder: Path) -> dict[str, torch.Tensor]:
-    """The checkpoint of a whole run whose batches of eight come in parts."""
+    """The checkpoint of a whole run with batches of eight in parts."""
     run = start(recipe)
     run.accumulate = accumulate
     folder.mkdir()
@@ -25,7 +25,9 @@ def trained(recipe: Recipe, start: Callable[..., loop.Run], accumulate: int, fol
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(
     parts: int, tiny: Callable[..., Recipe], start: Callable[..., loop.Run]
 ) -> None:
-    """The same gradients to 1e-6 of their norm: sums in another order. Pairs, mixtures and crops are per image."""
+    """The gradients agree to 1e-6 of their norm, because sums have another order. Pairs, mixtures and crops are per
+    image.
+    """
     recipe, gradients, found = tiny(drop_path_rate=0.0), [], []
     for accumulate in (1, parts):
         run = start(recipe)
@@ -48,7 +50,7 @@ def test_a_run_in_parts_ends_with_the_weights_of_a_whole_one(
     with_muon: bool, tolerance: float, tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """To a fraction of each one's norm. Muon makes as much of the directions that only rounding moves as of others."""
+    """The tolerance is relative to each norm: Muon amplifies the directions that differ only by rounding."""
     monkeypatch.setattr(muon, "precision", lambda device: torch.float32)  # as in ranks.py
     monkeypatch.setattr(muon, "_by_gram", muon._by_product)
     recipe = tiny(muon=with_muon, drop_path_rate=0.0)

@@ -19,7 +19,7 @@ ID = "recipe/0"
 
 
 def state(run: loop.Run) -> dict[str, torch.Tensor]:
-    """A copy of everything that a checkpoint must bring back."""
+    """A copy of all state that a checkpoint must restore."""
     tensors = dict(checkpoint._tensors(run.model, run.localizer, run.average))
     for index, (parameter, _) in enumerate(checkpoint._moments(run.optimizer)):
         moments = run.optimizer.state.get(parameter, {})
@@ -36,7 +36,7 @@ def save(run: loop.Run, path: Path, step: int | None = None) -> None:
 
 
 def refused(run: loop.Run, path: Path, identity: str = ID) -> str:
-    """The message of the error, which must leave the run as it was."""
+    """The error's message; the run must be unchanged."""
     before = state(run)
     with pytest.raises(VtzooError) as raised:
         checkpoint.restore(path, run=identity, **run.parts())
@@ -162,7 +162,7 @@ def test_a_baseline_does_not_go_on_from_its_twins_checkpoint(fresh: Callable[...
 
 
 class Planted:
-    """Unpickling one makes the file that it names."""
+    """An object whose unpickling creates the file that it names."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -192,7 +192,7 @@ def test_a_checkpoint_is_plain_safetensors(fresh: Callable[..., loop.Run], tmp_p
 
 @pytest.fixture
 def small_files() -> Iterator[None]:
-    """A limit on the size of a file that this process may write: the disk is full after 64 KiB."""
+    """Limits this process to files of 64 KiB, like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
     yield

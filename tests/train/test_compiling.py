@@ -19,7 +19,7 @@ Tiny = Callable[..., Recipe]
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.nn.Module]:
-    """The modules that would have been compiled."""
+    """The modules passed to the compiler, which is replaced."""
     modules: list[torch.nn.Module] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: modules.append(module))
     return modules
@@ -44,7 +44,7 @@ def test_a_model_without_blocks_is_compiled_whole(compiled: list[torch.nn.Module
 def test_blocks_that_differ_in_their_drop_path_alone_are_compiled_once(
     tiny: Tiny, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compiling more often than eight times would leave the other blocks as they are, without a word."""
+    """After eight compilations of one function, torch would leave the other blocks uncompiled without a message."""
     counter, whole = CompileCounter(), torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: whole(module, backend=counter))
     run = start(tiny(depths=[1, 9]))
@@ -58,7 +58,7 @@ def test_a_rate_that_is_a_tensor_drops_as_many_images_as_timms_drop_path() -> No
     inputs = torch.ones(20_000, 3, 2)
     for module in (DropPath(0.2), RateAsTensor(0.2, inputs.device)):
         dropped = module.train()(inputs)
-        assert torch.equal(dropped, dropped[:, :1, :1].expand_as(inputs))  # an image is dropped whole
+        assert torch.equal(dropped, dropped[:, :1, :1].expand_as(inputs))  # drops whole images
         assert sorted(dropped.unique().tolist()) == pytest.approx([0, 1 / 0.8])
         assert dropped.mean().item() == pytest.approx(1, abs=0.02)
         assert torch.equal(module.eval()(inputs), inputs)
@@ -90,7 +90,7 @@ for compiled in (False, True):
 
 @pytest.mark.stress
 def test_compiled_steps_have_the_losses_of_plain_ones(recipe_text: Callable[..., str], tmp_path: Path) -> None:
-    """In a process of its own: what checks shapes in these tests cannot be compiled."""
+    """In a new process, because the tests' shape checks cannot be compiled."""
     (tmp_path / "recipe.toml").write_text(recipe_text(drop_path_rate=0.0))
     command = [sys.executable, "-c", COMPILED, str(tmp_path / "recipe.toml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)

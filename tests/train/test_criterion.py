@@ -1,4 +1,4 @@
-"""What classifiers are taught and measured by, against equations, scikit-learn and hand-counted cases."""
+"""Losses and metrics of classifiers, against equations, scikit-learn and cases counted by hand."""
 
 import json
 import math
@@ -82,7 +82,7 @@ def test_the_best_weights_are_kept_and_ties_go_to_the_lower_loss() -> None:
     found = early_stopping(score=lambda *_: next(scores))
     model, first = linear(1.0)
     found.tensors = {name: tensor.clone() for name, tensor in first.items()}
-    for step, bias in enumerate((2.0, 0.5, 1.0, 0.0), start=1):  # the loss of two opposite images is least at 0
+    for step, bias in enumerate((2.0, 0.5, 1.0, 0.0), start=1):  # the loss of two opposite images has its minimum at 0
         found.evaluate(model, linear(bias)[1], step)
     assert (found.best_evaluation, found.best_step, found.evaluations) == (2, 2, 4)
     assert found.tensors["1.bias"].tolist() == [0.5, 0.0]

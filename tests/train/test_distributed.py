@@ -1,4 +1,4 @@
-"""Real processes of torchrun, with gloo, on this machine alone."""
+"""Real torchrun processes with gloo, on one machine."""
 
 import json
 import os
@@ -18,14 +18,16 @@ from vtzoo.train.distributed import World, process_group
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 OPTIMIZERS = ("adamw", "muon")
-TOLERANCE = 1e-4  # relative, of a loss: ranks add their gradients up in another order, over all twelve steps
+TOLERANCE = 1e-4  # relative, for the losses of twelve steps: ranks sum their gradients in another order
 
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def torchrun(training_python: Python) -> Torchrun:
-    """Trains with so many processes, which must end well; torchrun forks them, so that none has to import torch."""
+    """Trains with the given number of processes, which must exit with 0; torchrun forks them, which avoids imports of
+    torch.
+    """
 
     def torchrun(
         ranks: int, *arguments: object, restarts: int = 0, **environment: str
@@ -59,7 +61,7 @@ def assert_alike(folder: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def recipes(recipe_text: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One for each optimizer. No drop path, which each rank draws for itself; everything else that is random is on."""
+    """A recipe per optimizer, with all randomness but drop path, which each rank draws for itself."""
     folder = tmp_path_factory.mktemp("recipes")
     for name in OPTIMIZERS:
         (folder / f"{name}.toml").write_text(recipe_text(drop_path_rate=0.0, muon=name == "muon"))
@@ -68,7 +70,7 @@ def recipes(recipe_text: Callable[..., str], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def alone(recipes: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folder of one process for each optimizer."""
+    """The folder of a run in one process, for each optimizer."""
     folder = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(named.DATASETS, "cifar10", replace(named.named_set("cifar10"), train=24, test=20))
@@ -92,9 +94,9 @@ def test_two_processes_have_the_losses_of_one(
 def test_a_killed_rank_starts_again_at_the_checkpoint(
     torchrun: Torchrun, recipes: dict[str, Path], tiny_data: Path, alone: dict[str, Path], tmp_path: Path
 ) -> None:
-    """With Muon, whose checkpoint has AdamW's moments too."""
+    """With Muon, whose checkpoint also has AdamW's moments."""
     torchrun(2, recipes["muon"], tiny_data, tmp_path, 7, restarts=1)
-    assert (tmp_path / "restarts").read_text() == "1"  # rank 1 did die
+    assert (tmp_path / "restarts").read_text() == "1"  # rank 1 was killed
     assert_alike(tmp_path, alone["muon"])
 
 

@@ -1,4 +1,4 @@
-"""Real processes, really killed."""
+"""Real training processes, killed with SIGKILL."""
 
 import json
 import random
@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("killed_training.py")
 
 
 class Trainer:
-    """Starts a training process in a folder, and may kill it."""
+    """Starts a training process in a folder, and kills it on demand."""
 
     def __init__(self, python: Python, source: Path, data: Path, whole: Path) -> None:
         self.python, self.source, self.data, self.whole = python, source, data, whole
@@ -29,7 +29,7 @@ class Trainer:
         self.seconds = time.monotonic() - began
 
     def train(self, folder: Path, kill_after: float | None = None, workers: int = 0) -> int:
-        """Train, or go on training, in `folder`; how the process ended: 0, or -9 where it was killed in time."""
+        """Train, or resume, in `folder`; return the exit code: 0, or -9 after a kill in time."""
         done = self.python(SCRIPT, self.source, self.data, folder, workers, cwd=folder.parent, kill_after=kill_after)
         assert done.returncode in (-signal.SIGKILL, 0), done.stderr
         return done.returncode
@@ -40,7 +40,7 @@ def trainer(
     request: pytest.FixtureRequest, training_python: Python, recipe_text: Callable[..., str], tiny_data: Path,
     tiny_source: Path, people: Path, tmp_path_factory: pytest.TempPathFactory,
 ) -> Trainer:  # fmt: skip
-    """Has trained to the end once."""
+    """A trainer after one run without a kill."""
     folder = tmp_path_factory.mktemp("kill")
     text = recipe_text(
         muon="muon" in request.param, epochs=EPOCHS, cosine_epochs=EPOCHS, schedule_epochs=EPOCHS
@@ -56,12 +56,12 @@ def lines(folder: Path) -> list[dict[str, float]]:
 
 
 def killed_at_random(trainer: Trainer, folder: Path, seed: int) -> None:
-    """Kill a run at a random moment, go on with it to its end, and compare it with the one that nobody killed.
+    """Kill a run at a random moment, resume it to its end, and compare it with the undisturbed run.
 
-    Every second one has its images decoded by two processes, before the kill and after it.
+    In every second run, two processes decode the images, before the kill and after it.
     """
     moment, workers = random.Random(seed).random() * trainer.seconds, 2 * (seed % 2)
-    trainer.train(folder, kill_after=moment, workers=workers)  # it may be faster than the run that was timed
+    trainer.train(folder, kill_after=moment, workers=workers)  # the run may be faster than the timed one
     assert trainer.train(folder, workers=workers) == 0
     assert len(lines(folder)) == 3 * EPOCHS
     assert lines(folder) == lines(trainer.whole)

@@ -13,7 +13,7 @@ from vtzoo.train.log import Log
 
 
 class Killed(BaseException):
-    """What ends a run at once in these tests."""
+    """The exception that ends a run at once in these tests."""
 
 
 def die(*_: object) -> None:
@@ -26,7 +26,7 @@ def line(loss: float, right: float = 4.0) -> dict[str, torch.Tensor]:
 
 
 def written(folder: Path, losses: list[float], step: int = 0) -> None:
-    """Log one loss a step, after `step` others, and flush after every second one."""
+    """Log one loss per step after `step` other steps, and flush after every second one."""
     with Log(folder, step, 8, World()) as log:
         for number, loss in enumerate(losses, step + 1):
             log.add(number, 0.1 * number, line(loss))
@@ -55,8 +55,8 @@ def test_a_flush_gives_the_means_of_what_waited_and_keeps_them(tmp_path: Path) -
 def test_tensorboard_gets_the_means_between_two_flushes_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     written(tmp_path, [4.0, 2.0, 9.0, 9.0])
-    time.sleep(1)  # TensorBoard reads its files in the order of the seconds in their names, as a killed run's are
-    written(tmp_path, [1.0, 2.0], step=2)  # steps 3 and 4 come again
+    time.sleep(1)  # TensorBoard orders the files of a killed run by the seconds in their names
+    written(tmp_path, [1.0, 2.0], step=2)  # steps 3 and 4 are repeated
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 3.0), (4, 1.5)]
     assert {"loss", "cross_entropy", "localization", "accuracy", "learning_rate"} == set(events.Tags()["scalars"])
@@ -79,8 +79,8 @@ def test_curves_are_drawn_after_an_epoch_and_again_when_that_is_cheap(
         monkeypatch.setattr("vtzoo.train.log.time", SimpleNamespace(monotonic=lambda: next(clock)))
         log.draw(2, None)  # at 0: half an epoch
         assert drawn == []
-        log.draw(1, None)  # at 10: it takes until 12
-        log.draw(1, None)  # at 100: less than a hundred times that later
+        log.draw(1, None)  # at 10: drawing takes until 12
+        log.draw(1, None)  # at 100: sooner than a hundred times the duration of a drawing
         assert drawn == [1]
         log.draw(1, None)  # at 213
         assert drawn == [1, 1]

@@ -35,7 +35,7 @@ Hook = Callable[[loop.Run], object]
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
-    """metrics.jsonl but for the seconds, which no two runs share."""
+    """The lines of metrics.jsonl without the seconds, which differ between runs."""
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
 
@@ -52,7 +52,7 @@ def resume(run: loop.Run, recipe: Recipe, folder: Path) -> loop.Run:
 
 
 def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Hook) -> None:
-    """Have something happen, once, before the step that follows `number` others."""
+    """Call a function once, before the step after `number` others."""
     real = loop._step
 
     def step(run: loop.Run, *rest: Any) -> tuple[float, dict[str, torch.Tensor]]:
@@ -67,7 +67,7 @@ def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Hook) -> None
 
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint after every step."""
+    """Writes a checkpoint after every step."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
 
 
@@ -82,7 +82,7 @@ def whole(tiny: Tiny, start: Starter, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def assert_same(folder: Path, whole: Path) -> None:
-    """The same losses, and the same weights, averages and moments, bit for bit."""
+    """Assert equal losses, weights, averages and moments, bit for bit."""
     assert lines(folder) == lines(whole)
     one, other = (load_file(place / "checkpoint.safetensors") for place in (folder, whole))
     assert one.keys() == other.keys()
@@ -93,7 +93,7 @@ def test_a_run_logs_every_step_once_and_ends_with_a_checkpoint(whole: Path) -> N
     found = lines(whole)
     assert [line["step"] for line in found] == list(range(1, STEPS + 1))
     assert all(line.keys() == NAMES and math.isfinite(line["loss"]) for line in found)
-    names = {path.name for path in whole.iterdir()} - {"tensorboard"}  # which is there where it is installed
+    names = {path.name for path in whole.iterdir()} - {"tensorboard"}  # an optional package
     assert names == {"checkpoint.safetensors", "curves.png", "metrics.jsonl"}
 
 
@@ -109,7 +109,7 @@ def test_two_runs_of_a_seed_are_the_same_and_another_seed_is_not(
 
 
 class Killed(BaseException):
-    """What ends a run at once in these tests."""
+    """The exception that ends a run at once in these tests."""
 
 
 def die(run: loop.Run) -> None:
@@ -177,7 +177,7 @@ def test_steps_after_the_last_checkpoint_are_taken_again(
         checkpoint.save(tmp_path / "checkpoint.safetensors", step=run.step, run="x", **run.parts())
 
     before_step(monkeypatch, 4, save)
-    go(start(tiny()), tiny(), tmp_path)  # its log is whole, and half a line more
+    go(start(tiny()), tiny(), tmp_path)  # its log is complete, plus half a line
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 13, "lo')
     resume(start(tiny()), tiny(), tmp_path)
@@ -251,7 +251,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(
 
 
 def poison_images(run: loop.Run) -> None:
-    """The next batch holds NaN."""
+    """Put NaN into the next batch."""
     real = run.batches.batch
 
     def batch(*place: int) -> Batch:
@@ -345,7 +345,7 @@ def test_a_model_with_a_head_is_left_in_training_mode(tiny: Tiny, start: Starter
 
 
 def parts(run: loop.Run, step: int = 0) -> list[tuple[Batch, torch.Tensor | None]]:
-    """A batch of the run in one part, with points to localize where there is a head."""
+    """A batch of the run as one part, with points to localize if the run has a head."""
     return [(run.batches.batch(step), torch.rand(8, 16, 2, 2) if run.localizer else None)]
 
 
@@ -449,7 +449,7 @@ def test_a_small_set_is_learned_by_heart(tiny: Tiny, start: Starter, tmp_path: P
     reports: list[loop.Progress] = []
     go(start(recipe, images=16), recipe, tmp_path, progress=reports.append)
     found = lines(tmp_path)
-    assert found[0]["cross_entropy"] == pytest.approx(math.log(10), rel=0.1)  # it starts as a guess
+    assert found[0]["cross_entropy"] == pytest.approx(math.log(10), rel=0.1)  # the initial scale is a guess
     assert found[-1]["cross_entropy"] < 0.5
     assert found[-1]["accuracy"] == 1
     assert [(report.step, report.steps) for report in reports] == [(20, 40), (40, 40)]

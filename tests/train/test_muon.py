@@ -1,4 +1,4 @@
-"""Muon: against torch's and timm's own, against a singular value decomposition, and what it moves."""
+"""Muon against torch's, timm's and a singular value decomposition, and the parameters that it trains."""
 
 import math
 from dataclasses import replace
@@ -42,9 +42,9 @@ def test_seven_iterations_are_closer_than_five() -> None:
 
 @pytest.mark.parametrize("iterations", [3, 5, 7])
 def test_wide_matrices_take_a_shorter_way_to_the_same_numbers(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float32 alone, which a CPU with matrix units does not choose by itself."""
+    """The shorter way needs float32, which a CPU with matrix units does not choose."""
     monkeypatch.setattr(muon, "precision", lambda device: torch.float32)
-    values = torch.logspace(-3, 0, 32)  # as far apart as those of a gradient
+    values = torch.logspace(-3, 0, 32)  # a range like that of a gradient's singular values
     left, right = (torch.linalg.qr(torch.randn(n, 32, generator=torch.Generator().manual_seed(n)))[0] for n in (32, 96))
     matrix = ((left * values) @ right.T)[None]
     small = (matrix / (matrix.norm() * muon.SAFETY)).double()
@@ -65,7 +65,7 @@ def test_zeros_beside_other_matrices_change_nothing() -> None:
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
 def test_with_the_same_iteration_a_step_is_torchs(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference iterates in bfloat16 with the first Muon's numbers, and so does ours here."""
+    """The reference iterates in bfloat16 with the coefficients of the first Muon; so does ours in this test."""
     monkeypatch.setattr(muon, "COEFFICIENTS", ((3.4445, -4.7750, 2.0315),) * 5)
     monkeypatch.setattr(muon, "SAFETY", 1.0)
     monkeypatch.setattr(muon, "precision", lambda device: torch.bfloat16)
@@ -139,7 +139,7 @@ def test_what_is_no_hidden_matrix_moves_as_adamw_moves_it() -> None:
 
 
 def both() -> tuple[Muon, nn.Parameter, nn.Parameter]:
-    """Muon on a matrix and AdamW on a vector; these two."""
+    """Muon on a matrix and AdamW on a vector, and these two parameters."""
     matrix, vector = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(5))
     optimizer = Muon(
         [{"params": [matrix], "matrices": 1, "weight_decay": 0.1}, {"params": [vector], "weight_decay": 0.1}],
@@ -152,7 +152,7 @@ def both() -> tuple[Muon, nn.Parameter, nn.Parameter]:
 def test_a_gradient_that_overflows_in_fp16_skips_the_whole_step(overflows: str) -> None:
     optimizer, matrix, vector = both()
     scaler = GradScaler("cpu", init_scale=2.0**10)
-    scaler.scale(torch.zeros(()))  # makes the scale
+    scaler.scale(torch.zeros(()))  # sets the scale
     for parameter, name in ((matrix, "matrix"), (vector, "vector")):
         parameter.grad = torch.full_like(parameter, float("inf") if name == overflows else 1.0)
     scaler.step(optimizer)
@@ -165,7 +165,7 @@ def test_a_gradient_that_overflows_in_fp16_skips_the_whole_step(overflows: str) 
 
 @pytest.mark.parametrize("scale", [2.0**10, None])
 def test_gradients_are_unscaled_and_clipped_together_before_either_optimizer_sees_them(scale: float | None) -> None:
-    """After the first step a tenth of what Muon saw is its momentum, and a tenth of what AdamW saw its average."""
+    """After the first step, Muon's momentum and AdamW's average are a tenth of their gradients."""
     optimizer, matrix, vector = both()
     inputs, scaler = torch.arange(3.0), GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
 

@@ -1,4 +1,4 @@
-"""Ten steps of a fixed recipe with everything on, against the losses on record in pinned.json."""
+"""The losses of ten steps of a fixed recipe with all features on, against pinned.json."""
 
 import json
 import os

@@ -38,7 +38,7 @@ Write = Callable[..., Path]
 def trained(
     recipe_text: Callable[..., str], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, Result]]:
-    """The folder of a finished run of the tiny recipe, and what `train` returned."""
+    """The folder of a finished run of the tiny recipe, and the result of `train`."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.toml").write_text(recipe_text(epochs=2))
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +48,7 @@ def trained(
 
 @pytest.fixture
 def write(recipe_text: Callable[..., str], tmp_path: Path) -> Write:
-    """The path of a recipe file with the tiny recipe, edited."""
+    """Writes the edited tiny recipe, and returns its path."""
 
     def to_file(**edits: Any) -> Path:
         (tmp_path / "tiny.toml").write_text(recipe_text(**edits))
@@ -59,7 +59,7 @@ def write(recipe_text: Callable[..., str], tmp_path: Path) -> Write:
 
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """No export and no evaluation, which take seconds; the folders that would have been loaded to be measured."""
+    """Replaces the export and the evaluation, which take seconds; lists the folders that would be measured."""
     loaded: list[Path] = []
     certificate = Certificate(images=1, max_logit_difference=0.0, top1_agreement=1.0)
     metrics = {"top1": 0.5, "top5": 1.0, "images": 20, "manifest": "m"}
@@ -70,7 +70,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def names(folder: Path) -> set[str]:
-    """The files of a model folder, but for those of TensorBoard, where that is installed."""
+    """The files of a model folder, without TensorBoard's."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     return {name for name in found if not name.startswith("tensorboard/")}
 
@@ -227,7 +227,7 @@ def test_editing_the_recipe_while_it_runs_changes_nothing(
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that gets as far as its first step is a failure."""
+    """Makes the first step of any run an error."""
 
     def fit(*_: Any, **__: Any) -> float:
         raise AssertionError("it trains")
@@ -236,7 +236,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def started(path: Path, out: Path, data: Path, fresh: loop.Run) -> bytes:
-    """Put the checkpoint of a run of seed 0 on a folder of data into a folder."""
+    """Write the checkpoint of a run with seed 0 on a folder of data into a folder."""
     out.mkdir()
     manifest = named_reader.read(named.named_set("cifar10"), "train", data).fingerprint
     checkpoint.save(out / "checkpoint.safetensors", step=0, run=f"{identity(path)}/0/{manifest}", **fresh.parts())
@@ -337,7 +337,7 @@ def test_a_resumed_run_goes_on_at_its_checkpoint(
     path, steps = write(epochs=7, cosine_epochs=7), []
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
     with pytest.raises(Killed):
-        run.train(path, data=tiny_data, out=tmp_path / "run", device="cpu", progress=die)  # told of step 20
+        run.train(path, data=tiny_data, out=tmp_path / "run", device="cpu", progress=die)  # the report of step 20
     real = loop._step
     monkeypatch.setattr(loop, "_step", lambda now, *rest: [steps.append(now.step), real(now, *rest)][1])
     run.train(path, data=tiny_data, out=tmp_path / "run", device="cpu", resume=True)
@@ -376,4 +376,4 @@ def test_hardware_names_the_cpu_threads(threads: int, said: str, monkeypatch: py
 def test_a_distribution_that_is_not_installed_has_no_version() -> None:
     assert run.installed("no-such-distribution") is None
     assert run.installed("timm") == timm.__version__
-    assert run.installed("onnxruntime")  # by either of its names
+    assert run.installed("onnxruntime")  # by both names

@@ -1,4 +1,4 @@
-"""A small CNN trained by its recipe: what comes out predicts alike everywhere, and its whitening is set once."""
+"""A small CNN trained by its recipe: all runtimes agree on its predictions, and whitening happens once."""
 
 import json
 from collections.abc import Callable

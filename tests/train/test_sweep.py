@@ -9,7 +9,7 @@ import pytest
 from vtzoo.sweep import TrainOptions, sweep, train_process
 from vtzoo.sweep.run_progress import read_progress
 
-# `vtzoo train`, with cifar10 as small as the fixtures have it, and without what comes after the last step.
+# `vtzoo train` with the fixtures' small cifar10, and without the work after the last step.
 TRAIN = """
 import sys
 from dataclasses import replace

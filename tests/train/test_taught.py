@@ -1,4 +1,4 @@
-"""Runs with a teacher: what they say and keep of it, how they go on, and which teachers they refuse."""
+"""Runs with a teacher: their records and files, resuming, and refused teachers."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(recipe_text: Callable[..., str], tmp_path: Path) -> Write:
-    """The path of a recipe file with the tiny recipe and its teacher, edited."""
+    """Writes the edited tiny recipe with its teacher, and returns its path."""
 
     def to_file(*, taught: bool = True, **edits: Any) -> Path:
         (tmp_path / "tiny.toml").write_text(recipe_text(taught=taught, **edits))
@@ -35,7 +35,7 @@ def write(recipe_text: Callable[..., str], tmp_path: Path) -> Write:
 
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No export and no evaluation, which take seconds."""
+    """Replaces the export and the evaluation, which take seconds."""
     certificate = Certificate(images=1, max_logit_difference=0.0, top1_agreement=1.0)
     monkeypatch.setattr(run, "write_packaged_graph", lambda *_, **__: certificate)
     monkeypatch.setattr(run, "load", lambda folder: None)
@@ -43,7 +43,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def altered(folder: Path, to: Path, file: str = "result.json", **values: Any) -> Path:
-    """A copy of a model folder with some of a JSON file's values changed."""
+    """A copy of a model folder with some changed values in a JSON file."""
     to.mkdir()
     for one in folder.iterdir():
         (to / one.name).symlink_to(one, target_is_directory=one.is_dir())
@@ -139,14 +139,14 @@ def test_a_teacher_that_is_at_hand_is_found_by_its_name(
     assert result.teacher.name == NAME
 
 
-# Which are refused
+# Refused teachers
 
 
 @pytest.fixture
 def refused(
     write: Write, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path | None], str]:
-    """Why a run with that teacher does not take a single step."""
+    """The message of the error for a run with that teacher, before its first step."""
 
     def start(folder: Path | None, **edits: Any) -> str:
         with pytest.raises(VtzooError) as raised:

@@ -1,4 +1,4 @@
-"""Teachers: the loss that they add to a step, what they see, and that they stay as they are."""
+"""Teachers: their loss in a step and their input; a step does not change them."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Tiny = Callable[..., Recipe]
 
 
 def test_the_divergence_is_the_one_computed_by_hand() -> None:
-    """Three to one against one to one: 3/4 ln(3/2) + 1/4 ln(1/2); at temperature 2 of doubled logits, four times it."""
+    """Of 3:1 from 1:1, it is 3/4 ln(3/2) + 1/4 ln(1/2); at temperature 2, of doubled logits, four times that."""
     student, teacher = torch.zeros(1, 2), torch.tensor([[math.log(3), 0.0]])
     by_hand = torch.tensor(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
     torch.testing.assert_close(divergence(student, teacher, 1.0), by_hand)
@@ -53,7 +53,7 @@ def test_a_student_that_answers_as_its_teacher_is_at_no_distance() -> None:
 
 
 def cnn() -> Any:
-    """A small CNN with dropout before its last layer, so that training mode would show."""
+    """A small CNN with dropout before its last layer, which would reveal the training mode."""
     torch.manual_seed(3)
     model: Any = models.build("small_cnn", num_classes=10, image_size=16, widths=[8, 8, 8])
     model.head = nn.Sequential(nn.Dropout(0.5), model.head)
@@ -113,7 +113,7 @@ def test_a_step_leaves_the_teacher_as_it_was(teacher: Teacher, tiny: Tiny, start
 def test_the_teacher_sees_the_very_batch_that_the_student_does(
     count: int, teacher: Teacher, tiny: Tiny, start: Starter
 ) -> None:
-    """Cropped, erased and mixed."""
+    """The batch is cropped, erased and mixed."""
     now, seen = start(tiny()), {"teacher": [], "student": []}
     teacher.model.register_forward_pre_hook(lambda module, inputs: seen["teacher"].append(inputs[0]))
     now.network.register_forward_pre_hook(lambda module, inputs: seen["student"].append(inputs[0]))

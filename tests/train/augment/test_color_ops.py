@@ -1,4 +1,4 @@
-"""Every operation is held against the one that timm calls, Pillow's, image by image."""
+"""Each operation against Pillow's, which timm calls, image by image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +66,9 @@ def test_what_has_whole_amounts_is_pillows(name: str, amount: int, size: int) ->
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("name", ["brightness", "contrast", "color", "sharpness"])
 def test_a_blend_is_pillows(name: str, factor: float, size: int) -> None:
-    """Equal where Pillow is compiled to multiply and to add in two steps, as on x86; else a level may be one off."""
+    """The results are equal where Pillow's compiler multiplies and adds in two steps, as on x86; else a level may
+    differ.
+    """
     error = differences(getattr(color_ops, name), lambda image: getattr(timms, name)(image, factor), size, factor)
     assert error.max() <= 1
     assert error.mean() < 0.001

@@ -1,7 +1,7 @@
-"""Every operation is held against the one that timm calls, Pillow's, image by image.
+"""Each operation against Pillow's, which timm calls, image by image.
 
-Ours interpolates in 32 bits and Pillow in 64, both cut the result down to a level: that is the tolerance of one level,
-in less than one of a hundred.
+Ours interpolates in 32 bits and Pillow in 64, and both truncate: a level may differ by one in fewer than one pixel of a
+hundred.
 """
 
 from pathlib import Path

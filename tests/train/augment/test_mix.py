@@ -12,7 +12,7 @@ MASK = 2**64 - 1
 
 
 class SplitMix64:
-    """Steele, Lea and Flood's generator, in Python's own integers."""
+    """Steele, Lea and Flood's generator, in plain Python."""
 
     def __init__(self, state: int) -> None:
         self.state = state & MASK
@@ -26,7 +26,9 @@ class SplitMix64:
 
 
 def reference_draws(seed: int, epoch: int, image: int, stream: int, columns: int) -> list[float]:
-    """What `draws` promises: SplitMix64 from a state hashed of the three, 2**32 numbers on for each stream, and one."""
+    """The numbers that `draws` documents: SplitMix64 from a state hashed of seed, epoch and image, at the stream's
+    offset.
+    """
     state = seed * 0x9E3779B97F4A7C15
     for part in (epoch, image):
         state = SplitMix64(state ^ SplitMix64(part + 1).next()).next()
@@ -136,7 +138,7 @@ def test_an_erased_area_is_one_rectangle_within_its_bounds_over_all_channels() -
     assert ((high + 1) / wide).min() >= 0.3
     assert (high / (wide + 1)).max() <= 1 / 0.3
     assert abs(covered.float().mean() / 1024 - (0.02 + 1 / 3) / 2) < 0.03
-    assert hole[:, 0].float().mean(0).min() > 0  # no pixel is safe
+    assert hole[:, 0].float().mean(0).min() > 0  # every pixel is erased at some time
 
 
 def test_an_erased_pixel_is_the_mean_and_the_others_are_untouched() -> None:
@@ -152,7 +154,7 @@ def test_erasing_with_noise_writes_the_same_rectangle_as_erasing_without() -> No
 
 
 def noise_of(count: int, deviation: float = 1.0) -> torch.Tensor:
-    """The erased pixels of images of ones, each at its place and nan elsewhere."""
+    """The erased pixels of images of ones; all other pixels are NaN."""
     uniform = mix.draws(1, 2, torch.arange(count))
     erased = mix.erase(torch.ones(count, 3, 32, 32), uniform, 1.0) == 0
     return mix.erase(torch.ones(count, 3, 32, 32), uniform, 1.0, deviation).where(erased, torch.nan)
@@ -163,7 +165,9 @@ def test_erased_noise_is_normal_with_the_deviation_that_was_asked_for(deviation:
     values = noise_of(200, deviation).double()
     values = values[~values.isnan()].numpy()
     assert stats.kstest(values, stats.norm(0, deviation).cdf).pvalue > 1e-3
-    assert np.unique(values).size > 0.99 * values.size  # fresh for every pixel and channel; 24 bits coincide by chance
+    assert (
+        np.unique(values).size > 0.99 * values.size
+    )  # drawn for every pixel and channel; 24 bits may coincide by chance
 
 
 def test_erased_noise_is_uncorrelated_between_channels_neighbours_and_images() -> None:
@@ -187,7 +191,7 @@ def test_an_image_is_erased_the_same_in_whatever_batch_it_is(noise: float | None
 def mixed(
     count: int = 64, *, mixup: float, cutmix: float, probability: float, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image i is all i, and its target is class i: a mixture shows its parts."""
+    """The result of mixing images whose pixels and class are their number, which shows the partners."""
     images = torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
     uniform = mix.draws(seed, 0, torch.arange(count), mix.MIX, 5)
     return mix.mix(images, torch.eye(count), uniform, mixup=mixup, cutmix=cutmix, probability=probability)
@@ -276,7 +280,7 @@ def test_the_share_of_a_mixup_is_beta_distributed(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.8, 1.0, 1.5, 5.0, 10.0])
 def test_beta_quantiles_are_scipys_to_a_thousandth(alpha: float) -> None:
-    ends = torch.tensor([0.0, 2**-24, 1 - 2**-24])  # the outermost numbers that are ever drawn
+    ends = torch.tensor([0.0, 2**-24, 1 - 2**-24])  # the smallest and the largest number that are drawn
     uniform = torch.cat([ends, mix.draws(0, 0, torch.arange(1000)).flatten()])
     expected = stats.beta.ppf(uniform.double(), alpha, alpha)
     np.testing.assert_allclose(mix.beta_quantile(uniform, alpha), expected, rtol=0, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Draws are held against timm's own, and what comes of them against functions of timm and torchvision on PIL images."""
+"""Draws against timm's, and augmented images against functions of timm and torchvision on PIL images."""
 
 import random
 from collections import defaultdict
@@ -39,7 +39,7 @@ def drawn(count: int, operations: int = 2) -> torch.Tensor:
 
 @pytest.fixture
 def record(monkeypatch: pytest.MonkeyPatch) -> Record:
-    """The name and amount of every operation on every image, in place of the operations."""
+    """Replaces the operations, and records each one's name and amount for every image."""
     seen: Record = []
 
     def recorder(name: str) -> Callable[..., torch.Tensor]:
@@ -116,7 +116,7 @@ def test_the_operations_of_two_layers_are_independent() -> None:
 
 
 def reference(image: torch.Tensor, uniform: list[float], how: dict) -> np.ndarray:
-    """One image through timm's functions on PIL images, by what the draws promise."""
+    """An image transformed by timm's functions on PIL images, with the same draws."""
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     for layer in range(how["operations"]):
         which, carried, normal, sign = uniform[4 * layer : 4 * layer + 4]
@@ -169,7 +169,7 @@ def test_the_fill_is_the_colour_of_what_comes_in_from_outside() -> None:
 
 
 def jittered(image: torch.Tensor, uniform: list[float], strength: float) -> np.ndarray:
-    """One image through torchvision's functions on PIL images, by what the draws promise."""
+    """An image transformed by torchvision's functions on PIL images, with the same draws."""
     adjust = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
     orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
     picture, least = Image.fromarray(image.permute(1, 2, 0).numpy()), max(0, 1 - strength)

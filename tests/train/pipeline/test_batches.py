@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 def plain(
     images: int, batch_size: int, *, seed: int = 0, flip: bool = True, augmentation: Augmentation = PLAIN
 ) -> Batches:
-    """Batches of images whose every pixel is the image's number, with that number as the label."""
+    """Batches of images whose pixels all equal the image's number, which is also the label."""
     pixels = np.broadcast_to(np.arange(images, dtype=np.uint8)[:, None, None, None], (images, 3, 4, 4)).copy()
     return Batches(
         Pixels.of(pixels, CPU), np.arange(images), crops=Crops.of(augmentation, size=4, flip=flip),
@@ -88,7 +88,7 @@ def test_a_batch_depends_on_its_step_and_not_on_the_steps_before(tiny: Callable[
 
 
 def ragged(count: int, batch_size: int, how: Augmentation) -> Batches:
-    """Batches at 12 px of images of noise of many sizes."""
+    """Batches at 12 px of noise images of many sizes."""
     random, row = np.random.default_rng(2), named.named_set("cifar10")
     extents = torch.from_numpy(random.integers(8, 20, (count, 2)))
     pixels = torch.from_numpy(random.integers(0, 256, int(3 * extents.prod(1).sum()), dtype=np.uint8))

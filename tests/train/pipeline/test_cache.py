@@ -1,4 +1,4 @@
-"""Caches of decoded images: what is in them, when they serve again, and everything that can go wrong with them."""
+"""Caches of decoded images: their content, their reuse, and damaged or missing ones."""
 
 import errno
 import json
@@ -53,7 +53,7 @@ def file_in(folder: Path) -> Path:
 
 
 def each(stored: Stored) -> list[np.ndarray]:
-    """The stored images one by one, whatever their sizes."""
+    """The stored images in turn, of any sizes."""
     pixels, images = stored.pixels.flatten(), []
     for height, width in stored.extents.tolist():
         images.append(pixels[: 3 * height * width].view(3, height, width).numpy())
@@ -63,7 +63,7 @@ def each(stored: Stored) -> list[np.ndarray]:
 
 
 def assert_right(stored: Stored, split: LabelledImages, storage: Storage = LARGE) -> None:
-    """The images are those that the storage makes of the split's, in order, and the manifest is the split's."""
+    """Assert that the images are the storage's version of the split's, in order, with the split's manifest."""
     expected = [storage.pixels(image) for image in split.encoded]
     assert all(np.array_equal(one, other) for one, other in zip(each(stored), expected, strict=True))
     assert stored.manifest == split.fingerprint
@@ -71,11 +71,11 @@ def assert_right(stored: Stored, split: LabelledImages, storage: Storage = LARGE
 
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it, and no image is decoded from then on."""
+    """A function after whose call decoding any image is an error."""
     return lambda: monkeypatch.setattr(encoded_images, "read_image", None)
 
 
-# What is in a cache, and when it serves again
+# Content and reuse
 
 
 @pytest.mark.parametrize("extents", [SAME, MANY], ids=["one size", "many sizes"])
@@ -220,7 +220,7 @@ def test_changed_data_never_meet_an_old_cache(make_split: MakeSplit, tmp_path: P
     assert_right(opened(make_split(images), tmp_path), make_split(images))
 
 
-# A cache that is not as it was written
+# Damaged caches
 
 
 def truncate(file: Path) -> None:
@@ -239,7 +239,7 @@ def flip(place: int) -> Callable[[Path], None]:
 
 
 def edit(**facts: str) -> Callable[[Path], None]:
-    """Write other facts into the header, in the same room."""
+    """Write other facts into the header, without changing its size."""
 
     def change(file: Path) -> None:
         content = file.read_bytes()
@@ -280,7 +280,7 @@ def test_a_damaged_cache_is_rebuilt_with_a_warning(
     assert "\n" not in record.message
 
 
-# No room for it
+# No room
 
 
 def a_file_instead_of_the_folder(cache_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +367,7 @@ def test_of_two_processes_that_build_at_once_both_have_the_images_and_one_file_s
 
     def meanwhile(images: int) -> None:
         if not others:
-            others.append(opened(split, tmp_path))  # another one begins later, and ends before
+            others.append(opened(split, tmp_path))  # another process starts later and ends earlier
 
     stored = opened(split, tmp_path, progress=meanwhile)
     assert_right(stored, split)
@@ -394,7 +394,7 @@ def test_what_a_killed_process_left_behind_is_removed_after_an_hour(make_split: 
     assert [(tmp_path / name).exists() for name in names] == [False, True]
 
 
-# Where it is
+# The folder
 
 
 @pytest.mark.parametrize(

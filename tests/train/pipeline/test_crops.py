@@ -1,4 +1,4 @@
-"""The same crops out of stored pixels as out of images decoded anew, and those of PIL."""
+"""Crops of stored pixels equal crops of newly decoded images, and Pillow's."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ EXTENTS = [(16, 16), (16, 31), (20, 7), (3, 5), (32, 16), (9, 12)]  # within the
 
 
 def noise(extents: list[tuple[int, int]]) -> list[Image.Image]:
-    """Of medium levels: where resizing overshoots 0 or 255, it matters which side Pillow resizes first."""
+    """Noise of medium levels: if resizing overshoots 0 or 255, the order of Pillow's two passes matters."""
     random = np.random.default_rng(4)
     return [Image.fromarray(random.integers(80, 176, (*extent, 3), dtype=np.uint8)) for extent in extents]
 

@@ -13,7 +13,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 8,000 KiB of available memory; its folder of limits, still empty."""
+    """A machine with 8,000 KiB of available memory, as its still empty folder of limits."""
     memory = tmp_path / "meminfo"
     memory.write_text(
         "MemTotal:       16000 kB\nMemFree:          100 kB\nMemAvailable:    8000 kB\nHugePages_Total: 0\n"

@@ -1,4 +1,4 @@
-"""A recipe's batches of a split: where its images are kept, what is recorded of them, and which of them are refused."""
+"""A recipe's batches of a split: their storage, their recorded facts, and refused images."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,7 +51,7 @@ def noise(count: int, height: int = 20, width: int = 24) -> list[np.ndarray]:
 
 
 def levels(batches: Batches) -> dict[int, np.ndarray]:
-    """The pixels of the first epoch's images, by number, as they were before they were normalized."""
+    """The pixels of the first epoch's images by number, before normalization."""
     found = {}
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (ROW.mean, ROW.std))
     for step in range(batches.steps_per_epoch):
@@ -103,7 +103,7 @@ def test_digits_are_never_mirrored(name: str, opened: Opener, make_split: MakeSp
     assert batches.crops.flip == (name == "cifar10")
 
 
-# Images that cannot be read
+# Unreadable images
 
 
 @pytest.mark.parametrize("workers", [None, 1])
@@ -171,7 +171,7 @@ def test_a_test_image_that_cannot_be_read_is_refused_for_good(time: str, make_sp
     assert caught.value.hint == "mend or remove them"
 
 
-# Where there is no room
+# No room
 
 
 def test_where_there_is_no_room_processes_decode_in_every_epoch(
@@ -182,7 +182,7 @@ def test_where_there_is_no_room_processes_decode_in_every_epoch(
     monkeypatch.setattr(memory_budget, "on_disk", lambda folder: 100)
     monkeypatch.setattr(memory_budget, "on_device", lambda device: 100)
     monkeypatch.setattr(memory_budget, "processes", lambda: 10**6)
-    batches, facts = opened(make_split([*noise(16)[:-1], noise(16)[-1][::-1]]))  # not the one that is stored already
+    batches, facts = opened(make_split([*noise(16)[:-1], noise(16)[-1][::-1]]))  # not the stored split
     assert facts.images == 16
     batch = batches.batch(3)
     assert batch.chosen.tolist() == expected.chosen.tolist()

@@ -33,7 +33,7 @@ def test_images_of_many_sizes_lie_in_the_corner_of_the_smallest_canvas_for_all(c
     for place, number in enumerate(chosen):
         height, width = EXTENTS[number]
         assert np.array_equal(canvas[place, :, :height, :width].numpy(), images()[number])
-        assert int((canvas[place] > 0).sum()) == 3 * height * width  # and nothing beside it
+        assert int((canvas[place] > 0).sum()) == 3 * height * width  # and no other file
 
 
 @pytest.mark.parametrize(("free", "copied"), [(48, True), (47, False)])

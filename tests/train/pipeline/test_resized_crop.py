@@ -29,7 +29,7 @@ def drawn_boxes(count: int, extent: tuple[int, int], scale: tuple[float, float] 
 
 
 def reference_box(uniform: list[float], height: int, width: int) -> list[int] | None:
-    """The first of ten tries that fits, in Python's own numbers; None where none does."""
+    """The first of ten tries that fits, in plain Python; None without one."""
     for share, aspect in zip(uniform[:10], uniform[10:20], strict=True):
         area = (SCALE[0] + share * (SCALE[1] - SCALE[0])) * height * width
         ratio = math.exp(math.log(RATIO[0]) + aspect * (math.log(RATIO[1]) - math.log(RATIO[0])))
@@ -58,7 +58,7 @@ def test_where_no_box_fits_it_is_the_largest_central_one(extent: tuple[int, int]
 
 @pytest.mark.parametrize("extent", EXTENTS)
 def test_boxes_are_distributed_as_timms(extent: tuple[int, int]) -> None:
-    """Two-sample Kolmogorov-Smirnov tests at the level of 0.001 on area, aspect and place, with 5,000 boxes each."""
+    """Two-sample Kolmogorov-Smirnov tests at level 0.001 of area, aspect and place, with 5,000 boxes each."""
     random.seed(7)
     image = Image.new("RGB", (extent[1], extent[0]))
     timms = [RandomResizedCropAndInterpolation.get_params(image, SCALE, RATIO) for _ in range(5000)]
@@ -93,7 +93,7 @@ def sources(height: int, width: int) -> torch.Tensor:
 
 
 def pillows(pixels: torch.Tensor, box: list[int], size: int, interpolation: str) -> np.ndarray:
-    """The box of an image resized by Pillow, columns before rows; (3, size, size) integers."""
+    """A box of an image, resized by Pillow, columns before rows; (3, size, size) integers."""
     top, left, tall, wide = box
     filter_ = Image.Resampling[interpolation.upper()]
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy()).crop((left, top, left + wide, top + tall))

@@ -1,4 +1,4 @@
-"""Processes that decode in every epoch give the same batches as stored images do, and fail in a sentence."""
+"""Decoding processes give the same batches as stored images, and their failures are sentences."""
 
 import gc
 import os
@@ -64,7 +64,7 @@ Decoded = Callable[..., Batches]
 
 @pytest.fixture
 def decoded(split: LabelledImages) -> Decoded:
-    """Batches decoded by processes, which end with them."""
+    """Batches that processes decode; the processes end with the batches."""
 
     def make(how: Augmentation, count: int = 2, rows: EncodedImages = split.encoded, accumulate: int = 1) -> Batches:
         decoder = Decoder(rows, Crops.of(how, size=SIZE, flip=True), 3)
@@ -74,12 +74,12 @@ def decoded(split: LabelledImages) -> Decoded:
 
 
 def processes(found: Batches) -> list[int]:
-    """The ids of the processes that decode."""
+    """The ids of the decoding processes."""
     return [process.pid for process in found._source._loader._iterator._workers]  # pyright: ignore
 
 
 def failure(found: Batches) -> VtzooError:
-    """The error of going on for some epochs."""
+    """The error of taking batches for some epochs."""
     with pytest.raises(VtzooError) as caught:
         walk(found, range(1, 4 * STEPS))
     found._source._loader._iterator._shutdown_workers()  # pyright: ignore  # the traceback would keep them for long
@@ -93,7 +93,7 @@ def walk(found: Batches, steps: range) -> None:
 
 
 def assert_same(one: Batch, other: Batch, levels: float = 0.0) -> None:
-    """The same images, to so many levels of 255, with the same targets."""
+    """Assert equal targets, and images equal up to the given number of levels of 255."""
     assert torch.equal(one.chosen, other.chosen)
     assert torch.equal(one.targets, other.targets)
     assert one.epoch == other.epoch
@@ -188,7 +188,7 @@ def test_processes_end_at_once_with_the_batches_that_they_prepare(decoded: Decod
     found.batch(0)
     found.batch(2)
     ids, began = processes(found), time.monotonic()
-    gc.disable()  # which would end them too, five seconds a process
+    gc.disable()  # a collection would end the processes too, in five seconds each
     del found
     gc.enable()
     assert time.monotonic() - began < 4
