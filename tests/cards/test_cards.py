@@ -53,7 +53,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., ModelFolder]:
-    """Writes the embedded model's folder as one that training wrote under another name, with values changed."""
+    """Writes a run with the embedded model's files under another name, with changed values."""
 
     def make(
         place: str = "run", /, *, without: str = "", config: dict[str, Any] | None = None, **values: Any
@@ -200,7 +200,7 @@ def test_the_hub_reads_the_cards_metadata(recipe: Recipe) -> None:
     for one in data.eval_results:
         assert (one.dataset_type, one.dataset_split) == ("uoft-cs/cifar100", "test")
         assert one.dataset_revision == named.named_set("cifar100").revision
-        assert (one.verified, one.verify_token) == (None, None)  # the Hub's own to set
+        assert (one.verified, one.verify_token) == (None, None)  # the Hub sets it
 
 
 @pytest.mark.parametrize("repo", [None, REPO])
@@ -456,7 +456,7 @@ def test_an_embedded_models_card_is_not_written_by_itself() -> None:
 
 
 def snippets(card: str) -> tuple[str, str, str]:
-    """The command line, the Python and the timm of a card's section on its use, as they stand there."""
+    """The command line, the Python and the timm snippet in a card's section on its use."""
     section = card.split("\n## Use\n")[1].split("\n## ")[0]
     (command,) = re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     python, timms = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
@@ -464,7 +464,7 @@ def snippets(card: str) -> tuple[str, str, str]:
 
 
 def answer(snippet: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, float]:
-    """The class and the probability that a snippet prints, a shell's or Python's, run in this process."""
+    """The class and the probability that a snippet prints; the snippet runs in this process."""
     if snippet.startswith("vtzoo "):
         printed = CliRunner().invoke(app, shlex.split(snippet)[1:], catch_exceptions=False)
         probability, label = printed.stdout.splitlines()[1].split()
@@ -476,7 +476,7 @@ def answer(snippet: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, float
 
 
 def agree(card: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The three snippets of a card, run in a folder with photo.jpg in it, see the same in it."""
+    """Assert that a card's three snippets agree, run in a folder with photo.jpg."""
     shutil.copy(ROCKET, folder / "photo.jpg")
     monkeypatch.chdir(folder)
     (label, probability), *others = [answer(snippet, capsys) for snippet in snippets(card)]
@@ -515,7 +515,7 @@ def test_the_snippets_of_a_published_card_give_one_answer_where_its_files_are(
 
 
 def test_a_card_and_the_table_say_that_the_images_are_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known by the manifest of the test images; the official ones have another."""
+    """The manifest of the test images identifies the copy; the official images have another manifest."""
     recipe = shipped("swin_t-drloc-flowers102")
     (manifest, told), *_ = named.named_set("flowers102").copies.items()
     assert told == "64 px copy"
@@ -534,7 +534,7 @@ def test_a_card_and_the_table_say_that_the_images_are_a_copy(monkeypatch: pytest
 
 @pytest.mark.parametrize("repo", [None, "my-org/cvt_13-drloc-cifar10"])
 def test_timm_loads_an_architecture_of_our_own_by_the_snippet(repo: str | None, python: Python, tmp_path: Path) -> None:
-    """In a process of its own, where nobody has imported vtzoo.models before."""
+    """The snippet runs in a new process, which has not imported vtzoo.models."""
     from safetensors.torch import save_file
 
     from vtzoo import models

@@ -19,7 +19,7 @@ COMMIT = "0123456789" * 4
 
 
 def measure(folder: Path, name: str, top1: float) -> None:
-    """Put a model's record into the folder of the weights."""
+    """Write a model's record into the folder of weights."""
     (folder / name).mkdir()
     shipped = recipe_files.shipped()
     identity = hashlib.sha256(shipped[name].read_bytes()).hexdigest() if name in shipped else ""
@@ -36,7 +36,7 @@ def measure(folder: Path, name: str, top1: float) -> None:
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a model, the record of its twin, and a plain network; an index with another model and the first."""
+    """A folder with a model, its twin's record and a plain network; an index with another model and the first."""
     folder = tmp_path / "weights"
     folder.mkdir()
     for name, top1 in ((OURS, 0.75), (TWIN, 0.5), (PLAIN, 0.25)):

@@ -31,11 +31,11 @@ STALE = "the weights of {name} are stale: recipes/{name}.toml is not the recipe 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the parts of a checkout that are compared, with an empty index."""
+    """A copy of the compared parts of a checkout, with an empty index."""
     for folder in ("recipes", "model_cards"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     package = tmp_path / "vtzoo"
-    for folder in EMBEDDED.parent.iterdir():  # the model, and what is on record of its twin
+    for folder in EMBEDDED.parent.iterdir():  # the model and its twin's record
         (package / "weights" / folder.name).mkdir(parents=True)
         for file in folder.iterdir():
             copy = package / "weights" / folder.name / file.name
@@ -54,7 +54,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def check(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, list[str]]]:
-    """`python -m vtzoo.cards` in that copy: its exit code and the lines it prints."""
+    """The exit code and the printed lines of `python -m vtzoo.cards` in that copy."""
 
     def run(*arguments: str) -> tuple[int, list[str]]:
         monkeypatch.setattr("sys.argv", ["cards", *arguments])
@@ -72,7 +72,7 @@ def content(data: bytes) -> Content:
 
 
 def enter(checkout: Path, name: str = DEFAULT_MODEL, **files: bytes) -> Pin:
-    """Put a model into the copy's index as `vtzoo publish` does; `files` are the contents by file, without suffix."""
+    """Enter a model into the copy's index like `vtzoo publish`; `files` are contents by file, without suffix."""
     places = {"README": "README.md", "recipe": "recipe.toml", "model": "model.safetensors"}
     pin = Pin(
         repo=f"my-org/{name}", revision=COMMIT, tag="v1.0",
@@ -83,7 +83,7 @@ def enter(checkout: Path, name: str = DEFAULT_MODEL, **files: bytes) -> Pin:
 
 
 def sound(**changes: bytes) -> dict[str, bytes]:
-    """What was published of the embedded model."""
+    """The published files of the embedded model."""
     return {
         "README": cards.card_of(lookup.find_model(DEFAULT_MODEL), REPO).encode(),
         "recipe": (EMBEDDED / "recipe.toml").read_bytes(),
@@ -174,7 +174,7 @@ def test_an_edited_recipe_makes_the_embedded_weights_stale(checkout: Path, check
     recipe.write_bytes(recipe.read_bytes() + b"\n")  # by one byte
     assert cards.stale_weights() == {DEFAULT_MODEL: STALE.format(name=DEFAULT_MODEL)}
     assert check("--check") == (1, [STALE.format(name=DEFAULT_MODEL)])
-    assert check() == (1, [STALE.format(name=DEFAULT_MODEL)])  # rendering does not mend it
+    assert check() == (1, [STALE.format(name=DEFAULT_MODEL)])  # rendering does not repair the recipe
 
 
 def test_an_edited_recipe_makes_the_record_of_a_twin_stale(checkout: Path, check: Check) -> None:
@@ -242,7 +242,7 @@ def test_a_published_card_that_rendering_does_not_give_is_named(checkout: Path, 
 
 @pytest.fixture
 def elsewhere(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A model in the index that is not embedded; the Hub, replaced by a folder, holds its card."""
+    """A model in the index that is not embedded; a folder in place of the Hub has its card."""
     published = cards.card_of(lookup.find_model(DEFAULT_MODEL), REPO).replace(DEFAULT_MODEL, OTHER)
     pin = enter(
         checkout, OTHER, README=published.encode(), recipe=(checkout / "recipes" / f"{OTHER}.toml").read_bytes()
@@ -286,5 +286,5 @@ def test_an_edited_card_of_a_model_published_alone_is_named(
 
 
 def test_the_published_card_as_it_is_has_no_picture_here(check: Check, elsewhere: dict[str, Any]) -> None:
-    elsewhere["path"].write_text(elsewhere["published"], encoding="utf-8")  # curves.png does not lie beside it
+    elsewhere["path"].write_text(elsewhere["published"], encoding="utf-8")  # without curves.png beside it
     assert check("--check")[0] == 1

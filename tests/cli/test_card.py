@@ -17,7 +17,7 @@ EMBEDDED = resources.weights_folder() / DEFAULT_MODEL
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's folder, but for its weights, which no card needs."""
+    """A run's folder without weights, which a card does not need."""
     folder = tmp_path / "run"
     folder.mkdir()
     for name in ("config.json", "recipe.toml", "result.json"):

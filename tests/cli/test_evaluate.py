@@ -51,7 +51,7 @@ def test_evaluate_prints_the_numbers_and_every_class_of_a_few(vt: Command, photo
     lines = result.stdout.splitlines()
     assert lines[0] == f"mine on all the images of {photos}, as it has no test or val split"
     assert lines[1].startswith("  top-1                       87.50% (95% interval ")
-    assert "top-5" not in result.stdout  # of two classes it says nothing
+    assert "top-5" not in result.stdout  # with two classes, top-5 is meaningless
     assert "  images                      8" in lines
     assert lines[-5:] == [
         "most confused: day as night (1)",

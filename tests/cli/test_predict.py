@@ -1,6 +1,6 @@
 """`vtzoo predict` on many images: sources, outputs, and the files after a kill.
 
-The model sees colours: its features are an image's mean red, green and blue, 0 to 255, and its logits the same, 0 to 1.
+The model's features are an image's mean red, green and blue, 0 to 255; its logits are the same, 0 to 1.
 """
 
 import csv
@@ -68,7 +68,7 @@ def predict(vt: Command, model: Path) -> Command:
 
 
 def start(model: Path, *arguments: Any, **settings: Any) -> subprocess.Popen[bytes]:
-    """A process that writes its resume file after every batch, on batches of four images."""
+    """Start a process that writes its resume file after every batch of four images."""
     program = "from vtzoo.predict import resume; resume.SECONDS = 0; from vtzoo.cli import main; main()"
     command = [sys.executable, "-c", program, "predict", "-m", model, "--batch-size", 4, *arguments]
     return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, **settings)
@@ -278,7 +278,7 @@ def test_nobody_counts_the_images_where_no_bar_is_drawn(monkeypatch: pytest.Monk
 
 
 class Full(io.FileIO):
-    """A file on a disk that has room for 20,000 bytes."""
+    """A file on a disk with room for 20,000 bytes."""
 
     def write(self, content: Any) -> int:
         if self.tell() + len(content) > 20_000:
@@ -358,7 +358,7 @@ def test_images_that_have_changed_do_not_go_on_with_a_run(
     interrupted: Command, predict: Command, photos: Path, tmp_path: Path
 ) -> None:
     interrupted()
-    extra = photos / "0000.png"  # sorted before what was answered
+    extra = photos / "0000.png"  # sorts before the images that were answered
     extra.write_bytes(encoded(0))
     try:
         result = predict(photos, "--out", tmp_path / "a.jsonl", "--resume")
@@ -402,7 +402,7 @@ def killed_at_random(form: str, seed: int, model: Path, photos: Path, folder: Pa
             with start(model, *[photos] * 4, *WRITTEN[form], "--resume", cwd=folder / name) as process:
                 with suppress(subprocess.TimeoutExpired):
                     process.communicate(timeout=draw.uniform(0.4, 1.0) * seconds)
-                    break  # it was faster than the one that was timed
+                    break  # faster than the timed run
                 process.kill()
         else:
             with start(model, *[photos] * 4, *WRITTEN[form], "--resume", cwd=folder / name) as process:

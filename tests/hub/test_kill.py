@@ -36,7 +36,9 @@ REQUESTS = ("GET .*/revision/", "GET .*/tree/", "HEAD ", "GET .*/resolve/", "GET
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Two versions of one model, what each publishes and answers, and how long a publisher and a puller take."""
+    """Two versions of a model, the published files and predictions of each, and the durations of a publisher and a
+    puller.
+    """
 
     folders: tuple[Path, Path]
     files: tuple[dict[str, bytes], dict[str, bytes]]
@@ -73,24 +75,24 @@ def killed(hub: Hub, moment: tuple[bool, float], *arguments: object, **variables
             process.kill()
             process.communicate()
     deadline = time.monotonic() + 20
-    while hub.serving and time.monotonic() < deadline:  # what it had sent whole is still carried out
+    while hub.serving and time.monotonic() < deadline:  # the server still executes a complete request
         time.sleep(0.01)
     return process.returncode
 
 
 def draw(generator: random.Random, span: tuple[float, float]) -> tuple[bool, float]:
-    """A moment to kill at: half of them anywhere in a process's life, half in its talk with the Hub."""
+    """A moment for a kill: in half of the cases anywhere in the process's life, in the others during its requests."""
     talking = generator.random() < 0.5
     return talking, generator.random() * span[talking]
 
 
 def slow(hub: Hub) -> None:
-    """Make the requests in which something happens take their time."""
+    """Make the requests that change or transfer something slow."""
     hub.fault("stall", "PUT |POST .*/(commit|tag|preupload)/|GET .*/(cdn|tree)/", times=1000, seconds=STALLS)
 
 
 def timed(hub: Hub, *arguments: object, **variables: str) -> tuple[float, float]:
-    """Seconds that a whole process takes, and from its first request on."""
+    """Seconds of a whole process, and from its first request on."""
     hub.requests.clear()
     command = [sys.executable, "-m", "vtzoo", *map(str, arguments)]
     began, first = time.monotonic(), 0.0
@@ -136,7 +138,7 @@ def named(seed: int) -> Iterator[random.Random]:
 
 
 def state(hub: Hub) -> dict[str, bytes]:
-    """The files at the head that are ours; none where there is no repository yet."""
+    """The files at the head without .gitattributes; empty for a missing repository."""
     files = hub.files(REPO) if hub.head(REPO) else {}
     return {path: content for path, content in files.items() if path != ".gitattributes"}
 
@@ -147,7 +149,7 @@ def kill_publisher(seed: int, world: World, place: Path) -> str:
         before = world.files[0] if generator.random() < 0.5 else {}
         if before:
             hub.push(REPO, before)
-        old = len(hub.commits(REPO)) if before else 1  # with the one that makes the repository
+        old = len(hub.commits(REPO)) if before else 1  # including the repository's first commit
         command = ["publish", world.folders[1], "--org", "zoo", "--index", place / "index.toml"]
         slow(hub)
         status = killed(hub, draw(generator, world.publishing), *command, **environment(hub, place / "home"))

@@ -99,7 +99,7 @@ def bomb(marker: Path) -> bytes:
 
 @pytest.fixture
 def run_all(run: Run, marker: Path) -> Callable[..., Ends]:
-    """How each of many commands ends: in sentences, and with no pickle read."""
+    """The exit code and output of each of many commands; they end in sentences, and read no pickle."""
 
     def run_all(*commands: list[object], **variables: str) -> Ends:
         done = run(f"COMMANDS = {[[str(one) for one in command] for command in commands]}\n{PROGRAM}", **variables)
@@ -138,7 +138,7 @@ def plant(folder: Path, bomb: bytes) -> None:
 
 
 def uses(model: object, photo: Path, data: Path, out: Path) -> list[list[object]]:
-    """Commands that read a model in every way that a model on the Hub can be read."""
+    """Commands that read a model in every way in which a model on the Hub can be read."""
     predict, evaluate = ["predict", photo, "--model", model], ["evaluate", "--model", model, "--data", data]
     return [
         [*predict, "--backend", "onnx"], [*predict, "--backend", "torch"], [*evaluate, "--backend", "onnx"],
@@ -168,7 +168,7 @@ def test_a_pickle_beside_the_weights_is_neither_read_nor_sent_nor_downloaded(
         plant(place, bomb)
     sent = ["publish", folder, "--org", "ada"]
     commands = [["pull", REPO, "--local-dir", own], *uses(REPO, photo, data, tmp_path / "out.onnx"), sent]
-    for place in (own, folder):  # without the export, which takes its time
+    for place in (own, folder):  # without the slow export
         commands += uses(place, photo, data, tmp_path)[:-1]
     ends = run_all(*commands)
     assert [errors for code, _, errors in ends if code] == []
@@ -224,8 +224,8 @@ def test_a_pickle_under_a_models_own_file_names_is_refused_by_name(
         place = shutil.copytree(folder, tmp_path / spot(kind, path) / NAME)
         (place / path).write_bytes(KINDS[kind][0](Bomb(marker)))
         if path != "result.json":
-            sign(place)  # the hash is right: it is the content that must be refused
-        # One kind meets all commands; the others leave out those that read a model as predict does, and take long.
+            sign(place)  # the hash is right, so the content must be refused
+        # One kind is tested with all commands; the others skip the slow commands that read a model like predict.
         words = [one for one in NEEDED[path] if kind == "pickle" or not one.startswith("evaluate")]
         ours = [*uses(place, photo, data, tmp_path / "out.onnx"), ["publish", place, "--org", "zoo"]]
         ours.append(["train", place / "recipe.toml", "--out", tmp_path / "no"])
@@ -250,7 +250,7 @@ def test_a_pickle_that_the_hub_has_under_the_name_of_a_file_is_refused_by_name(
         backend = "torch" if path == "model.safetensors" else "onnx"
         commands.append(["predict", photo, "--model", f"zoo/m{number}", "--backend", backend])
     for path, (code, _, errors) in zip(paths, run_all(*commands), strict=True):
-        assert code == (path != "result.json"), errors  # it is not read: the commit has the hashes
+        assert code == (path != "result.json"), errors  # not read, because the commit has the hashes
         assert path in errors or not code
 
 
@@ -263,7 +263,7 @@ def test_pickled_notes_references_and_indices_are_not_read(
     commands = [["pull", REPO], ["verify", REPO], ["verify"]]
     assert [errors for code, _, errors in run_all(*commands) if code] == []
     assert (storage / "vtzoo" / "main.toml").is_file()
-    (storage / "refs").mkdir()  # where other programs keep what a branch was
+    (storage / "refs").mkdir()  # the file in which other programs store a branch's commit
     for name in ("vtzoo/main.toml", "refs/main"):
         (storage / name).write_bytes(bomb)
     ends = run_all(*commands[1:], HF_HUB_OFFLINE="1")
@@ -276,7 +276,7 @@ def test_pickled_notes_references_and_indices_are_not_read(
     ((code, _, errors),) = run_all(["publish", folder, "--org", "zoo", "--index", index])
     assert code == 1
     assert f"{index} is not an index" in errors
-    assert hub.requests == []  # it is found out before anything is sent
+    assert hub.requests == []  # refused before anything is sent
 
 
 def test_a_pickled_checkpoint_and_a_pickled_cache_are_not_read(

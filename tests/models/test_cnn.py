@@ -30,19 +30,19 @@ def small(**arguments: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def shared() -> Any:
-    """The model of `small()`, for tests that leave it as it is."""
+    """The model of `small()`, for tests that do not change it."""
     return small()
 
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    """Four images whose neighbouring pixels are alike, as those of photographs are."""
+    """Four images with similar neighbouring pixels, like photographs."""
     noise = torch.randn(4, 3, 36, 36, generator=torch.Generator().manual_seed(1))
     return 3 * nn.functional.avg_pool2d(noise, 5, stride=1)
 
 
 def chain() -> nn.Sequential:
-    """The same network as torch's layers one after another, as airbench draws it, with the weights of `small()`."""
+    """The same network as a sequence of torch's layers, like airbench's, with the weights of `small()`."""
     layers: list[nn.Module] = [nn.Conv2d(3, 24, 2), nn.GELU()]
     for channels, width in zip((24, *WIDTHS), WIDTHS, strict=False):
         layers += [
@@ -171,7 +171,7 @@ def test_whitened_patches_are_uncorrelated_and_of_variance_one(images: Tensor) -
     torch.testing.assert_close(covariance, variances.diag(), rtol=0, atol=1e-3)
     torch.testing.assert_close(variances, torch.ones_like(variances), rtol=0, atol=0.05)  # 0.96 where noise counts
     before = (patches.T @ patches / len(patches)).double()
-    assert (before / before.diagonal().mean() - torch.eye(12)).abs().max() > 0.5  # they were alike
+    assert (before / before.diagonal().mean() - torch.eye(12)).abs().max() > 0.5  # they were correlated
 
 
 def test_the_convolution_is_the_whitening_of_every_patch_and_both_signs_of_it(images: Tensor) -> None:

@@ -22,7 +22,7 @@ def small(**arguments):
 
 @pytest.fixture(scope="module")
 def shared():
-    """The model of `small()`, for tests that leave it as it is."""
+    """The model of `small()`, for tests that do not change it."""
     return small()
 
 
@@ -168,7 +168,7 @@ def test_every_parameter_that_the_class_token_sees_gets_a_gradient():
     model = small().train()
     (model(torch.randn(4, 3, 32, 32)) * torch.randn(4, 10)).sum().backward()
     still = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
-    # A shift of all keys changes no softmax, and the last block's cells ask nothing that the class token reads.
+    # Shifting all keys changes no softmax, and the class token does not read the queries of the last block's cells.
     unseen = {name for name in still if name.endswith((".k.linear.bias", ".k.bn.bias"))}
     assert still - unseen <= {f"stages.2.blocks.9.attn.q.{name}" for name in ("conv.weight", "bn.weight", "bn.bias")}
 

@@ -47,7 +47,7 @@ def test_grids_of_a_timm_family_are_spatial_maps(name: str, image_size: int, sha
 
 
 def test_a_grids_cell_lies_where_the_image_has_it() -> None:
-    """Change one corner of the image: the cells far from it keep their tokens in the first, local stage."""
+    """Changing one corner of the image leaves the distant tokens of the first, local stage unchanged."""
     model = models.build("resnet18", num_classes=3, image_size=128).eval()
     image = torch.randn(1, 3, 128, 128)
     changed = image.clone()
@@ -85,7 +85,7 @@ def test_the_grids_that_the_paper_pools_are_averaged_over_real_cells_alone(name:
     grid = torch.randn(2, 6, side, side)
     small = models.localizable(model, grid)
     assert small.shape == (2, 6, pooled, pooled)
-    if pooled < side:  # the first window has a row and a column of padding, which must not count
+    if pooled < side:  # the first window has a row and a column of padding, which the mean must exclude
         assert torch.allclose(small[:, :, 0, 0], grid[:, :, :2, :2].mean((2, 3)), atol=1e-6)
         assert torch.allclose(small[:, :, 1, 2], grid[:, :, 1:4, 3:6].mean((2, 3)), atol=1e-6)
 

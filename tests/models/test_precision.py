@@ -55,7 +55,7 @@ def test_results_and_gradients_under_autocast_are_those_of_float64_to_1e_5(
     exact: list[Any] = [tensor.double().requires_grad_() for tensor in tensors]
     with torch.autocast("cpu", torch.bfloat16):
         found = in_float32_on_cpu(operation, *near)
-        assert operation(*near).dtype == torch.bfloat16  # what it would be otherwise
+        assert operation(*near).dtype == torch.bfloat16  # without in_float32_on_cpu
     expected = reference(*exact)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
     for result in (found, expected):
@@ -72,7 +72,7 @@ def test_without_autocast_and_on_other_devices_the_operation_gets_the_tensors_th
 
 
 class Precisions(TorchDispatchMode):
-    """Notes the precisions in which kernels run, forward and backward."""
+    """Records the precisions of the kernels that run, forward and backward."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ def small(**arguments):
 
 @pytest.fixture(scope="module")
 def shared():
-    """The model of `small()`, for tests that leave it as it is."""
+    """The model of `small()`, for tests that do not change it."""
     return small()
 
 
@@ -30,13 +30,13 @@ def draw(*shape):
 
 @pytest.fixture
 def performed():
-    """Queries, keys, values and directions: 2 images, 50 tokens, 64 channels."""
+    """Queries, keys, values and directions for 2 images, 50 tokens and 64 channels."""
     query, key, value = draw(3, 2, 50, 64) * 0.7
     return query, key, value, t2t.Performer(147, 0.0).directions
 
 
 def attend_directly(query, key, value, directions):
-    """The same kernel in float64, one direction after the other, with the n x n weights written out."""
+    """The same kernel in float64, one direction at a time, with explicit n x n weights."""
     query, key, value, directions = (tensor.double() for tensor in (query, key, value, directions))
     kernel = torch.zeros(*query.shape[:2], key.shape[1], dtype=torch.float64)
     for direction in directions:

@@ -13,7 +13,7 @@ from vtzoo.models.whitening import AT_ONCE, first_convolution, whiten
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    """Images whose neighbouring pixels are alike, as those of photographs are; more than one part of them."""
+    """Images with similar neighbouring pixels, like photographs; more than one part of them."""
     noise = torch.randn(AT_ONCE + 6, 3, 36, 36, generator=torch.Generator().manual_seed(1))
     return 3 * nn.functional.avg_pool2d(noise, 5, stride=1)
 
@@ -23,7 +23,7 @@ def swin() -> Any:
 
 
 def covariance(tokens: Tensor) -> Tensor:
-    """Of the channels of a grid (b, c, h, w), about 0."""
+    """The covariance of the channels of a grid (b, c, h, w), about 0."""
     vectors = tokens.transpose(0, 1).flatten(1).double()
     return vectors @ vectors.T / vectors.shape[1]
 
@@ -34,7 +34,7 @@ def test_tokens_of_whitened_patches_are_uncorrelated_and_of_variance_one(images:
         before = covariance(first(images))
         whiten(first, images, 1e-6)
         after = covariance(first(images))[:48, :48]
-    assert (before / before.diagonal().mean()).fill_diagonal_(0).abs().max() > 0.5  # they were alike
+    assert (before / before.diagonal().mean()).fill_diagonal_(0).abs().max() > 0.5  # they were correlated
     torch.testing.assert_close(after, torch.eye(48).double(), rtol=0, atol=0.01)
 
 

@@ -113,7 +113,7 @@ def describe(classes: list[str], size: int, **model: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def hand() -> SimpleNamespace:
-    """What the tests make their own variants of the hand-made model with (a conftest cannot be imported)."""
+    """Tools for variants of the hand-made model, as a fixture because tests cannot import a conftest."""
     return SimpleNamespace(
         labels=LABELS,
         weight=WEIGHT,
@@ -131,7 +131,7 @@ def hand() -> SimpleNamespace:
 
 @pytest.fixture
 def handmade(tmp_path: Path) -> Path:
-    """The hand-made model's folder, its graph pointing into its weights."""
+    """The hand-made model's folder; the graph refers to its weights."""
     folder = tmp_path / "handmade"
     folder.mkdir()
     save_file({"head.weight": WEIGHT, "other": np.ones(3, np.float32)}, folder / "model.safetensors")

@@ -158,7 +158,7 @@ def test_a_model_that_fails_is_an_error_and_no_answer(handmade: Path, monkeypatc
         answers(classifier, [str(PHOTOS / "rocket.jpg")] * 3, 5, 1)
 
 
-# Peak memory, as Linux counts it for the process, while answers to so many images go by.
+# The process's peak memory, as Linux counts it, during the predictions of the given number of images.
 MEMORY = """
 import sys
 from itertools import repeat

@@ -1,4 +1,4 @@
-"""Classification on ONNX Runtime: right numbers, and nothing but its own checked files."""
+"""Classification on ONNX Runtime: correct numbers, and only verified files."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Files that grow, read back by numpy, pyarrow and the standard library."""
+"""Growing output files, read back by numpy, pyarrow and the standard library."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from vtzoo.predict.outputs import HEADER, FeatureParts, NpyFile, Output, Predict
 
 
 def batch(first: int, *readable: bool) -> Batch:
-    """Images called by their number, some of which cannot be read, with features of 3 numbers."""
+    """Images named by their numbers, some of them unreadable, with 3 features each."""
     images = [
         ImagePredictions(image=f"{number}.jpg", predictions=[Prediction(label="cat", probability=0.5)])
         if good

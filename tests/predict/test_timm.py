@@ -27,7 +27,7 @@ from vtzoo.zoo import resources
 PHOTOS = sorted((Path(__file__).parents[1] / "photos").glob("*.jpg"))
 EMBEDDED = resources.weights_folder() / "swin_t-drloc-cifar100"
 TINY = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
-# One small model of each family: the paper's five, and others that are laid out in other ways.
+# One small model of each family: the paper's five, and families with other layouts.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "swin": (
         "swin_tiny_patch4_window7_224",
@@ -47,7 +47,7 @@ Written = Callable[..., Path]
 
 
 def make(name: str, **arguments: Any) -> Any:
-    """A model of timm's whose weights and statistics are random enough to tell images apart."""
+    """A timm model with weights and statistics random enough to tell images apart."""
     architecture, usual = MODELS[name]
     torch.manual_seed(0)
     model = timm.create_model(architecture, **{"num_classes": 7, **usual, **arguments})
@@ -61,7 +61,7 @@ def make(name: str, **arguments: Any) -> Any:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Written:
-    """Writes a model as timm pushes it to the Hub, with keys of config.json changed, or left out for `...`."""
+    """Writes a model in timm's Hub format, with changed keys of config.json; `...` leaves a key out."""
 
     def write(model: Any, **changes: Any) -> Path:
         folder, size = tmp_path / "pushed", get_model_input_config(model)["input_size"]
@@ -87,7 +87,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dic
 
 
 def timm_answers(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and pooled features of the photographs, by timm's own loading, transform and pass."""
+    """Logits and pooled features of the photographs, by timm's own loading, transform and forward pass."""
     model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform: Any = create_transform(**resolve_model_data_config(model), is_training=False)
     images = torch.stack([transform(Image.open(photo).convert("RGB")) for photo in PHOTOS])
@@ -160,7 +160,7 @@ def test_the_places_to_load_from_in_a_config_are_never_looked_at(written: Writte
     expected = timm_answers(folder)[0]
     elsewhere = {"file": str(tmp_path / "elsewhere.pth"), "source": "local-dir", "custom_load": True, "url": "x://y"}
     rewrite(folder, pretrained_cfg=pretrained(folder) | elsewhere | {"hf_hub_id": "somebody/model", "state_dict": {}})
-    change_weights(folder, without_counters)  # so that timm's own loading takes part
+    change_weights(folder, without_counters)  # so that timm itself loads the weights
     classifier = load(folder, device="cpu")
     np.testing.assert_array_equal(our_logits(classifier), expected)
 
@@ -169,12 +169,12 @@ def test_the_places_to_load_from_in_a_config_are_never_looked_at(written: Writte
 
 
 def without_counters(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As files from before torch 0.4 are."""
+    """Like files from before torch 0.4."""
     return {name: tensor for name, tensor in weights.items() if "num_batches_tracked" not in name}
 
 
 def with_fixed_buffers(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As files of Swin's authors are: with what the model computes itself."""
+    """Like files of Swin's authors, which include the computed buffers."""
     index = torch.zeros(16, 16, dtype=torch.int64)
     return weights | {
         "layers.0.blocks.0.attn.relative_position_index": index,
@@ -183,12 +183,12 @@ def with_fixed_buffers(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def of_more_positions(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As of a model for images of 48 px in place of 32."""
+    """Like the file of a model for images of 48 px instead of 32."""
     return weights | {"pos_embed": torch.randn(1, 37, 48, generator=torch.Generator().manual_seed(1))}
 
 
 def with_a_background_class(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As TensorFlow's files are, with a class before the first."""
+    """Like TensorFlow's files, with a class before the first."""
     return weights | {
         "fc.weight": torch.randn(8, 64, generator=torch.Generator().manual_seed(1)),
         "fc.bias": torch.arange(8.0),
@@ -338,7 +338,7 @@ def test_timm_gives_the_logits_of_the_embedded_model() -> None:
 
 
 def ask_transformers(python: Python, folder: Path) -> list[dict[str, float]]:
-    """What transformers' own pipeline says of each photograph: all labels with their probabilities."""
+    """The output of transformers' pipeline for each photograph: all labels with their probabilities."""
     script = """
 import json, sys
 import vtzoo.models

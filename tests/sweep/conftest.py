@@ -17,7 +17,7 @@ STUB = (sys.executable, "-I", "-S", str(Path(__file__).with_name("train.py")))
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Callable[..., str]:
-    """Writes a copy of one of the zoo's recipes, with values replaced by key or added on top, and gives its path."""
+    """Writes a copy of a recipe of the zoo with replaced or added values, and returns its path."""
 
     def write(name: str, of: str = "swin_t-drloc-cifar10-untaught", **replaced: str) -> str:
         text = (resources.recipes_folder() / f"{of}.toml").read_text()

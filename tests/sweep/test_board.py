@@ -31,7 +31,7 @@ def run(recipe: Callable[..., str], tmp_path: Path) -> Run:
 
 
 def write(run: Run, steps: int, *, loss: Callable[[int], float] = lambda step: 2.0) -> None:
-    """The lines of so many steps, ten a second."""
+    """Write the log lines of the given number of steps, ten per second."""
     lines = [{"step": step, "loss": loss(step), "seconds": step / 10} for step in range(1, steps + 1)]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 

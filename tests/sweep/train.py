@@ -1,7 +1,7 @@
-"""What tests run in the place of `vtzoo train`, with its arguments: it learns nothing, and does what $STUB says.
+"""The tests' substitute for `vtzoo train`, with the same arguments: it does not train, and obeys $STUB.
 
-$STUB is a JSON object of what the run in a folder of that name does; any other run finishes, and is right in
-50% of the test images, in two points more with drloc, in one more with each seed.
+$STUB is a JSON object: the behaviour of a run by the name of its folder. Other runs finish, with 50% top-1, two points
+more with drloc and one more per seed.
 """
 
 import json
