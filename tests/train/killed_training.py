@@ -1,7 +1,7 @@
-"""What the kill tests run: `killed_training.py FROM DATA FOLDER WORKERS` trains into FOLDER, or goes on there.
+"""The script of the kill tests: `killed_training.py FROM DATA FOLDER WORKERS` trains into FOLDER, or resumes there.
 
-FROM is a recipe, or a model folder that is fine-tuned on the images of DATA. Images come out of the cache, or from so
-many processes unless they are 0, where a recipe is trained. Every step leaves a checkpoint.
+FROM is a recipe, or a model folder to fine-tune on the images of DATA. WORKERS is the number of processes that decode a
+recipe's images in every epoch; with 0, the images are decoded once. Each step writes a checkpoint.
 """
 
 import sys
@@ -13,7 +13,7 @@ from vtzoo.finetune.defaults import Overrides
 from vtzoo.finetune.session import prepare
 from vtzoo.train import log, loop, run
 
-EPOCHS = 5  # of fine-tuning, the first without the backbone
+EPOCHS = 5  # of fine-tuning; the first trains only the heads
 loop.CHECKPOINT_SECONDS = -1
 log.draw_curves = lambda *_: None  # slower than the steps
 run.finish = finetune.finish = lambda *_, **__: {}  # other tests cover the work after the last step

@@ -84,7 +84,7 @@ def losses() -> list[str]:
     """The losses of ten steps, exactly: as hexadecimal floats."""
     recipe = parse_recipe(RECIPE)
     cpu, rows = torch.device("cpu"), np.arange(16 * 3 * 20 * 20, dtype=np.int64)
-    pixels = (rows * rows % 251).astype(np.uint8).reshape(16, 3, 20, 20)  # made by no library's generator
+    pixels = (rows * rows % 251).astype(np.uint8).reshape(16, 3, 20, 20)  # without a library's random generator
     batches = Batches(
         Pixels.of(pixels, cpu), np.arange(16) % 10, augmentation=recipe.augmentation, batch_size=8, classes=10,
         crops=Crops.of(recipe.augmentation, size=16, flip=True),
@@ -98,13 +98,13 @@ def losses() -> list[str]:
 
 
 def measured() -> dict[str, Any]:
-    """The losses, and where they are to be the same to the last bit."""
+    """The losses, and the torch release, architecture and CPU on which they are equal bit for bit."""
     release = torch.__version__.partition("+")[0]
     return {"torch": release, "machine": platform.machine(), "cpu": cpu(), "losses": losses()}
 
 
 def cpu() -> str:
-    """The CPU's name and numbers, as Linux has them."""
+    """The CPU's model name, family, model and stepping from Linux; elsewhere Python's name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

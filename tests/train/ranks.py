@@ -1,6 +1,6 @@
-"""What torchrun starts in these tests: `ranks.py RECIPE DATA OUT [STEP]` trains, and rank 1 dies once at that step.
+"""The script for torchrun: `ranks.py RECIPE DATA OUT [STEP]` trains; rank 1 kills itself once, after STEP steps.
 
-It leaves the number of torchrun's restarts in OUT/restarts.
+OUT/restarts gets the number of torchrun's restarts. The variable PARTS is the number of parts of a rank's batch.
 """
 
 import os
@@ -13,7 +13,7 @@ from vtzoo.train import log, loop, muon, run
 
 recipe, data, out = map(Path, sys.argv[1:4])
 fatal = int(sys.argv[4]) if len(sys.argv) > 4 else None
-loop.REPORT, loop.CHECKPOINT_SECONDS = 1, -1  # ranks synchronize after every step, and each writes a checkpoint
+loop.REPORT, loop.CHECKPOINT_SECONDS = 1, -1  # after every step, ranks synchronize and rank 0 writes a checkpoint
 log.draw_curves = lambda *_: None
 run.finish = lambda *_, **__: {}  # other tests cover the work after the last step
 # bfloat16 and the iteration on the smaller side amplify the rounding of gradients that are summed in another order.
@@ -22,7 +22,7 @@ real = loop._step
 
 
 def step(state: loop.Run, *rest: object) -> object:
-    """A step, unless this is the rank and the step to die at, and torchrun has started nobody again yet."""
+    """Take a step; rank 1 kills itself after `fatal` steps, unless torchrun has restarted the ranks."""
     if state.step == fatal and state.world.rank == 1 and state.world.restarts == 0:
         os.kill(os.getpid(), 9)
     return real(state, *rest)

@@ -1,4 +1,4 @@
-"""Batches in parts: the same step in less memory."""
+"""Steps and runs with batches in parts, against those with whole batches."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from vtzoo.zoo.recipe import Recipe
 
 
 def trained(recipe: Recipe, start: Callable[..., loop.Run], accumulate: int, folder: Path) -> dict[str, torch.Tensor]:
-    """The checkpoint of a whole run with batches of eight in parts."""
+    """The tensors in the last checkpoint of a run with each batch of eight in `accumulate` parts."""
     run = start(recipe)
     run.accumulate = accumulate
     folder.mkdir()
@@ -25,24 +25,24 @@ def trained(recipe: Recipe, start: Callable[..., loop.Run], accumulate: int, fol
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(
     parts: int, tiny: Callable[..., Recipe], start: Callable[..., loop.Run]
 ) -> None:
-    """The gradients agree to 1e-6 of their norm, because sums have another order. Pairs, mixtures and crops are per
-    image.
+    """Sums in another order change the gradients by less than 1e-6 of their norm. Pairs, mixtures and crops are drawn
+    per image.
     """
-    recipe, gradients, found = tiny(drop_path_rate=0.0), [], []
+    recipe, gradients, losses = tiny(drop_path_rate=0.0), [], []
     for accumulate in (1, parts):
         run = start(recipe)
         run.accumulate = accumulate
-        keep = torch.optim.SGD(run.network.parameters(), lr=0.0)
-        keep.zero_grad = lambda: None  # type: ignore[method-assign]
-        losses = loop.train_step(
-            run.network, keep, run.scaler, loop._parts(run, 16, 0), count=accumulate, weight=0.5, clip_norm=0.0,
+        optimizer = torch.optim.SGD(run.network.parameters(), lr=0.0)
+        optimizer.zero_grad = lambda: None  # type: ignore[method-assign]
+        step_losses = loop.train_step(
+            run.network, optimizer, run.scaler, loop._parts(run, 16, 0), count=accumulate, weight=0.5, clip_norm=0.0,
             precision=torch.float32,
         )  # fmt: skip
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in run.network.parameters()]))
-        found.append(losses)
+        losses.append(step_losses)
     assert (gradients[0] - gradients[1]).norm() < 1e-6 * gradients[0].norm()
-    for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=1e-6, atol=0)
+    for name, value in losses[0].items():
+        torch.testing.assert_close(losses[1][name], value, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(("with_muon", "tolerance"), [(False, 1e-4), (True, 2e-3)])
@@ -50,7 +50,7 @@ def test_a_run_in_parts_ends_with_the_weights_of_a_whole_one(
     with_muon: bool, tolerance: float, tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """The tolerance is relative to each norm: Muon amplifies the directions that differ only by rounding."""
+    """The tolerance is relative to each tensor's norm: Muon amplifies the directions that differ only by rounding."""
     monkeypatch.setattr(muon, "precision", lambda device: torch.float32)  # as in ranks.py
     monkeypatch.setattr(muon, "_by_gram", muon._by_product)
     recipe = tiny(muon=with_muon, drop_path_rate=0.0)

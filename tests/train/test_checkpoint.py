@@ -27,8 +27,8 @@ def state(run: loop.Run) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def save(run: loop.Run, path: Path, step: int | None = None) -> None:
@@ -36,7 +36,7 @@ def save(run: loop.Run, path: Path, step: int | None = None) -> None:
 
 
 def refused(run: loop.Run, path: Path, identity: str = ID) -> str:
-    """The error's message; the run must be unchanged."""
+    """The message of the error when the run restores the checkpoint; asserts that the run stays unchanged."""
     before = state(run)
     with pytest.raises(VtzooError) as raised:
         checkpoint.restore(path, run=identity, **run.parts())
@@ -50,9 +50,9 @@ def refused(run: loop.Run, path: Path, identity: str = ID) -> str:
 def fresh(
     request: pytest.FixtureRequest, tiny: Callable[..., Recipe], start: Callable[..., loop.Run]
 ) -> Callable[..., loop.Run]:
-    """A run of the tiny recipe after some steps, with either optimizer."""
+    """Makes a run of the tiny recipe after the given number of steps, with either optimizer."""
 
-    def take(steps: int = 0, seed: int = 0, **edits: Any) -> loop.Run:
+    def make(steps: int = 0, seed: int = 0, **edits: Any) -> loop.Run:
         recipe = tiny(muon=request.param == "muon", **edits)
         run = start(recipe, seed)
         for _ in range(steps):
@@ -60,7 +60,7 @@ def fresh(
             run.step += 1
         return run
 
-    return take
+    return make
 
 
 def test_a_checkpoint_brings_back_everything(fresh: Callable[..., loop.Run], tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_checkpoint_before_the_first_step_has_no_moments(fresh: Callable[..., 
     assert same(state(run), state(other))
 
 
-def test_a_parameter_that_no_gradient_reaches_is_kept(fresh: Callable[..., loop.Run], tmp_path: Path) -> None:
+def test_a_parameter_without_a_gradient_is_restored(fresh: Callable[..., loop.Run], tmp_path: Path) -> None:
     runs = [fresh(), fresh(seed=4)]
     for run, value in zip(runs, (1.0, 2.0), strict=True):
         run.model.idle = torch.nn.Parameter(torch.full((3,), value))
@@ -172,7 +172,7 @@ class Planted:
 
 
 @pytest.mark.parametrize(
-    "write", [lambda it, path: path.write_bytes(pickle.dumps(it)), torch.save], ids=["pickle", "torch"]
+    "write", [lambda content, path: path.write_bytes(pickle.dumps(content)), torch.save], ids=["pickle", "torch"]
 )
 def test_a_pickle_under_the_checkpoints_name_is_refused_and_never_run(
     write: Callable[..., None], fresh: Callable[..., loop.Run], tmp_path: Path
@@ -199,11 +199,11 @@ def small_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def full(*_: Any, **__: Any) -> None:
+def raise_disk_full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def survives(run: loop.Run, path: Path, before: bytes) -> None:
+def assert_failed_save_changes_nothing(run: loop.Run, path: Path, before: bytes) -> None:
     with pytest.raises(VtzooError, match="cannot write") as raised:
         save(run, path, step=9)
     assert "--resume" in str(raised.value.hint)
@@ -218,8 +218,8 @@ def test_the_last_checkpoint_survives_a_failure_to_write(
     run, path = fresh(1), tmp_path / "c.safetensors"
     save(run, path)
     before = path.read_bytes()
-    monkeypatch.setattr(place, full)
-    survives(run, path, before)
+    monkeypatch.setattr(place, raise_disk_full)
+    assert_failed_save_changes_nothing(run, path, before)
 
 
 def test_the_last_checkpoint_survives_a_disk_that_fills_up(
@@ -229,10 +229,10 @@ def test_the_last_checkpoint_survives_a_disk_that_fills_up(
     save(run, path)
     before = path.read_bytes()
     request.getfixturevalue("small_files")
-    survives(run, path, before)
+    assert_failed_save_changes_nothing(run, path, before)
 
 
-def test_what_a_kill_left_half_written_is_harmless(fresh: Callable[..., loop.Run], tmp_path: Path) -> None:
+def test_a_file_half_written_by_a_killed_run_is_harmless(fresh: Callable[..., loop.Run], tmp_path: Path) -> None:
     run, path = fresh(1), tmp_path / "c.safetensors"
     save(run, path)
     partial = path.with_name(f".{path.name}.0.partial")
@@ -259,19 +259,19 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(
 
 
 @pytest.mark.parametrize(
-    ("muon", "matrices", "said"),
+    ("muon", "matrices", "rate"),
     [
         (True, True, "(Muon's, optimizer.learning_rate in the recipe)"),
         (True, False, "(that of AdamW beside Muon, optimizer.adamw_learning_rate in the recipe)"),
         (False, False, "(AdamW's, --learning-rate when fine-tuning, optimizer.learning_rate in a recipe)"),
     ],
 )
-def test_weights_that_are_not_finite_are_laid_to_the_optimizer_that_moved_them(
-    muon: bool, matrices: bool, said: str, tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path
+def test_the_hint_for_weights_that_are_not_finite_names_the_rate_of_their_optimizer(
+    muon: bool, matrices: bool, rate: str, tiny: Callable[..., Recipe], start: Callable[..., loop.Run], tmp_path: Path
 ) -> None:
     run = start(tiny(muon=muon))
     group = next(group for group in run.optimizer.param_groups if ("matrices" in group) == matrices)
     group["params"][0].data.view(-1)[0] = float("inf")
     with pytest.raises(VtzooError) as raised:
         save(run, tmp_path / "c.safetensors")
-    assert raised.value.hint == f"lower the learning rate {said}, or train in float32; the last checkpoint is intact"
+    assert raised.value.hint == f"lower the learning rate {rate}, or train in float32; the last checkpoint is intact"

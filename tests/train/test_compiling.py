@@ -25,7 +25,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.nn.Module]:
     return modules
 
 
-def test_a_run_is_compiled_on_demand_alone_and_block_by_block(
+def test_a_run_is_compiled_only_on_demand_and_block_by_block(
     tiny: Tiny, start: Starter, compiled: list[torch.nn.Module]
 ) -> None:
     run = start(tiny())
@@ -41,12 +41,12 @@ def test_a_model_without_blocks_is_compiled_whole(compiled: list[torch.nn.Module
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch's own compiler
-def test_blocks_that_differ_in_their_drop_path_alone_are_compiled_once(
+def test_blocks_that_differ_only_in_their_drop_path_are_compiled_once(
     tiny: Tiny, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After eight compilations of one function, torch would leave the other blocks uncompiled without a message."""
-    counter, whole = CompileCounter(), torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: whole(module, backend=counter))
+    counter, real = CompileCounter(), torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: real(module, backend=counter))
     run = start(tiny(depths=[1, 9]))
     compile_blocks(run.network)
     run.network.model(torch.zeros(2, 3, 16, 16))

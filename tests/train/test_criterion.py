@@ -15,7 +15,7 @@ from vtzoo.train.early_stopping import EarlyStopping
 NAN = math.nan
 
 
-def test_several_classes_cost_the_mean_over_what_is_known_alone() -> None:
+def test_the_multi_label_loss_is_the_mean_over_known_labels() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], requires_grad=True)
     targets = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, 1.0]])
     known = [math.log(1 + math.exp(-2.0)), math.log(1 + math.exp(0.5)), math.log(1 + math.exp(2.0))]
@@ -27,7 +27,7 @@ def test_several_classes_cost_the_mean_over_what_is_known_alone() -> None:
     assert (logits.grad[~targets.isnan()] != 0).all()
 
 
-def test_a_batch_of_which_nothing_is_known_costs_nothing_and_moves_nothing() -> None:
+def test_a_batch_without_known_labels_has_a_loss_and_gradients_of_zero() -> None:
     logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = MULTI_LABEL.loss(logits, torch.full((2, 3), NAN))
     loss.backward()
@@ -36,7 +36,7 @@ def test_a_batch_of_which_nothing_is_known_costs_nothing_and_moves_nothing() -> 
     assert (logits.grad == 0).all()
 
 
-def test_images_count_as_right_by_their_known_classes() -> None:
+def test_an_image_counts_as_right_by_the_fraction_of_its_known_labels() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5], [1.0, 3.0, -2.0], [1.0, 1.0, 1.0]])
     targets = torch.tensor([[1.0, NAN, 0.0], [0.0, 1.0, 0.0], [NAN, NAN, NAN]])
     assert MULTI_LABEL.right(logits, targets).item() == pytest.approx(1 / 2 + 2 / 3 + 0)
@@ -50,19 +50,19 @@ def test_the_mean_average_precision_is_scikit_learns_over_classes_that_can_be_me
     )
     targets[:, 3], targets[:, 4], targets[::3, 0] = 0, 1, np.nan
     known = ~np.isnan(targets[:, 0])
-    one = [average_precision_score(targets[known, 0], scores[known, 0])]
-    rest = [average_precision_score(targets[:, k], scores[:, k]) for k in (1, 2)]
-    assert MULTI_LABEL.score(targets, scores) == pytest.approx(np.mean(one + rest))
+    partly_known = [average_precision_score(targets[known, 0], scores[known, 0])]
+    fully_known = [average_precision_score(targets[:, k], scores[:, k]) for k in (1, 2)]
+    assert MULTI_LABEL.score(targets, scores) == pytest.approx(np.mean(partly_known + fully_known))
     assert MULTI_LABEL.score(np.full((40, 5), np.nan), scores) == 0
 
 
-def test_one_class_an_image_is_scored_by_its_first_class() -> None:
+def test_the_single_label_score_is_the_top1_accuracy() -> None:
     scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4]])
     assert SINGLE_LABEL.score(one_hot(np.array([1, 0, 1]), 2), scores) == pytest.approx(2 / 3)
 
 
 def early_stopping(**criterion: Any) -> EarlyStopping:
-    """Early stopping of a one-pixel linear model, by two images."""
+    """Early stopping on two validation images of one pixel and different classes."""
     from dataclasses import replace
 
     return EarlyStopping(
@@ -79,31 +79,31 @@ def linear(bias: float) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
 
 def test_the_best_weights_are_kept_and_ties_go_to_the_lower_loss() -> None:
     scores = iter([0.5, 0.5, 0.5, 0.4, 0.3])
-    found = early_stopping(score=lambda *_: next(scores))
+    stopper = early_stopping(score=lambda *_: next(scores))
     model, first = linear(1.0)
-    found.tensors = {name: tensor.clone() for name, tensor in first.items()}
-    for step, bias in enumerate((2.0, 0.5, 1.0, 0.0), start=1):  # the loss of two opposite images has its minimum at 0
-        found.evaluate(model, linear(bias)[1], step)
-    assert (found.best_evaluation, found.best_step, found.evaluations) == (2, 2, 4)
-    assert found.tensors["1.bias"].tolist() == [0.5, 0.0]
-    assert found.exhausted
+    stopper.tensors = {name: tensor.clone() for name, tensor in first.items()}
+    for step, bias in enumerate((2.0, 0.5, 1.0, 0.0), start=1):  # the mean loss of both classes has its minimum at 0
+        stopper.evaluate(model, linear(bias)[1], step)
+    assert (stopper.best_evaluation, stopper.best_step, stopper.evaluations) == (2, 2, 4)
+    assert stopper.tensors["1.bias"].tolist() == [0.5, 0.0]
+    assert stopper.exhausted
     assert model.training
 
 
-def test_early_stopping_comes_back_out_of_its_state() -> None:
+def test_early_stopping_is_restored_from_its_state() -> None:
     scores = iter([0.5, 0.4])
-    found, other = early_stopping(score=lambda *_: next(scores)), early_stopping()
+    stopper, restored = early_stopping(score=lambda *_: next(scores)), early_stopping()
     model, tensors = linear(0.3)
-    found.tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    stopper.tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     for step in (10, 20):
-        found.evaluate(model, tensors, step)
-    other.restore(json.loads(json.dumps(found.state())))
-    assert other.state() == found.state()
-    assert (other.best[0], other.best_step, other.evaluations, other.exhausted) == (0.5, 10, 2, False)
+        stopper.evaluate(model, tensors, step)
+    restored.restore(json.loads(json.dumps(stopper.state())))
+    assert restored.state() == stopper.state()
+    assert (restored.best[0], restored.best_step, restored.evaluations, restored.exhausted) == (0.5, 10, 2, False)
 
 
 def test_the_state_in_an_older_checkpoint_is_read() -> None:
-    found = early_stopping()
-    found.restore(json.loads('{"best": [0.5, -1.25], "step": 10, "found": 1, "looks": 3}'))
-    assert (found.best, found.best_step, found.best_evaluation, found.evaluations) == ((0.5, -1.25), 10, 1, 3)
-    assert found.exhausted
+    stopper = early_stopping()
+    stopper.restore(json.loads('{"best": [0.5, -1.25], "step": 10, "found": 1, "looks": 3}'))
+    assert (stopper.best, stopper.best_step, stopper.best_evaluation, stopper.evaluations) == ((0.5, -1.25), 10, 1, 3)
+    assert stopper.exhausted

@@ -17,7 +17,7 @@ def test_a_log_without_a_whole_epoch_has_no_means() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "panels"),
+    ("losses", "panels"),
     [
         ({"localization": 0.0}, 2),
         ({"localization": 1.5}, 3),
@@ -25,10 +25,8 @@ def test_a_log_without_a_whole_epoch_has_no_means() -> None:
         ({"localization": 1.5, "distillation": 2.0}, 4),
     ],
 )
-def test_there_is_a_panel_for_each_curve_and_none_for_what_a_run_has_not(
-    found: dict[str, float], panels: int, tmp_path: Path
-) -> None:
-    lines = [{"cross_entropy": 3.0 - step / 4, "accuracy": step / 8, **found} for step in range(8)]
+def test_each_curve_that_is_not_all_zeros_has_a_panel(losses: dict[str, float], panels: int, tmp_path: Path) -> None:
+    lines = [{"cross_entropy": 3.0 - step / 4, "accuracy": step / 8, **losses} for step in range(8)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", 2, None)
     with Image.open(tmp_path / "curves.png") as picture:

@@ -25,8 +25,9 @@ Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def torchrun(training_python: Python) -> Torchrun:
-    """Trains with the given number of processes, which must exit with 0; torchrun forks them, which avoids imports of
-    torch.
+    """Trains in the given number of processes, and asserts that they exit with 0.
+
+    torchrun forks the processes, so that none has to import torch.
     """
 
     def torchrun(
@@ -44,24 +45,24 @@ def torchrun(training_python: Python) -> Torchrun:
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in records]
 
 
-def assert_alike(folder: Path, other: Path) -> None:
-    one, two = losses(folder), losses(other)
-    assert [line["step"] for line in one] == [line["step"] for line in two] == list(range(1, 13))
-    for line, wanted in zip(one, two, strict=True):
-        assert line == pytest.approx(wanted, rel=TOLERANCE)
-    weights, wanted = (load_file(place / "checkpoint.safetensors") for place in (folder, other))
+def assert_close(folder: Path, other: Path) -> None:
+    actual, expected = losses(folder), losses(other)
+    assert [line["step"] for line in actual] == [line["step"] for line in expected] == list(range(1, 13))
+    for line, reference in zip(actual, expected, strict=True):
+        assert line == pytest.approx(reference, rel=TOLERANCE)
+    weights, references = (load_file(place / "checkpoint.safetensors") for place in (folder, other))
     for name in weights:
         if name.startswith(("model.", "average.", "localizer.")):
-            torch.testing.assert_close(weights[name], wanted[name], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(weights[name], references[name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def recipes(recipe_text: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A recipe per optimizer, with all randomness but drop path, which each rank draws for itself."""
+    """A recipe file per optimizer, with all randomness but drop path, which each rank draws for itself."""
     folder = tmp_path_factory.mktemp("recipes")
     for name in OPTIMIZERS:
         (folder / f"{name}.toml").write_text(recipe_text(drop_path_rate=0.0, muon=name == "muon"))
@@ -69,7 +70,9 @@ def recipes(recipe_text: Callable[..., str], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def alone(recipes: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def single_process(
+    recipes: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """The folder of a run in one process, for each optimizer."""
     folder = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
@@ -85,19 +88,19 @@ def alone(recipes: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.Te
 @pytest.mark.parametrize(("ranks", "parts", "optimizer"), [(2, 1, "adamw"), (2, 2, "muon")])
 def test_two_processes_have_the_losses_of_one(
     ranks: int, parts: int, optimizer: str, torchrun: Torchrun, recipes: dict[str, Path], tiny_data: Path,
-    alone: dict[str, Path], tmp_path: Path,
+    single_process: dict[str, Path], tmp_path: Path,
 ) -> None:  # fmt: skip
     torchrun(ranks, recipes[optimizer], tiny_data, tmp_path, PARTS=str(parts))
-    assert_alike(tmp_path, alone[optimizer])
+    assert_close(tmp_path, single_process[optimizer])
 
 
 def test_a_killed_rank_starts_again_at_the_checkpoint(
-    torchrun: Torchrun, recipes: dict[str, Path], tiny_data: Path, alone: dict[str, Path], tmp_path: Path
+    torchrun: Torchrun, recipes: dict[str, Path], tiny_data: Path, single_process: dict[str, Path], tmp_path: Path
 ) -> None:
-    """With Muon, whose checkpoint also has AdamW's moments."""
+    """Muon's checkpoint also has AdamW's moments."""
     torchrun(2, recipes["muon"], tiny_data, tmp_path, 7, restarts=1)
     assert (tmp_path / "restarts").read_text() == "1"  # rank 1 was killed
-    assert_alike(tmp_path, alone["muon"])
+    assert_close(tmp_path, single_process["muon"])
 
 
 def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +110,7 @@ def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.Monk
         assert not torch.distributed.is_initialized()
 
 
-def test_a_world_of_one_asks_nobody() -> None:
+def test_a_world_of_one_process_needs_no_process_group() -> None:
     world = World()
     assert world.leads
     assert world.any(True)

@@ -46,28 +46,28 @@ def trainer(
         muon="muon" in request.param, epochs=EPOCHS, cosine_epochs=EPOCHS, schedule_epochs=EPOCHS
     )  # fmt: skip
     (folder / "recipe.toml").write_text(text.replace("flip = true\n", f"flip = true\n{COLOURS}"))
-    what = (tiny_source, people) if request.param == "finetune" else (folder / "recipe.toml", tiny_data)
-    return Trainer(training_python, *what, folder / "whole")
+    arguments = (tiny_source, people) if request.param == "finetune" else (folder / "recipe.toml", tiny_data)
+    return Trainer(training_python, *arguments, folder / "whole")
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in records]
 
 
 def killed_at_random(trainer: Trainer, folder: Path, seed: int) -> None:
     """Kill a run at a random moment, resume it to its end, and compare it with the undisturbed run.
 
-    In every second run, two processes decode the images, before the kill and after it.
+    With an odd seed, two processes decode a recipe's images, before the kill and after it.
     """
     moment, workers = random.Random(seed).random() * trainer.seconds, 2 * (seed % 2)
     trainer.train(folder, kill_after=moment, workers=workers)  # the run may be faster than the timed one
     assert trainer.train(folder, workers=workers) == 0
     assert len(lines(folder)) == 3 * EPOCHS
     assert lines(folder) == lines(trainer.whole)
-    one, other = (load_file(place / "checkpoint.safetensors") for place in (folder, trainer.whole))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    actual, expected = (load_file(place / "checkpoint.safetensors") for place in (folder, trainer.whole))
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], expected[name]) for name in actual)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -85,7 +85,7 @@ def test_a_run_killed_at_twenty_random_moments_resumes_to_the_same_losses(
     killed_at_random(trainer, tmp_path / "run", seed)
 
 
-def test_a_run_killed_again_and_again_arrives(trainer: Trainer, tmp_path: Path) -> None:
+def test_a_run_killed_repeatedly_ends_with_the_same_losses(trainer: Trainer, tmp_path: Path) -> None:
     for seed in range(3):
         if trainer.train(tmp_path / "run", kill_after=random.Random(seed).uniform(0.2, 0.5) * trainer.seconds) == 0:
             break

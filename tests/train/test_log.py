@@ -25,7 +25,7 @@ def line(loss: float, right: float = 4.0) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value) for name, value in values.items()}
 
 
-def written(folder: Path, losses: list[float], step: int = 0) -> None:
+def write_log(folder: Path, losses: list[float], step: int = 0) -> None:
     """Log one loss per step after `step` other steps, and flush after every second one."""
     with Log(folder, step, 8, World()) as log:
         for number, loss in enumerate(losses, step + 1):
@@ -36,15 +36,15 @@ def written(folder: Path, losses: list[float], step: int = 0) -> None:
 
 
 def test_a_step_is_a_line_with_its_means_its_accuracy_and_its_learning_rate(tmp_path: Path) -> None:
-    written(tmp_path, [4.0, 3.0, 2.0])
-    found = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(one["step"], one["loss"], one["accuracy"]) for one in found] == [(1, 4, 0.5), (2, 3, 0.5), (3, 2, 0.5)]
-    assert [one["learning_rate"] for one in found] == pytest.approx([0.1, 0.2, 0.3])
-    assert found[0]["cross_entropy"] == 2
-    assert found[0]["localization"] == 1
+    write_log(tmp_path, [4.0, 3.0, 2.0])
+    rows = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"], row["accuracy"]) for row in rows] == [(1, 4, 0.5), (2, 3, 0.5), (3, 2, 0.5)]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.2, 0.3])
+    assert rows[0]["cross_entropy"] == 2
+    assert rows[0]["localization"] == 1
 
 
-def test_a_flush_gives_the_means_of_what_waited_and_keeps_them(tmp_path: Path) -> None:
+def test_a_flush_returns_the_means_of_the_waiting_steps_or_else_the_last_means(tmp_path: Path) -> None:
     with Log(tmp_path, 0, 8, World()) as log:
         log.add(1, 0.1, line(4.0, right=8))
         log.add(2, 0.1, line(2.0, right=0))
@@ -52,19 +52,19 @@ def test_a_flush_gives_the_means_of_what_waited_and_keeps_them(tmp_path: Path) -
         assert log.flush() == (3.0, 0.5)
 
 
-def test_tensorboard_gets_the_means_between_two_flushes_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+def test_tensorboard_gets_the_means_between_two_flushes_and_continues_after_a_kill(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    written(tmp_path, [4.0, 2.0, 9.0, 9.0])
+    write_log(tmp_path, [4.0, 2.0, 9.0, 9.0])
     time.sleep(1)  # TensorBoard orders the files of a killed run by the seconds in their names
-    written(tmp_path, [1.0, 2.0], step=2)  # steps 3 and 4 are repeated
+    write_log(tmp_path, [1.0, 2.0], step=2)  # steps 3 and 4 are repeated
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 3.0), (4, 1.5)]
     assert {"loss", "cross_entropy", "localization", "accuracy", "learning_rate"} == set(events.Tags()["scalars"])
 
 
-def test_without_tensorboard_there_are_no_events_and_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorboard_only_the_events_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    written(tmp_path, [4.0, 2.0])
+    write_log(tmp_path, [4.0, 2.0])
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -72,7 +72,7 @@ def test_curves_are_drawn_after_an_epoch_and_again_when_that_is_cheap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, drawn = iter([0.0, 10.0, 12.0, 100.0, 213.0, 214.0]), []
-    monkeypatch.setattr("vtzoo.train.log.draw_curves", lambda *how: drawn.append(how[2]))
+    monkeypatch.setattr("vtzoo.train.log.draw_curves", lambda *arguments: drawn.append(arguments[2]))
     with Log(tmp_path, 0, 8, World()) as log:
         log.add(1, 0.1, line(4.0))
         log.flush()
@@ -86,7 +86,7 @@ def test_curves_are_drawn_after_an_epoch_and_again_when_that_is_cheap(
         assert drawn == [1, 1]
 
 
-def opened(folder: Path, step: int) -> Log:
+def open_log(folder: Path, step: int) -> Log:
     with Log(folder, step, 8, World()) as log:
         return log
 
@@ -94,9 +94,9 @@ def opened(folder: Path, step: int) -> Log:
 def test_the_seconds_of_a_run_go_on_where_its_log_ended(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": step, "seconds": 10.0 * step}) + "\n" for step in range(1, 6)))
-    assert opened(tmp_path, 3).seconds == 30.0
+    assert open_log(tmp_path, 3).seconds == 30.0
     assert len(path.read_text().splitlines()) == 3
-    assert opened(tmp_path, 0).seconds == 0.0
+    assert open_log(tmp_path, 0).seconds == 0.0
     assert path.read_text() == ""
 
 
@@ -107,5 +107,5 @@ def test_a_log_that_cannot_be_cut_back_stays_whole(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "replace", die)
     monkeypatch.setattr(Path, "replace", lambda self, target: die())
     with pytest.raises(Killed):
-        opened(tmp_path, 1)
+        open_log(tmp_path, 1)
     assert path.read_text() == before

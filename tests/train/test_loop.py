@@ -36,11 +36,11 @@ Hook = Callable[[loop.Run], object]
 
 def lines(folder: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl without the seconds, which differ between runs."""
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in records]
 
 
-def go(run: loop.Run, recipe: Recipe, folder: Path, **options: Any) -> loop.Run:
+def fit(run: loop.Run, recipe: Recipe, folder: Path, **options: Any) -> loop.Run:
     folder.mkdir(exist_ok=True)
     loop.fit(run, recipe, seed=0, identity="x", folder=folder, **options)
     return run
@@ -48,11 +48,11 @@ def go(run: loop.Run, recipe: Recipe, folder: Path, **options: Any) -> loop.Run:
 
 def resume(run: loop.Run, recipe: Recipe, folder: Path) -> loop.Run:
     run.step = checkpoint.restore(folder / "checkpoint.safetensors", run="x", **run.parts())
-    return go(run, recipe, folder)
+    return fit(run, recipe, folder)
 
 
 def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Hook) -> None:
-    """Call a function once, before the step after `number` others."""
+    """Call `act` once, after `number` steps."""
     real = loop._step
 
     def step(run: loop.Run, *rest: Any) -> tuple[float, dict[str, torch.Tensor]]:
@@ -77,22 +77,22 @@ def whole(tiny: Tiny, start: Starter, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vtzoo.train.log.draw_curves", draw_curves)
-        go(start(tiny()), tiny(), folder)
+        fit(start(tiny()), tiny(), folder)
     return folder
 
 
 def assert_same(folder: Path, whole: Path) -> None:
     """Assert equal losses, weights, averages and moments, bit for bit."""
     assert lines(folder) == lines(whole)
-    one, other = (load_file(place / "checkpoint.safetensors") for place in (folder, whole))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    actual, expected = (load_file(place / "checkpoint.safetensors") for place in (folder, whole))
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], expected[name]) for name in actual)
 
 
 def test_a_run_logs_every_step_once_and_ends_with_a_checkpoint(whole: Path) -> None:
-    found = lines(whole)
-    assert [line["step"] for line in found] == list(range(1, STEPS + 1))
-    assert all(line.keys() == NAMES and math.isfinite(line["loss"]) for line in found)
+    records = lines(whole)
+    assert [line["step"] for line in records] == list(range(1, STEPS + 1))
+    assert all(line.keys() == NAMES and math.isfinite(line["loss"]) for line in records)
     names = {path.name for path in whole.iterdir()} - {"tensorboard"}  # an optional package
     assert names == {"checkpoint.safetensors", "curves.png", "metrics.jsonl"}
 
@@ -100,7 +100,7 @@ def test_a_run_logs_every_step_once_and_ends_with_a_checkpoint(whole: Path) -> N
 def test_two_runs_of_a_seed_are_the_same_and_another_seed_is_not(
     whole: Path, tiny: Tiny, start: Starter, tmp_path: Path
 ) -> None:
-    go(start(tiny()), tiny(), tmp_path)
+    fit(start(tiny()), tiny(), tmp_path)
     assert_same(tmp_path, whole)
     other = tmp_path / "other"
     other.mkdir()
@@ -118,12 +118,12 @@ def die(run: loop.Run) -> None:
 
 @pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize("number", [1, 3, 5, STEPS - 1])
-def test_a_run_resumed_at_any_step_is_an_uninterrupted_one_bit_for_bit(
+def test_a_run_resumed_at_any_step_equals_an_uninterrupted_run_bit_for_bit(
     number: int, whole: Path, tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_step(monkeypatch, number, die)
     with pytest.raises(Killed):
-        go(start(tiny()), tiny(), tmp_path)
+        fit(start(tiny()), tiny(), tmp_path)
     resume(start(tiny()), tiny(), tmp_path)
     assert_same(tmp_path, whole)
 
@@ -141,10 +141,10 @@ def test_a_run_in_fp16_resumes_with_the_scale_of_its_losses_and_the_steps_it_ski
         run.scaler = GradScaler("cpu", init_scale=2.0**60, growth_interval=3)
         return run
 
-    go(fresh(), recipe, tmp_path / "whole")
+    fit(fresh(), recipe, tmp_path / "whole")
     before_step(monkeypatch, 7, die)
     with pytest.raises(Killed):
-        go(fresh(), recipe, tmp_path / "killed")
+        fit(fresh(), recipe, tmp_path / "killed")
     resume(fresh(), recipe, tmp_path / "killed")
     assert_same(tmp_path / "killed", tmp_path / "whole")
     metadata = [safe_open(tmp_path / name / "checkpoint.safetensors", "pt").metadata() for name in ("killed", "whole")]
@@ -154,18 +154,18 @@ def test_a_run_in_fp16_resumes_with_the_scale_of_its_losses_and_the_steps_it_ski
 
 
 @pytest.mark.usefixtures("every_step")
-def test_a_disk_that_fills_up_while_the_log_is_written_leaves_the_last_checkpoint_to_go_on_from(
+def test_a_run_resumes_after_a_disk_that_filled_up_while_the_log_was_written(
     whole: Path, tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(log: Log, lines: list[dict[str, Any]]) -> None:
+    def write_half_a_line(log: Log, lines: list[dict[str, Any]]) -> None:
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(lines[0])[:20])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        before_step(patch, 5, lambda run: patch.setattr(Log, "_write", half))
+        before_step(patch, 5, lambda run: patch.setattr(Log, "_write", write_half_a_line))
         with pytest.raises(OSError, match="No space left"):
-            go(start(tiny()), tiny(), tmp_path)
+            fit(start(tiny()), tiny(), tmp_path)
     resume(start(tiny()), tiny(), tmp_path)
     assert_same(tmp_path, whole)
 
@@ -177,7 +177,7 @@ def test_steps_after_the_last_checkpoint_are_taken_again(
         checkpoint.save(tmp_path / "checkpoint.safetensors", step=run.step, run="x", **run.parts())
 
     before_step(monkeypatch, 4, save)
-    go(start(tiny()), tiny(), tmp_path)  # its log is complete, plus half a line
+    fit(start(tiny()), tiny(), tmp_path)  # its log is complete, plus half a line
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 13, "lo')
     resume(start(tiny()), tiny(), tmp_path)
@@ -208,13 +208,13 @@ def interrupt(run: loop.Run) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 4, STEPS - 1])
-def test_ctrl_c_ends_the_step_at_hand_and_leaves_a_checkpoint(
+def test_ctrl_c_ends_the_run_after_the_current_step_with_a_checkpoint(
     number: int, whole: Path, tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = signal.getsignal(signal.SIGINT)
     before_step(monkeypatch, number, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        go(start(tiny()), tiny(), tmp_path)
+        fit(start(tiny()), tiny(), tmp_path)
     assert signal.getsignal(signal.SIGINT) is handler
     assert lines(tmp_path) == lines(whole)[: number + 1]
     resume(start(tiny()), tiny(), tmp_path)
@@ -225,13 +225,13 @@ def test_ctrl_c_before_the_first_step_leaves_a_checkpoint_too(
     whole: Path, tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def at_once() -> Iterator[list[int]]:
+    def interrupted() -> Iterator[list[int]]:
         yield [signal.SIGINT]
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_interruptions", at_once)
+        patch.setattr(loop, "_interruptions", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            go(start(tiny()), tiny(), tmp_path)
+            fit(start(tiny()), tiny(), tmp_path)
     assert lines(tmp_path) == []
     resume(start(tiny(), 0), tiny(), tmp_path)
     assert_same(tmp_path, whole)
@@ -244,7 +244,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(
     before_step(monkeypatch, 2, lambda run: [interrupt(run), interrupt(run)])
     run = start(tiny())
     with pytest.raises(KeyboardInterrupt):
-        go(run, tiny(), tmp_path)
+        fit(run, tiny(), tmp_path)
     assert run.step == 2
     assert not (tmp_path / "checkpoint.safetensors").exists()
     assert signal.getsignal(signal.SIGINT) is handler
@@ -256,8 +256,8 @@ def poison_images(run: loop.Run) -> None:
 
     def batch(*place: int) -> Batch:
         run.batches.batch = real
-        found = real(*place)
-        return replace(found, images=torch.full_like(found.images, float("nan")))
+        clean = real(*place)
+        return replace(clean, images=torch.full_like(clean.images, float("nan")))
 
     run.batches.batch = batch
 
@@ -268,29 +268,29 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_last_checkpoint_intac
 ) -> None:
     before_step(monkeypatch, 5, poison_images)
     with pytest.raises(VtzooError, match=r"the loss is nan at step 6, at a learning rate of 0\.001") as raised:
-        go(start(tiny()), tiny(), tmp_path)
+        fit(start(tiny()), tiny(), tmp_path)
     assert "AdamW's, --learning-rate when fine-tuning, optimizer.learning_rate in a recipe" in str(raised.value.hint)
     assert lines(tmp_path) == lines(whole)[:5]
     resume(start(tiny()), tiny(), tmp_path)
     assert_same(tmp_path, whole)
 
 
-def test_a_loss_that_is_not_a_number_is_laid_to_both_rates_of_a_muon_recipe(
+def test_the_hint_for_a_loss_that_is_not_a_number_names_both_rates_of_a_muon_recipe(
     tiny: Tiny, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_step(monkeypatch, 2, poison_images)
     with pytest.raises(VtzooError, match="the loss is nan at step 3") as raised:
-        go(start(tiny(muon=True)), tiny(muon=True), tmp_path)
+        fit(start(tiny(muon=True)), tiny(muon=True), tmp_path)
     assert "(Muon's, optimizer.learning_rate in the recipe; " in str(raised.value.hint)
     assert "AdamW beside Muon, optimizer.adamw_learning_rate in the recipe)" in str(raised.value.hint)
 
 
-def test_a_rate_that_is_too_high_for_muon_ends_the_run_with_that_hint(
+def test_a_rate_that_is_too_high_for_muon_ends_the_run_with_a_hint_to_lower_it(
     tiny: Tiny, start: Starter, tmp_path: Path
 ) -> None:
     recipe = tiny(muon=True, learning_rate=1e30, clip_norm=0)
     with pytest.raises(VtzooError, match="the loss is nan at step") as raised:
-        go(start(recipe), recipe, tmp_path)
+        fit(start(recipe), recipe, tmp_path)
     assert "Muon's, optimizer.learning_rate" in str(raised.value.hint)
 
 
@@ -299,7 +299,7 @@ def test_a_divergence_between_two_flushes_is_named_by_its_first_step(
 ) -> None:
     before_step(monkeypatch, 5, poison_images)
     with pytest.raises(VtzooError, match="the loss is nan at step 6"):
-        go(start(tiny()), tiny(), tmp_path)
+        fit(start(tiny()), tiny(), tmp_path)
     assert lines(tmp_path) == lines(whole)[:5]
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
@@ -314,7 +314,7 @@ def test_a_step_with_a_finite_loss_that_spoils_the_weights_is_not_saved(
 
     before_step(monkeypatch, 5, spoil)
     with pytest.raises(VtzooError, match="the weights are not finite after step 6"):
-        go(start(tiny()), tiny(), tmp_path)
+        fit(start(tiny()), tiny(), tmp_path)
     stored = load_file(tmp_path / "checkpoint.safetensors")
     assert all(tensor.isfinite().all() for tensor in stored.values())
     resume(start(tiny()), tiny(), tmp_path)
@@ -329,15 +329,15 @@ def test_a_baseline_starts_from_the_weights_of_its_twin_and_builds_no_head(
     baseline = start(tiny(baseline=True))
     assert baseline.localizer is None
     assert isinstance(twin.localizer, DenseRelativeLocalization)
-    one, other = baseline.model.state_dict(), twin.model.state_dict()
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    weights, expected = baseline.model.state_dict(), twin.model.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
 
 
 def test_twins_see_the_same_batches(tiny: Tiny, start: Starter) -> None:
-    one, other = (start(tiny(baseline=baseline)).batches.batch(7) for baseline in (True, False))
-    assert torch.equal(one.images, other.images)
-    assert torch.equal(one.targets, other.targets)
+    of_baseline, of_twin = (start(tiny(baseline=baseline)).batches.batch(7) for baseline in (True, False))
+    assert torch.equal(of_baseline.images, of_twin.images)
+    assert torch.equal(of_baseline.targets, of_twin.targets)
 
 
 def test_a_model_with_a_head_is_left_in_training_mode(tiny: Tiny, start: Starter) -> None:
@@ -349,7 +349,7 @@ def parts(run: loop.Run, step: int = 0) -> list[tuple[Batch, torch.Tensor | None
     return [(run.batches.batch(step), torch.rand(8, 16, 2, 2) if run.localizer else None)]
 
 
-def idle() -> GradScaler:
+def disabled_scaler() -> GradScaler:
     return GradScaler("cpu", enabled=False)
 
 
@@ -358,7 +358,7 @@ def test_a_step_descends_on_cross_entropy_plus_weight_times_localization(
     stage: int, tiny: Tiny, start: Starter
 ) -> None:
     run = start(tiny(stage=stage, drop_path_rate=0.0))
-    ((batch, points),), parameters = (found := parts(run)), [*run.network.parameters()]
+    ((batch, points),), parameters = (step_parts := parts(run)), [*run.network.parameters()]
     features, (grid,) = run.model.forward_intermediates(batch.images, indices=[stage], output_fmt="NCHW")
     assert grid.shape[-1] == (8, 4)[stage]
     cross_entropy = -(batch.targets * run.model.forward_head(features).log_softmax(1)).sum(1).mean()
@@ -366,14 +366,14 @@ def test_a_step_descends_on_cross_entropy_plus_weight_times_localization(
     gradients = torch.autograd.grad(cross_entropy + 0.3 * localization, parameters)
     expected = [p.detach() - 0.1 * gradient for p, gradient in zip(parameters, gradients, strict=True)]
     losses = loop.train_step(
-        run.network, torch.optim.SGD(parameters, lr=0.1), idle(), found,
+        run.network, torch.optim.SGD(parameters, lr=0.1), disabled_scaler(), step_parts,
         count=1, weight=0.3, clip_norm=0.0, precision=torch.float32,
     )  # fmt: skip
     torch.testing.assert_close(losses["cross_entropy"], cross_entropy.detach())
     torch.testing.assert_close(losses["localization"], localization.detach())
     torch.testing.assert_close(losses["loss"], (cross_entropy + 0.3 * localization).detach())
-    for parameter, wanted in zip(parameters, expected, strict=True):
-        torch.testing.assert_close(parameter.detach(), wanted)
+    for parameter, value in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), value)
 
 
 def test_a_step_without_a_head_descends_on_the_cross_entropy_alone(tiny: Tiny, start: Starter) -> None:
@@ -382,7 +382,8 @@ def test_a_step_without_a_head_descends_on_the_cross_entropy_alone(tiny: Tiny, s
     with torch.no_grad():
         expected = torch.nn.functional.cross_entropy(run.model(batch.images), batch.targets)
     losses = loop.train_step(
-        run.network, run.optimizer, idle(), [(batch, None)], count=1, weight=0.0, clip_norm=0.0, precision=torch.float32
+        run.network, run.optimizer, disabled_scaler(), [(batch, None)],
+        count=1, weight=0.0, clip_norm=0.0, precision=torch.float32,
     )  # fmt: skip
     torch.testing.assert_close(losses["loss"], expected)
     assert losses["localization"] == 0
@@ -393,7 +394,7 @@ def test_a_gradient_is_clipped_to_its_norm_over_model_and_head(tiny: Tiny, start
     parameters = [*run.network.parameters()]
     before = [parameter.detach().clone() for parameter in parameters]
     loop.train_step(
-        run.network, torch.optim.SGD(parameters, lr=1.0), idle(), parts(run),
+        run.network, torch.optim.SGD(parameters, lr=1.0), disabled_scaler(), parts(run),
         count=1, weight=1.0, clip_norm=0.01, precision=torch.float32,
     )  # fmt: skip
     moved = sum(((new.detach() - old) ** 2).sum() for new, old in zip(parameters, before, strict=True)) ** 0.5
@@ -415,13 +416,13 @@ def test_every_step_gets_the_rate_the_weight_and_the_stage_of_its_recipe(
 ) -> None:
     seen, real = [], loop.train_step
 
-    def spy(network: ModelWithDrloc, optimizer: torch.optim.Optimizer, *rest: Any, **how: Any) -> dict[str, Any]:
+    def spy(network: ModelWithDrloc, optimizer: torch.optim.Optimizer, *rest: Any, **options: Any) -> dict[str, Any]:
         rates = {group["lr"] for group in optimizer.param_groups}
-        seen.append((rates, how["weight"], network.stages, how["clip_norm"], how["precision"]))
-        return real(network, optimizer, *rest, **how)
+        seen.append((rates, options["weight"], network.stages, options["clip_norm"], options["precision"]))
+        return real(network, optimizer, *rest, **options)
 
     monkeypatch.setattr(loop, "train_step", spy)
-    go(start(tiny(schedule_epochs=3)), tiny(schedule_epochs=3), tmp_path)
+    fit(start(tiny(schedule_epochs=3)), tiny(schedule_epochs=3), tmp_path)
     weights = [0, 1 / 6, 1 / 3, 1 / 2, 5 / 12, 1 / 3, 1 / 4, 1 / 6, 1 / 12, 0, 0, 0]  # up in 3 steps, down in 6
     for step, ((rates, weight, *rest), expected) in enumerate(zip(seen, weights, strict=True), 1):
         rate = learning_rate_at(step / 3, peak=2e-3, warmup_epochs=1, cosine_epochs=4, final=1e-6)
@@ -441,19 +442,19 @@ def test_the_average_follows_the_weights_and_is_none_at_a_decay_of_zero(tiny: Ti
     torch.testing.assert_close(run.average.tensors["head.fc.weight"], before + (1 - 2 / 11) * (after - before))
 
 
-def test_a_small_set_is_learned_by_heart(tiny: Tiny, start: Starter, tmp_path: Path) -> None:
+def test_a_small_training_set_is_memorized(tiny: Tiny, start: Starter, tmp_path: Path) -> None:
     recipe = tiny(
         epochs=40, cosine_epochs=40, schedule_epochs=40, batch_size=16, crop_padding=0, flip="false", mix_probability=0,
         erasing=0, label_smoothing=0, drop_path_rate=0.0, learning_rate=5e-3,
     )  # fmt: skip
     reports: list[loop.Progress] = []
-    go(start(recipe, images=16), recipe, tmp_path, progress=reports.append)
-    found = lines(tmp_path)
-    assert found[0]["cross_entropy"] == pytest.approx(math.log(10), rel=0.1)  # the initial scale is a guess
-    assert found[-1]["cross_entropy"] < 0.5
-    assert found[-1]["accuracy"] == 1
+    fit(start(recipe, images=16), recipe, tmp_path, progress=reports.append)
+    records = lines(tmp_path)
+    assert records[0]["cross_entropy"] == pytest.approx(math.log(10), rel=0.1)  # an untrained model guesses
+    assert records[-1]["cross_entropy"] < 0.5
+    assert records[-1]["accuracy"] == 1
     assert [(report.step, report.steps) for report in reports] == [(20, 40), (40, 40)]
-    last = found[20:]
-    assert reports[1].loss == pytest.approx(sum(line["loss"] for line in last) / 20)
-    assert reports[1].accuracy == pytest.approx(sum(line["accuracy"] for line in last) / 20)
+    last_records = records[20:]
+    assert reports[1].loss == pytest.approx(sum(line["loss"] for line in last_records) / 20)
+    assert reports[1].accuracy == pytest.approx(sum(line["accuracy"] for line in last_records) / 20)
     assert reports[1].images_per_second > 0

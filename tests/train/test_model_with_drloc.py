@@ -47,14 +47,14 @@ def with_loss(recipe: Recipe, loss: str | None, stage: int) -> Recipe:
     return replace(recipe, drloc=replace(recipe.drloc, loss=loss, stage=stage))
 
 
-def test_every_stage_has_a_head_for_each_grid_of_four_cells_a_side_or_more(tiny: Tiny, start: Starter) -> None:
+def test_the_every_stage_loss_has_a_head_for_each_grid_of_four_cells_a_side_or_more(tiny: Tiny, start: Starter) -> None:
     run = start(with_loss(tiny(**FOUR), "every_stage", 0))
     assert run.network.stages == [0, 1, 2]
     assert [head.head[0].in_features for head in run.localizer] == [2 * 16, 2 * 32, 2 * 64]
     assert start(with_loss(tiny(**FOUR), "every_stage", -3)).network.stages == [1, 2]
 
 
-def test_every_stages_loss_is_the_sum_of_those_of_its_stages(tiny: Tiny, start: Starter) -> None:
+def test_the_every_stage_loss_is_the_sum_of_the_losses_of_its_stages(tiny: Tiny, start: Starter) -> None:
     run = start(with_loss(tiny(**FOUR, drop_path_rate=0.0), "every_stage", 0))
     images, points = run.batches.batch(0).images, torch.rand(8, 16, 2, 2)
     grids = models.grids(run.model, images)

@@ -1,4 +1,4 @@
-"""Muon against torch's, timm's and a singular value decomposition, and the parameters that it trains."""
+"""Muon against torch's Muon and AdamW and a singular value decomposition, and the parameters that it trains."""
 
 import math
 from dataclasses import replace
@@ -36,23 +36,25 @@ def test_five_iterations_bring_every_singular_value_close_to_one(shape: tuple[in
 def test_seven_iterations_are_closer_than_five() -> None:
     matrix = torch.randn(1, 24, 48, generator=torch.Generator().manual_seed(0))
     values = [torch.linalg.svdvals(orthogonal(matrix, iterations)) for iterations in (5, 7)]
-    errors = [float((found - 1).abs().max()) for found in values]
+    errors = [float((singular - 1).abs().max()) for singular in values]
     assert errors[1] < 0.02 < errors[0]
 
 
 @pytest.mark.parametrize("iterations", [3, 5, 7])
-def test_wide_matrices_take_a_shorter_way_to_the_same_numbers(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shorter way needs float32, which a CPU with matrix units does not choose."""
+def test_iterations_on_the_gram_matrix_of_wide_matrices_have_the_same_result(
+    iterations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The iterations on the Gram matrix need float32, which a CPU with matrix units does not choose."""
     monkeypatch.setattr(muon, "precision", lambda device: torch.float32)
     values = torch.logspace(-3, 0, 32)  # a range like that of a gradient's singular values
     left, right = (torch.linalg.qr(torch.randn(n, 32, generator=torch.Generator().manual_seed(n)))[0] for n in (32, 96))
     matrix = ((left * values) @ right.T)[None]
-    small = (matrix / (matrix.norm() * muon.SAFETY)).double()
-    long = muon._by_product(small, muon.COEFFICIENTS[:iterations])
-    torch.testing.assert_close(orthogonal(matrix, iterations).double(), long, rtol=0, atol=2e-3)
+    scaled = (matrix / (matrix.norm() * muon.SAFETY)).double()
+    expected = muon._by_product(scaled, muon.COEFFICIENTS[:iterations])
+    torch.testing.assert_close(orthogonal(matrix, iterations).double(), expected, rtol=0, atol=2e-3)
 
 
-def test_a_matrix_of_zeros_stays_one() -> None:
+def test_a_matrix_of_zeros_stays_zero() -> None:
     assert torch.equal(orthogonal(torch.zeros(1, 4, 6), 5), torch.zeros(1, 4, 6))
 
 
@@ -64,14 +66,16 @@ def test_zeros_beside_other_matrices_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
-def test_with_the_same_iteration_a_step_is_torchs(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference iterates in bfloat16 with the coefficients of the first Muon; so does ours in this test."""
+def test_a_step_with_torchs_iteration_equals_torchs_step(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference iterates in bfloat16 with the first Muon's coefficients; this test sets the same in ours."""
     monkeypatch.setattr(muon, "COEFFICIENTS", ((3.4445, -4.7750, 2.0315),) * 5)
     monkeypatch.setattr(muon, "SAFETY", 1.0)
     monkeypatch.setattr(muon, "precision", lambda device: torch.bfloat16)
     random = torch.Generator().manual_seed(0)
     ours, theirs = (nn.Parameter(torch.ones(shape)) for _ in range(2))
-    mine = Muon([{"params": [ours], "weight_decay": 0.1, "matrices": 1}], learning_rate=0.02, betas=(0.9, 0.99),
+    optimizer = Muon([{"params": [ours], "weight_decay": 0.1, "matrices": 1}], learning_rate=0.02, betas=(0.9, 0.99),
                 momentum=0.95, iterations=5)  # fmt: skip
     reference = torch.optim.Muon(
         [theirs], lr=0.02, weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw"
@@ -79,16 +83,16 @@ def test_with_the_same_iteration_a_step_is_torchs(shape: tuple[int, int], monkey
     for _ in range(4):
         gradient = torch.randn(shape, generator=random)
         ours.grad, theirs.grad = gradient.clone(), gradient.clone()
-        mine.step()
+        optimizer.step()
         reference.step()
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-3)  # of steps of 0.02 * 0.2 * sqrt(12) in bfloat16
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-3)  # steps are 0.02 * 0.2 * sqrt(12), in bfloat16
     assert (ours - 1).abs().max() > 0.01
 
 
 def test_fused_queries_keys_and_values_are_three_matrices() -> None:
     weight = nn.Parameter(torch.zeros(12, 8))
     gradient = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
-    gradient[:4] *= 100  # the queries' gradient: one matrix of all would drown the others
+    gradient[:4] *= 100  # the queries' gradient; in a single matrix, it would drown the others
     weight.grad = gradient.clone()
     optimizer = Muon([{"params": [weight], "weight_decay": 0.0, "matrices": 3}], learning_rate=1.0, betas=(0.9, 0.99),
                      momentum=0.0, iterations=7)  # fmt: skip
@@ -112,17 +116,17 @@ def test_parameters_of_one_shape_move_as_each_would_alone() -> None:
     random = torch.Generator().manual_seed(0)
     gradients = [torch.randn(6, 4, generator=random) for _ in range(3)]
     together, alone = ([nn.Parameter(torch.ones(6, 4)) for _ in gradients] for _ in range(2))
-    for chosen in (together, *([one] for one in alone)):
+    for chosen in (together, *([single] for single in alone)):
         for parameter, gradient in zip(together + alone, 2 * gradients, strict=True):
             parameter.grad = gradient.clone()
         Muon([{"params": chosen, "weight_decay": 0.1, "matrices": 3}], learning_rate=0.1, betas=(0.9, 0.99),
              momentum=0.9, iterations=5).step()  # fmt: skip
-    for one, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(one, other)
+    for actual, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(actual, expected)
     assert not torch.equal(together[0], together[1])
 
 
-def test_what_is_no_hidden_matrix_moves_as_adamw_moves_it() -> None:
+def test_parameters_other_than_hidden_matrices_move_as_with_adamw() -> None:
     random = torch.Generator().manual_seed(0)
     ours, theirs, matrix = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(3, 3))
     optimizer = Muon(
@@ -138,8 +142,8 @@ def test_what_is_no_hidden_matrix_moves_as_adamw_moves_it() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def both() -> tuple[Muon, nn.Parameter, nn.Parameter]:
-    """Muon on a matrix and AdamW on a vector, and these two parameters."""
+def muon_and_adamw() -> tuple[Muon, nn.Parameter, nn.Parameter]:
+    """An optimizer with Muon for a matrix and AdamW for a vector, and these two parameters."""
     matrix, vector = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(5))
     optimizer = Muon(
         [{"params": [matrix], "matrices": 1, "weight_decay": 0.1}, {"params": [vector], "weight_decay": 0.1}],
@@ -150,7 +154,7 @@ def both() -> tuple[Muon, nn.Parameter, nn.Parameter]:
 
 @pytest.mark.parametrize("overflows", ["matrix", "vector"])
 def test_a_gradient_that_overflows_in_fp16_skips_the_whole_step(overflows: str) -> None:
-    optimizer, matrix, vector = both()
+    optimizer, matrix, vector = muon_and_adamw()
     scaler = GradScaler("cpu", init_scale=2.0**10)
     scaler.scale(torch.zeros(()))  # sets the scale
     for parameter, name in ((matrix, "matrix"), (vector, "vector")):
@@ -166,7 +170,7 @@ def test_a_gradient_that_overflows_in_fp16_skips_the_whole_step(overflows: str) 
 @pytest.mark.parametrize("scale", [2.0**10, None])
 def test_gradients_are_unscaled_and_clipped_together_before_either_optimizer_sees_them(scale: float | None) -> None:
     """After the first step, Muon's momentum and AdamW's average are a tenth of their gradients."""
-    optimizer, matrix, vector = both()
+    optimizer, matrix, vector = muon_and_adamw()
     inputs, scaler = torch.arange(3.0), GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
 
     class Model(nn.Module):
@@ -194,11 +198,11 @@ def test_products_are_in_bfloat16_where_that_is_fast(monkeypatch: pytest.MonkeyP
 
 def test_muon_moves_swins_hidden_matrices_and_nothing_else() -> None:
     model = models.build("swin_t", num_classes=10, image_size=32, patch_size=4, window_size=4)
-    found = {name for name, parameter in model.named_parameters() if parameter in hidden_matrices(model)}
+    moved = {name for name, parameter in model.named_parameters() if parameter in hidden_matrices(model)}
     ends = ("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight", "reduction.weight")
-    wanted = {name for name, parameter in model.named_parameters() if parameter.ndim == 2 and name.endswith(ends)}
-    assert found == wanted
-    assert "patch_embed.proj.weight" not in found
+    expected = {name for name, parameter in model.named_parameters() if parameter.ndim == 2 and name.endswith(ends)}
+    assert moved == expected
+    assert "patch_embed.proj.weight" not in moved
     assert {hidden_matrices(model)[p] for n, p in model.named_parameters() if n.endswith("qkv.weight")} == {3}
 
 
@@ -217,21 +221,21 @@ def test_first_layers_classifiers_and_depth_wise_kernels_are_adamws(
     model = models.build(name, num_classes=10, image_size=32, **arguments)
     moved = {key for key, parameter in model.named_parameters() if parameter in hidden_matrices(model)}
     assert moved
-    assert not [key for key in moved if key.startswith(tuple(f"{one}." for one in spared)) or key in spared]
+    assert not [key for key in moved if key.startswith(tuple(f"{layer}." for layer in spared)) or key in spared]
 
 
 def test_every_parameter_is_in_one_group_and_the_rest_has_adamws_rate() -> None:
     model, head = models.build("small_cnn", num_classes=10, image_size=32), DenseRelativeLocalization(16)
     optimizer = build_optimizer(MUON, model, head)
     grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    wanted = [p for p in (*model.parameters(), *head.parameters()) if p.requires_grad]
-    assert {id(p) for p in grouped} == {id(p) for p in wanted}
-    assert len(grouped) == len(wanted)
+    trainable = [p for p in (*model.parameters(), *head.parameters()) if p.requires_grad]
+    assert {id(p) for p in grouped} == {id(p) for p in trainable}
+    assert len(grouped) == len(trainable)
     scales = {"matrices" in group: group["lr_scale"] for group in optimizer.param_groups}
     assert scales == {True: 1.0, False: pytest.approx(0.1)}
 
 
-def test_layers_decay_for_muon_as_they_do_for_adamw() -> None:
+def test_layer_decay_scales_muons_rates_as_adamws() -> None:
     model = models.build("vit_tiny_patch16_224", num_classes=10, image_size=32, depth=2)
     adamw = build_optimizer(Optimizer(**SETTINGS), model, None, layer_decay=0.5)
     mixed = build_optimizer(MUON, model, None, layer_decay=0.5)

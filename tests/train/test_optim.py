@@ -44,8 +44,8 @@ def test_the_learning_rate_is_timms_at_every_update() -> None:
     [(0, 0.0), (2.5, 0.5), (5, 0.1 + 0.45 * (1 + math.cos(math.pi / 4))), (10, 0.55), (20, 0.1), (25, 0.1)],
 )
 def test_the_learning_rate_by_hand(epoch: float, rate: float) -> None:
-    found = learning_rate_at(epoch, peak=1.0, warmup_epochs=5, cosine_epochs=20, final=0.1)
-    assert found == pytest.approx(rate, abs=1e-12)
+    actual = learning_rate_at(epoch, peak=1.0, warmup_epochs=5, cosine_epochs=20, final=0.1)
+    assert actual == pytest.approx(rate, abs=1e-12)
 
 
 def test_without_a_warm_up_the_first_rate_is_the_peak() -> None:
@@ -77,7 +77,7 @@ def test_a_baseline_optimizes_the_model_alone() -> None:
 
 
 def walk(model: nn.Module, random: torch.Generator) -> None:
-    """Change every parameter, and every batch statistic, a little."""
+    """Add noise to every parameter and floating-point buffer, and 1 to every integer buffer."""
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor += torch.randn(tensor.shape, generator=random) if tensor.is_floating_point() else 1
@@ -98,7 +98,7 @@ def test_the_average_follows_its_formula() -> None:
 def test_at_a_constant_decay_the_average_is_timms() -> None:
     model, random = timm.create_model("resnet10t", num_classes=3), torch.Generator().manual_seed(0)
     average, reference = WeightAverage(model, 0.15), ModelEmaV3(model, decay=0.15, exclude_buffers=True)
-    for step in range(1, 4):  # from the first step on the rising decay, 2/11, is above 0.15
+    for step in range(1, 4):  # the rising decay starts at 2/11, above 0.15
         walk(model, random)
         average.update(model, step)
         reference.update(model)
@@ -111,7 +111,7 @@ def test_an_average_of_every_third_step_moves_as_far_as_three_steps_would() -> N
     model = nn.Linear(4, 3)
     every, third = WeightAverage(model, 0.1), WeightAverage(model, 0.1, every=3)
     walk(model, torch.Generator().manual_seed(0))
-    for step in range(4, 7):  # from the first step on the rising decay, 2/11, is above 0.1
+    for step in range(4, 7):  # the rising decay starts at 2/11, above 0.1
         every.update(model, step)
         third.update(model, step)
     torch.testing.assert_close(third.tensors["weight"], every.tensors["weight"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("pinned.py")
-ELSEWHERE = 1e-5  # relative: what another CPU's or another torch's sums may change in ten steps
+TOLERANCE = 1e-5  # relative: another CPU or torch release may round sums differently, over ten steps
 
 
 def run() -> dict[str, list[str] | str]:
@@ -19,9 +19,9 @@ def run() -> dict[str, list[str] | str]:
 
 
 def test_ten_steps_have_the_losses_on_record_bit_for_bit_where_they_were_recorded() -> None:
-    found, record = run(), json.loads(SCRIPT.with_suffix(".json").read_text())
-    assert len(found["losses"]) == 10
-    numbers, wanted = ([float.fromhex(loss) for loss in one["losses"]] for one in (found, record))
-    assert numbers == pytest.approx(wanted, rel=ELSEWHERE)
-    if all(found[name] == record[name] for name in ("torch", "machine", "cpu")):
-        assert found["losses"] == record["losses"]
+    result, record = run(), json.loads(SCRIPT.with_suffix(".json").read_text())
+    assert len(result["losses"]) == 10
+    losses, expected = ([float.fromhex(loss) for loss in source["losses"]] for source in (result, record))
+    assert losses == pytest.approx(expected, rel=TOLERANCE)
+    if all(result[name] == record[name] for name in ("torch", "machine", "cpu")):
+        assert result["losses"] == record["losses"]

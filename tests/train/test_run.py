@@ -71,8 +71,8 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def names(folder: Path) -> set[str]:
     """The files of a model folder, without TensorBoard's."""
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    return {name for name in found if not name.startswith("tensorboard/")}
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {name for name in files if not name.startswith("tensorboard/")}
 
 
 def text(error: pytest.ExceptionInfo[VtzooError]) -> str:
@@ -83,7 +83,7 @@ def test_a_run_is_a_complete_model_folder(trained: tuple[Path, Result]) -> None:
     assert names(trained[0]) == FILES
 
 
-def test_the_result_says_what_was_run_and_measured(trained: tuple[Path, Result], tiny_data: Path) -> None:
+def test_the_result_records_the_run_and_its_measurements(trained: tuple[Path, Result], tiny_data: Path) -> None:
     folder, result = trained
     assert json.loads((folder / "result.json").read_text()) == result.as_json()
     train, test = (named_reader.read(named.named_set("cifar10"), split, tiny_data) for split in ("train", "test"))
@@ -162,7 +162,7 @@ def test_plain_timm_builds_the_model_and_loads_its_weights(trained: tuple[Path, 
     assert np.abs(probabilities - load(folder, device="cpu")(pixels)).max() < 1e-3
 
 
-def test_the_card_and_the_curves_are_there(trained: tuple[Path, Result]) -> None:
+def test_a_run_writes_the_card_and_the_curves(trained: tuple[Path, Result]) -> None:
     folder, result = trained
     card = (folder / "README.md").read_text()
     assert "# swin_t-drloc-cifar10" in card
@@ -227,7 +227,7 @@ def test_editing_the_recipe_while_it_runs_changes_nothing(
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the first step of any run an error."""
+    """Makes any start of the training an AssertionError."""
 
     def fit(*_: Any, **__: Any) -> float:
         raise AssertionError("it trains")
@@ -235,8 +235,8 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "fit", fit)
 
 
-def started(path: Path, out: Path, data: Path, fresh: loop.Run) -> bytes:
-    """Write the checkpoint of a run with seed 0 on a folder of data into a folder."""
+def write_checkpoint(path: Path, out: Path, data: Path, fresh: loop.Run) -> bytes:
+    """Write the checkpoint of a run with seed 0 on the images of `data` into `out`, and return its bytes."""
     out.mkdir()
     manifest = named_reader.read(named.named_set("cifar10"), "train", data).fingerprint
     checkpoint.save(out / "checkpoint.safetensors", step=0, run=f"{identity(path)}/0/{manifest}", **fresh.parts())
@@ -257,7 +257,7 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(
     tiny: Callable[..., Recipe], start: Callable[..., loop.Run],
 ) -> None:  # fmt: skip
     out = tmp_path / "run"
-    before = started(write(), out, tiny_data, start(tiny()))
+    before = write_checkpoint(write(), out, tiny_data, start(tiny()))
     with pytest.raises(VtzooError) as raised:
         run.train(write(**edits), data=tiny_data, out=out, device="cpu", **options)
     assert message in text(raised)
@@ -273,7 +273,7 @@ def test_a_run_goes_on_with_its_own_data_and_with_no_other(
     other.mkdir()
     for split in ("train", "test"):  # both splits hold the test images
         (other / f"{split}-0.parquet").write_bytes(next(tiny_data.glob("test-*")).read_bytes())
-    started(write(), out, tiny_data, start(tiny()))
+    write_checkpoint(write(), out, tiny_data, start(tiny()))
     with pytest.raises(VtzooError, match="belongs to another recipe, seed, data set or teacher"):
         run.train(write(), data=other, out=out, device="cpu", resume=True)
     with pytest.raises(AssertionError, match="it trains"):
@@ -282,7 +282,7 @@ def test_a_run_goes_on_with_its_own_data_and_with_no_other(
 
 @pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_model_that_was_put_there_is_never_trained_over(
+def test_a_model_without_a_checkpoint_is_never_trained_over(
     resume: bool, write: Write, tiny_data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "run").mkdir()
@@ -318,7 +318,7 @@ def test_a_missing_test_split_is_found_before_the_training(write: Write, tiny_da
         ({"depths": [1, 1, 1], "num_heads": [1, 2, 2], "stage": 2}, "a 2x2 grid is too small to localize in"),
     ],
 )
-def test_a_stage_that_cannot_serve_is_refused_before_the_data_is_read(
+def test_an_unusable_stage_is_refused_before_the_data_is_read(
     edits: dict[str, Any], message: str, write: Write, tmp_path: Path
 ) -> None:
     with pytest.raises(VtzooError) as raised:
@@ -331,15 +331,15 @@ def test_a_resumed_run_goes_on_at_its_checkpoint(
 ) -> None:
     class Killed(BaseException): ...
 
-    def die(now: loop.Progress) -> None:
+    def die(report: loop.Progress) -> None:
         raise Killed
 
     path, steps = write(epochs=7, cosine_epochs=7), []
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
     with pytest.raises(Killed):
-        run.train(path, data=tiny_data, out=tmp_path / "run", device="cpu", progress=die)  # the report of step 20
+        run.train(path, data=tiny_data, out=tmp_path / "run", device="cpu", progress=die)  # raises at step 20's report
     real = loop._step
-    monkeypatch.setattr(loop, "_step", lambda now, *rest: [steps.append(now.step), real(now, *rest)][1])
+    monkeypatch.setattr(loop, "_step", lambda state, *rest: [steps.append(state.step), real(state, *rest)][1])
     run.train(path, data=tiny_data, out=tmp_path / "run", device="cpu", resume=True)
     assert steps == [19, 20]
 
@@ -360,20 +360,20 @@ def test_weights_and_json_are_written_whole_or_not_at_all(tmp_path: Path, monkey
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
-def test_whole_numbers_are_not_halved(tmp_path: Path) -> None:
+def test_integers_are_not_stored_in_half_precision(tmp_path: Path) -> None:
     run.write_weights({"count": torch.tensor(70_001), "a": torch.ones(2, 2).t()}, tmp_path / "model.safetensors")
     stored = load_file(tmp_path / "model.safetensors")
     assert stored["count"].item() == 70_001
     assert stored["a"].dtype == torch.float16
 
 
-@pytest.mark.parametrize(("threads", "said"), [(1, "1 CPU core ("), (2, "2 CPU cores (")])
-def test_hardware_names_the_cpu_threads(threads: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("threads", "prefix"), [(1, "1 CPU core ("), (2, "2 CPU cores (")])
+def test_hardware_names_the_cpu_threads(threads: int, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert run.hardware(torch.device("cpu")).startswith(said)
+    assert run.hardware(torch.device("cpu")).startswith(prefix)
 
 
 def test_a_distribution_that_is_not_installed_has_no_version() -> None:
     assert run.installed("no-such-distribution") is None
     assert run.installed("timm") == timm.__version__
-    assert run.installed("onnxruntime")  # by both names
+    assert run.installed("onnxruntime")  # installed as onnxruntime or as onnxruntime-gpu

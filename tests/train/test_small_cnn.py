@@ -25,7 +25,7 @@ from vtzoo.train import loop, run
 from vtzoo.zoo.recipe import Recipe
 
 
-def test_torch_the_graph_and_plain_timm_agree_on_what_was_trained(small_cnn: Path, tiny_data: Path) -> None:
+def test_torch_the_graph_and_plain_timm_agree_on_a_trained_model(small_cnn: Path, tiny_data: Path) -> None:
     test = named_reader.read(named.named_set("cifar10"), "test", tiny_data)
     onnx, torch_ = (load(small_cnn, backend=backend, device="cpu") for backend in ("onnx", "torch"))
     pixels = test.pixels(Preprocess.square(16))
@@ -58,20 +58,20 @@ def test_a_run_whitens_by_its_first_training_batch(
 def test_a_recipe_may_whiten_the_first_layer_of_any_model(
     recipe_text: Callable[..., str], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Seen(BaseException): ...
+    class Recorded(BaseException): ...
 
-    def see(run: loop.Run, *_: Any, **__: Any) -> float:
+    def record(run: loop.Run, *_: Any, **__: Any) -> float:
         kernels.append(run.model.get_parameter("patch_embed.proj.weight").clone())
-        raise Seen
+        raise Recorded
 
     kernels: list[torch.Tensor] = []
-    monkeypatch.setattr(run, "fit", see)
+    monkeypatch.setattr(run, "fit", record)
     for name, text in (
         ("plain", recipe_text()),
         ("white", recipe_text().replace("[model]", "[model]\nwhitening = 0.01")),
     ):
         (tmp_path / f"{name}.toml").write_text(text)
-        with pytest.raises(Seen):
+        with pytest.raises(Recorded):
             run.train(tmp_path / f"{name}.toml", data=tiny_data, out=tmp_path / name, device="cpu")
     plain, white = kernels
     half = len(white) // 2
@@ -88,28 +88,28 @@ def test_a_model_without_a_first_convolution_to_whiten_is_refused_before_the_dat
         run.train(tmp_path / "recipe.toml", data=tmp_path / "nowhere", out=tmp_path / "run", device="cpu")
 
 
-def test_a_run_that_goes_on_keeps_its_whitening_and_ends_as_one_that_was_never_killed(
+def test_a_resumed_run_keeps_its_whitening_and_equals_an_uninterrupted_run(
     small_cnn: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException): ...
 
-    def killed(now: loop.Run, *rest: Any) -> Any:
-        if now.step == 3:
+    def die(state: loop.Run, *rest: Any) -> Any:
+        if state.step == 3:
             raise Killed
-        return real(now, *rest)
+        return real(state, *rest)
 
     real, path, out = loop._step, small_cnn / "recipe.toml", tmp_path / "run"
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
     monkeypatch.setattr(run, "finish", lambda *_, **__: {})
-    monkeypatch.setattr(loop, "_step", killed)
+    monkeypatch.setattr(loop, "_step", die)
     with pytest.raises(Killed):
         run.train(path, data=tiny_data, out=out, device="cpu")
     monkeypatch.setattr(loop, "_step", real)
     monkeypatch.setattr(SmallCNN, "whiten", None)
     run.train(path, data=tiny_data, out=out, device="cpu", resume=True)
-    one, other = (load_file(folder / "checkpoint.safetensors") for folder in (out, small_cnn))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
+    actual, expected = (load_file(folder / "checkpoint.safetensors") for folder in (out, small_cnn))
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
 
 
 def test_fine_tuning_leaves_the_whitening_as_it_was_trained(

@@ -27,7 +27,7 @@ main()
 """
 
 
-def test_a_sweep_trains_and_another_one_skips_what_is_trained(
+def test_a_sweep_trains_and_a_second_sweep_skips_the_finished_runs(
     recipe_text: Callable[..., str], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -40,8 +40,8 @@ def test_a_sweep_trains_and_another_one_skips_what_is_trained(
     assert run.error is None
     assert second == first
     assert capsys.readouterr().err.splitlines()[-1].endswith("; finished before")
-    now = read_progress(Path(run.folder))
-    assert now
-    assert now.step == run.steps == 6
-    said = (Path(run.folder) / "train.log").read_text()
-    assert f"\n{run.folder}: top-1 50.00%, top-5 100.00% on 20 test images\n" in said
+    progress = read_progress(Path(run.folder))
+    assert progress
+    assert progress.step == run.steps == 6
+    log = (Path(run.folder) / "train.log").read_text()
+    assert f"\n{run.folder}: top-1 50.00%, top-5 100.00% on 20 test images\n" in log

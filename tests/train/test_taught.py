@@ -43,17 +43,17 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def altered(folder: Path, to: Path, file: str = "result.json", **values: Any) -> Path:
-    """A copy of a model folder with some changed values in a JSON file."""
+    """A copy of a model folder, in symbolic links, with changed values in a JSON file."""
     to.mkdir()
-    for one in folder.iterdir():
-        (to / one.name).symlink_to(one, target_is_directory=one.is_dir())
+    for path in folder.iterdir():
+        (to / path.name).symlink_to(path, target_is_directory=path.is_dir())
     (to / file).unlink()
     (to / file).write_text(json.dumps(json.loads((folder / file).read_text()) | values))
     return to
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_taught_run_says_by_whom_and_keeps_nothing_of_the_teacher(
+def test_a_taught_run_records_its_teacher_and_stores_none_of_its_weights(
     write: Write, small_cnn: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -78,7 +78,7 @@ def test_a_taught_run_says_by_whom_and_keeps_nothing_of_the_teacher(
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_run_without_a_teacher_says_nothing_of_one(write: Write, tiny_data: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_teacher_records_no_teacher(write: Write, tiny_data: Path, tmp_path: Path) -> None:
     result = run.train(write(taught=False, epochs=1), data=tiny_data, out=tmp_path / "run", device="cpu")
     assert result
     assert result.teacher is None
@@ -86,31 +86,31 @@ def test_a_run_without_a_teacher_says_nothing_of_one(write: Write, tiny_data: Pa
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_taught_run_goes_on_bit_for_bit_with_its_teacher_and_with_no_other(
+def test_a_taught_run_resumes_bit_for_bit_with_its_teacher_and_with_no_other(
     write: Write, small_cnn: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException): ...
 
-    def killed(now: loop.Run, *rest: Any) -> Any:
-        if now.step == 4:
+    def die(state: loop.Run, *rest: Any) -> Any:
+        if state.step == 4:
             raise Killed
-        return real(now, *rest)
+        return real(state, *rest)
 
     path, real = write(muon=True), loop._step
-    how: dict[str, Any] = {"data": tiny_data, "device": "cpu", "teacher": small_cnn}
-    run.train(path, out=tmp_path / "whole", **how)
+    options: dict[str, Any] = {"data": tiny_data, "device": "cpu", "teacher": small_cnn}
+    run.train(path, out=tmp_path / "whole", **options)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
-    monkeypatch.setattr(loop, "_step", killed)
+    monkeypatch.setattr(loop, "_step", die)
     with pytest.raises(Killed):
-        run.train(path, out=tmp_path / "run", **how)
+        run.train(path, out=tmp_path / "run", **options)
     monkeypatch.setattr(loop, "_step", real)
     other = retrained(small_cnn, tmp_path / "other")
     with pytest.raises(VtzooError, match="belongs to another recipe, seed, data set or teacher"):
-        run.train(path, out=tmp_path / "run", resume=True, **how | {"teacher": other})
-    run.train(path, out=tmp_path / "run", resume=True, **how)
-    one, two = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("run", "whole"))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[name], tensor) for name, tensor in two.items())
+        run.train(path, out=tmp_path / "run", resume=True, **options | {"teacher": other})
+    run.train(path, out=tmp_path / "run", resume=True, **options)
+    actual, expected = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("run", "whole"))
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
 
 
 def retrained(folder: Path, to: Path) -> Path:
@@ -127,7 +127,7 @@ def retrained(folder: Path, to: Path) -> Path:
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_teacher_that_is_at_hand_is_found_by_its_name(
+def test_an_embedded_teacher_is_found_by_its_name(
     write: Write, small_cnn: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "weights").mkdir()
@@ -146,7 +146,7 @@ def test_a_teacher_that_is_at_hand_is_found_by_its_name(
 def refused(
     write: Write, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path | None], str]:
-    """The message of the error for a run with that teacher, before its first step."""
+    """The message and the hint for a run with the given teacher, which is refused before its first step."""
 
     def start(folder: Path | None, **edits: Any) -> str:
         with pytest.raises(VtzooError) as raised:
@@ -158,7 +158,7 @@ def refused(
     return start
 
 
-def test_a_teacher_that_is_nowhere_is_refused_with_the_command_that_trains_it(
+def test_a_missing_teacher_is_refused_with_the_command_that_trains_it(
     refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resources, "weights_folder", lambda: tmp_path / "empty")  # as in a wheel
@@ -204,7 +204,7 @@ def test_a_teacher_of_other_classes_is_refused(
     assert f"{NAME} was on cifar10" in message
 
 
-def test_where_nobody_has_recorded_the_classes_their_number_and_the_images_tell(
+def test_without_recorded_class_names_a_teacher_passes_the_check_of_its_classes(
     refused: Callable[..., str], small_cnn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(named, "labels", lambda name: None)
@@ -230,14 +230,12 @@ def test_a_teacher_of_other_training_images_is_refused_by_both_hashes(
 def test_a_teacher_that_was_trained_on_the_test_images_is_refused(
     refused: Callable[..., str], small_cnn: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    held = named_reader.read(named.named_set("cifar10"), "test", tiny_data).fingerprint
-    message = refused(altered(small_cnn, tmp_path / "other", train_manifest=held))
+    test_manifest = named_reader.read(named.named_set("cifar10"), "test", tiny_data).fingerprint
+    message = refused(altered(small_cnn, tmp_path / "other", train_manifest=test_manifest))
     assert message.startswith(f"the teacher {NAME} was trained on the test images | train it on the training images: ")
 
 
-def test_a_teacher_that_goes_on_from_other_weights_is_refused(
-    refused: Callable[..., str], small_cnn: Path, tmp_path: Path
-) -> None:
+def test_a_fine_tuned_teacher_is_refused(refused: Callable[..., str], small_cnn: Path, tmp_path: Path) -> None:
     tuned = """[finetune]
 source = "somebody/else"
 weights = "ab"

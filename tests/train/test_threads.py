@@ -18,7 +18,7 @@ def _two_threads() -> Iterator[None]:
 
 @on_one_thread
 def threads(prefix: str, images: torch.Tensor) -> str:
-    """How many threads there are, once it is known what to say before it."""
+    """The prefix and the number of threads; the images are not the first argument."""
     return f"{prefix} {torch.get_num_threads()}"
 
 
@@ -27,7 +27,7 @@ def test_small_images_have_one_thread_and_large_ones_all(side: int, expected: in
     assert threads("has", torch.empty(256, 3, side, side, dtype=torch.uint8)) == f"has {expected}"
 
 
-def test_a_batch_is_found_by_its_name_and_may_be_empty() -> None:
+def test_a_batch_may_be_a_keyword_argument_and_may_be_empty() -> None:
     assert threads(prefix="has", images=torch.empty(0, 3, 32, 32)) == "has 1"
 
 
@@ -62,7 +62,8 @@ STEPS = {
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_that_makes_a_batch_keeps_to_one_thread(step: str) -> None:
     seen: list[int] = []
-    with pytest.MonkeyPatch.context() as patch:  # undone before the two threads are, or all later tests had them
+    # The context ends before the teardown of _two_threads, which calls set_num_threads.
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "set_num_threads", seen.append)
         STEPS[step]()
     assert seen == [1, 2]
