@@ -29,7 +29,7 @@ def session(tiny_source: Path, people: Path) -> Session:
     return prepare(tiny_source, read_images(people), device="cpu")
 
 
-def of(session: Session, images: int, multi_label: bool = False, **overrides: Any) -> Recipe:
+def recipe_for(session: Session, images: int, multi_label: bool = False, **overrides: Any) -> Recipe:
     return default_recipe(
         session.pretrained,
         session.network.model,
@@ -52,7 +52,7 @@ def of(session: Session, images: int, multi_label: bool = False, **overrides: An
 def test_small_sets_get_hundreds_of_steps_and_large_ones_ten_epochs(
     images: int, batch: int, steps: int, mixed: bool, session: Session
 ) -> None:
-    recipe = of(session, images)
+    recipe = recipe_for(session, images)
     assert (recipe.optimizer.batch_size, recipe.steps) == (batch, steps)
     assert bool(recipe.augmentation.mixup) == mixed
     assert recipe.finetune
@@ -64,16 +64,16 @@ def test_a_batch_grows_with_the_square_root_of_the_images(images: int, batch: in
     assert batch_size(images) == batch
 
 
-def test_an_override_replaces_its_own_default_alone(session: Session) -> None:
-    usual, wished = of(session, 100), of(session, 100, batch_size=20, learning_rate=0.5, flip=False)
-    assert (wished.optimizer.batch_size, wished.optimizer.learning_rate) == (20, 0.5)
-    assert (usual.augmentation.flip, wished.augmentation.flip) == (True, False)
-    assert wished.model == usual.model
-    assert of(session, 100, epochs=1).schedule.epochs == 1
-    assert of(session, 100, epochs=30).steps == 30 * 12
+def test_an_override_replaces_only_its_own_default(session: Session) -> None:
+    default, changed = recipe_for(session, 100), recipe_for(session, 100, batch_size=20, learning_rate=0.5, flip=False)
+    assert (changed.optimizer.batch_size, changed.optimizer.learning_rate) == (20, 0.5)
+    assert (default.augmentation.flip, changed.augmentation.flip) == (True, False)
+    assert changed.model == default.model
+    assert recipe_for(session, 100, epochs=1).schedule.epochs == 1
+    assert recipe_for(session, 100, epochs=30).steps == 30 * 12
 
 
-def test_a_recipe_is_what_its_text_says(session: Session) -> None:
+def test_a_recipe_is_equal_to_its_parsed_text(session: Session) -> None:
     assert parse_recipe(session.text) == session.recipe
     assert complete(session.recipe) == (session.recipe, session.text)
 
@@ -89,10 +89,10 @@ def test_a_value_out_of_its_range_is_refused_by_name(key: str, session: Session)
 
 
 def folder(path: Path, architecture: str, size: int | list[int], **arguments: Any) -> Path:
-    """A model folder as timm writes one, with random weights."""
+    """Writes a model folder in timm's format, with random weights, and returns its path."""
     height, width = (size, size) if isinstance(size, int) else size
-    described = {"input_size": [3, height, width], "mean": [0.5] * 3, "std": [0.5] * 3, "num_classes": 7}
-    config = {"architecture": architecture, "num_classes": 7, "model_args": arguments, "pretrained_cfg": described}
+    pretrained_cfg = {"input_size": [3, height, width], "mean": [0.5] * 3, "std": [0.5] * 3, "num_classes": 7}
+    config = {"architecture": architecture, "num_classes": 7, "model_args": arguments, "pretrained_cfg": pretrained_cfg}
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
     save_file(models.create(config).state_dict(), path / "model.safetensors")
@@ -107,7 +107,7 @@ def folder(path: Path, architecture: str, size: int | list[int], **arguments: An
         ("resnet18", 64, {}, 0.1, 3),
     ],
 )
-def test_timms_weights_localize_in_the_last_grid_of_four_cells_or_more_with_the_papers_weight(
+def test_timms_models_localize_in_the_last_grid_of_at_least_four_cells_a_side_with_the_papers_weight(
     architecture: str, size: int, arguments: dict[str, Any], weight: float, stage: int, people: Path, tmp_path: Path
 ) -> None:
     session = prepare(folder(tmp_path / "it", architecture, size, **arguments), read_images(people), device="cpu")
@@ -127,7 +127,7 @@ def test_a_model_without_a_large_enough_grid_is_fine_tuned_without_localization_
     assert "localization: none" in [*session.sentences()]
 
 
-def refused(source: Path | str, labelled: LabelledImages) -> str:
+def refusal(source: Path | str, labelled: LabelledImages) -> str:
     with pytest.raises(VtzooError) as raised:
         prepare(source, labelled, device="cpu")
     return f"{raised.value.message} | {raised.value.hint}"
@@ -137,17 +137,17 @@ def test_an_untrainable_model_is_refused_in_a_sentence(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labelled = read_images(people)
-    assert "is a graph, whose weights cannot be trained" in refused("model.onnx", labelled)
+    assert "is a graph, whose weights cannot be trained" in refusal("model.onnx", labelled)
     wide = folder(tmp_path / "wide", "resnet18", [32, 64])
-    told = "takes images of 32 x 64 pixels, and training makes squares | choose a size: --image-size 32"
-    assert told in refused(wide, labelled)
+    message = "takes images of 32 x 64 pixels, and training makes squares | choose a size: --image-size 32"
+    assert message in refusal(wide, labelled)
     assert prepare(wide, labelled, overrides=Overrides(image_size=32), device="cpu").pretrained.preprocess.shape == (
         3,
         32,
         32,
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "fine-tuning runs in a single process" in refused(wide, labelled)
+    assert "fine-tuning runs in a single process" in refusal(wide, labelled)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_an_untrainable_model_is_refused_in_a_sentence(
         ("resnet18", {}),
     ],
 )
-def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weights(
+def test_a_model_at_another_image_size_gives_the_logits_of_timms_own_with_the_same_weights(
     architecture: str, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
     path = folder(tmp_path / "it", architecture, 64, **arguments)
@@ -170,13 +170,13 @@ def test_a_model_for_images_of_another_size_answers_as_timms_own_with_these_weig
     sized = arguments | ({"img_size": 96} if "img_size" in arguments else {})
     overlay = {"file": str(path / "model.safetensors"), "num_classes": 7, "hf_hub_id": None, "url": ""}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of timm's resampling
-        theirs = timm.create_model(
+        warnings.simplefilter("ignore")  # warnings about timm's resampling
+        reference = timm.create_model(
             architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=7, **sized
         )
     images = torch.rand(2, 3, 96, 96)
     with torch.no_grad():
-        assert torch.equal(source.model.eval()(images), theirs.eval()(images))
+        assert torch.equal(source.model.eval()(images), reference.eval()(images))
 
 
 def test_a_model_is_fine_tuned_at_another_size_and_the_session_says_so(people: Path, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_model_is_fine_tuned_at_another_size_and_the_session_says_so(people: P
     session = prepare(path, read_images(people), overrides=Overrides(image_size=64), device="cpu")
     assert (session.recipe.model.image_size, session.config().content["model_args"]["img_size"]) == (64, 64)
     assert session.config().content["pretrained_cfg"]["input_size"] == [3, 64, 64]
-    assert session.recipe.drloc  # 4 x 4 cells, and 2 x 2 at its own size
+    assert session.recipe.drloc  # a grid of 4 x 4 cells; at 32 px it has 2 x 2
     assert next(session.sentences()).startswith("model: it at 64 px (trained at 32 px), ")
 
 
@@ -209,10 +209,10 @@ def test_a_size_that_a_model_cannot_take_is_refused_in_a_sentence(
 def test_a_pretrained_folder_without_weights_is_refused_in_a_sentence(people: Path, tmp_path: Path) -> None:
     source = folder(tmp_path / "it", "resnet18", 32)
     (source / "model.safetensors").unlink()
-    assert "cannot read" in refused(source, read_images(people))
+    assert "cannot read" in refusal(source, read_images(people))
 
 
-def test_a_model_that_cannot_become_a_graph_is_refused_before_it_is_trained(
+def test_a_model_that_cannot_be_exported_is_refused_before_training(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = prepare(folder(tmp_path / "it", "resnet18", 64), read_images(people), device="cpu")

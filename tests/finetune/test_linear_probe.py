@@ -1,4 +1,4 @@
-"""The linear head against scikit-learn, and its features against the model's own."""
+"""The linear head against scikit-learn's, and its features against the model's own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ Blobs = tuple[torch.Tensor, np.ndarray]
 
 @pytest.fixture
 def blobs() -> Callable[[int], Blobs]:
-    """Overlapping clouds of four classes in twelve dimensions, of very different spreads and far from the origin."""
+    """Draws 200 labelled points of four overlapping classes in twelve dimensions, neither centred nor of unit scale."""
 
     def draw(seed: int) -> Blobs:
         centres = np.random.default_rng(0).normal(size=(4, 12))
@@ -39,7 +39,7 @@ def blobs() -> Callable[[int], Blobs]:
     return draw
 
 
-def test_the_head_is_scikit_learns_of_the_same_penalty(blobs: Callable[[int], Blobs]) -> None:
+def test_the_head_is_scikit_learns_at_the_same_penalty(blobs: Callable[[int], Blobs]) -> None:
     (train, labels), (val, others) = blobs(1), blobs(2)
     head = linear_probe.fit(
         train, torch.from_numpy(one_hot(labels, 4)), val, torch.from_numpy(one_hot(others, 4)), SINGLE_LABEL
@@ -54,27 +54,27 @@ def test_the_head_is_scikit_learns_of_the_same_penalty(blobs: Callable[[int], Bl
 
 def test_the_decay_is_the_best_on_the_validation_images(blobs: Callable[[int], Blobs]) -> None:
     (train, labels), (val, others) = blobs(1), blobs(2)
-    targets = [torch.from_numpy(one_hot(one, 4)) for one in (labels, others)]
+    targets = [torch.from_numpy(one_hot(indices, 4)) for indices in (labels, others)]
     best = linear_probe.fit(train, targets[0], val, targets[1], SINGLE_LABEL)
     scores = []
     for decay in linear_probe.DECAYS:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(linear_probe, "DECAYS", (decay,))
-            one = linear_probe.fit(train, targets[0], val, targets[1], SINGLE_LABEL)
-        scores.append(float(((val @ one.weight.T + one.bias).argmax(1).numpy() == others).mean()))
+            head = linear_probe.fit(train, targets[0], val, targets[1], SINGLE_LABEL)
+        scores.append(float(((val @ head.weight.T + head.bias).argmax(1).numpy() == others).mean()))
     chosen = ((val @ best.weight.T + best.bias).argmax(1).numpy() == others).mean()
     assert chosen == pytest.approx(
         max(scores), abs=0.011
-    )  # two images: a warm start ends at slightly different weights
+    )  # two of 200 images: a warm start ends at slightly different weights
     assert best.decay in linear_probe.DECAYS
 
 
 def test_multi_label_targets_are_fitted_to_the_known_labels(blobs: Callable[[int], Blobs]) -> None:
     train, labels = blobs(1)
     targets = one_hot(labels, 4)
-    hidden = targets.copy()
-    hidden[::2, 0] = np.nan
-    head = linear_probe.fit(train, torch.from_numpy(hidden), train, torch.from_numpy(targets), MULTI_LABEL)
+    partial = targets.copy()
+    partial[::2, 0] = np.nan
+    head = linear_probe.fit(train, torch.from_numpy(partial), train, torch.from_numpy(targets), MULTI_LABEL)
     assert torch.isfinite(head.weight).all()
     assert MULTI_LABEL.score(targets, (train @ head.weight.T + head.bias).numpy()) > 0.8
 

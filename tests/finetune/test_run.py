@@ -47,7 +47,7 @@ def labelled(people: Path) -> LabelledImages:
 
 @pytest.fixture(scope="module")
 def trained(tiny_source: Path, labelled: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    """The folder of a finished run with the default settings but the number of epochs, its result, and its session."""
+    """The folder, the result and the session of a finished run of 30 epochs with otherwise default settings."""
     out = tmp_path_factory.mktemp("tuned") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
@@ -57,7 +57,7 @@ def trained(tiny_source: Path, labelled: LabelledImages, tmp_path_factory: pytes
 
 @pytest.fixture
 def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the export and the card, which take seconds: `finetune` returns the training's result."""
+    """Skips the export and the card, which take seconds; `finetune` returns the result of the training."""
     monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
@@ -89,13 +89,13 @@ def test_a_run_at_another_image_size_is_a_model_of_that_size(
     assert entry.config.preprocess.shape == (3, 32, 32)
     assert load_recipe(tmp_path / "run" / "recipe.toml").model.image_size == 32
     photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    answers = [load(entry, backend=backend, device="cpu")(photo) for backend in ("onnx", "torch")]
-    np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
-    theirs = timm.create_model(f"local-dir:{entry.folder}", pretrained=True)
-    assert timm.data.resolve_model_data_config(theirs)["input_size"] == (3, 32, 32)
+    probabilities = [load(entry, backend=backend, device="cpu")(photo) for backend in ("onnx", "torch")]
+    np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-5)
+    reference = timm.create_model(f"local-dir:{entry.folder}", pretrained=True)
+    assert timm.data.resolve_model_data_config(reference)["input_size"] == (3, 32, 32)
 
 
-def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain_timm_has_them(
+def test_the_result_has_timms_accuracies_on_the_test_and_on_the_validation_images(
     trained: Trained, labelled: LabelledImages
 ) -> None:
     out, result, _ = trained
@@ -108,13 +108,13 @@ def test_the_result_tells_test_and_validation_images_apart_and_both_are_as_plain
         pixels = [np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)) for image in part.encoded]
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
-            answers = model((images - mean) / std).argmax(1).numpy()
-        assert getattr(result, f"{prefix}top1") == pytest.approx((answers == part.targets).mean())
+            predictions = model((images - mean) / std).argmax(1).numpy()
+        assert getattr(result, f"{prefix}top1") == pytest.approx((predictions == part.targets).mean())
         assert (getattr(result, f"{prefix}top5"), getattr(result, f"{prefix}images")) == (1, len(part))
         assert getattr(result, f"{prefix}manifest") == part.fingerprint
 
 
-def test_the_card_is_the_one_that_its_folder_gives_and_the_files_are_what_the_result_says(trained: Trained) -> None:
+def test_the_card_is_generated_from_the_folder_and_the_files_match_the_result(trained: Trained) -> None:
     out, result, _ = trained
     card = (out / "README.md").read_text()
     assert cards.card_of(lookup.find_model(out)) == card
@@ -129,11 +129,11 @@ def result_source(out: Path) -> str:
     return recipe.finetune.source
 
 
-def test_colours_are_learned_from_first_weights(trained: Trained) -> None:
+def test_colours_are_learned_from_initial_weights(trained: Trained) -> None:
     assert trained[1].top1 > 0.9  # chance is a third
 
 
-def test_the_recipe_in_the_folder_is_complete_and_says_what_was_done(trained: Trained, tiny_source: Path) -> None:
+def test_the_recipe_in_the_folder_is_complete_and_describes_the_run(trained: Trained, tiny_source: Path) -> None:
     out, result, session = trained
     recipe = load_recipe(out / "recipe.toml")
     assert recipe == session.recipe
@@ -142,7 +142,7 @@ def test_the_recipe_in_the_folder_is_complete_and_says_what_was_done(trained: Tr
     assert (recipe.finetune.images, recipe.finetune.source) == (result.train_images, tiny_source.name)
     assert recipe.model.arguments["embed_dim"] == 16
     assert recipe.drloc
-    assert (recipe.drloc.weight, recipe.drloc.pairs, recipe.drloc.stage) == (0.5, 16, 1)  # the source's own
+    assert (recipe.drloc.weight, recipe.drloc.pairs, recipe.drloc.stage) == (0.5, 16, 1)  # from the source's recipe
     assert result.recipe_sha256 == files.sha256(out / "recipe.toml")
 
 
@@ -157,8 +157,8 @@ def test_a_run_can_be_fine_tuned_again_and_keeps_the_head_of_the_same_classes(
     fresh = session_of(tiny_source, labelled)
     assert not fresh.kept
     assert fresh.network.model.state_dict()["head.fc.weight"].shape == (3, 32)
-    turned = replace(labelled, classes=labelled.classes[::-1])
-    assert not session_of(trained[0], turned).kept
+    reordered = replace(labelled, classes=labelled.classes[::-1])
+    assert not session_of(trained[0], reordered).kept
 
 
 def test_the_session_describes_the_training_before_anything_is_written(
@@ -203,20 +203,20 @@ def test_the_localization_heads_are_the_pretrained_ones_if_they_fit(
 def test_the_baseline_has_no_localization_and_the_name_of_a_baseline(
     tiny_source: Path, labelled: LabelledImages
 ) -> None:
-    twin, session = session_of(tiny_source, labelled, drloc=False), session_of(tiny_source, labelled)
-    assert len(twin.network.heads) == 0
-    assert twin.recipe == replace(session.recipe, name=twin.recipe.name, drloc=None)
-    assert (session.recipe.name, twin.recipe.name) == (
+    baseline, session = session_of(tiny_source, labelled, drloc=False), session_of(tiny_source, labelled)
+    assert len(baseline.network.heads) == 0
+    assert baseline.recipe == replace(session.recipe, name=baseline.recipe.name, drloc=None)
+    assert (session.recipe.name, baseline.recipe.name) == (
         f"swin_t-drloc-{labelled.name}",
         f"swin_t-baseline-{labelled.name}",
     )
-    assert "localization: none" in [*twin.sentences()]
-    own, other = (one.network.model.state_dict() for one in (session, twin))
+    assert "localization: none" in [*baseline.sentences()]
+    own, other = (item.network.model.state_dict() for item in (session, baseline))
     assert all(torch.equal(own[name], tensor) for name, tensor in other.items())
 
 
 def multi_label(labelled: LabelledImages) -> LabelledImages:
-    """The same images with several labels: the class before is added, and every third label is unknown."""
+    """The same images with several labels: the next class is added, and every seventh label is unknown."""
     targets = np.eye(3, dtype=np.float32)[labelled.targets]
     targets += np.roll(targets, 1, axis=1)
     targets.flat[::7] = np.nan

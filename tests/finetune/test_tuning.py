@@ -31,7 +31,7 @@ def labelled(people: Path) -> LabelledImages:
 
 @pytest.fixture
 def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the export and the card, which take seconds: `finetune` returns the training's result."""
+    """Skips the export and the card, which take seconds; `finetune` returns the result of the training."""
     monkeypatch.setattr(tuning, "finish", lambda *_, result, **__: result)
 
 
@@ -52,11 +52,11 @@ def test_the_heads_train_alone_first_and_then_all_layers_train(
 ) -> None:
     moved, real = [], loop._step
 
-    def step(now: loop.Run, *rest: Any) -> Any:
-        before = {name: tensor.detach().clone() for name, tensor in now.network.named_parameters()}
-        answer = real(now, *rest)
-        moved.append({name for name, tensor in now.network.named_parameters() if not torch.equal(tensor, before[name])})
-        return answer
+    def step(run: loop.Run, *rest: Any) -> Any:
+        before = {name: tensor.detach().clone() for name, tensor in run.network.named_parameters()}
+        result = real(run, *rest)
+        moved.append({name for name, tensor in run.network.named_parameters() if not torch.equal(tensor, before[name])})
+        return result
 
     monkeypatch.setattr(loop, "_step", step)
     session = session_of(tiny_source, labelled, muon=muon)
@@ -117,12 +117,12 @@ def test_a_run_that_stopped_early_resumes_to_the_same_weights_without_another_st
     assert result.steps == 11 * 3
     monkeypatch.setattr(loop, "train_step", None)
     assert finetune(sessions[1], tmp_path / "run", resume=True) == result
-    one, other = (session.network.model.state_dict() for session in sessions)
-    assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
+    first, resumed = (session.network.model.state_dict() for session in sessions)
+    assert all(torch.equal(first[name], tensor) for name, tensor in resumed.items())
 
 
 @pytest.mark.parametrize(
-    ("step", "muon"),  # about the end of the heads' six, and later
+    ("step", "muon"),  # around the end of the heads' six steps, and later
     [(5, False), (6, False), (7, False), (20, False), (6, True)],
 )
 def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
@@ -130,10 +130,10 @@ def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
 ) -> None:
     class Killed(BaseException): ...
 
-    def killed(now: loop.Run, *rest: Any) -> Any:
-        if now.step == step:
+    def killed(run: loop.Run, *rest: Any) -> Any:
+        if run.step == step:
             raise Killed
-        return real(now, *rest)
+        return real(run, *rest)
 
     real, sessions = loop._step, [session_of(tiny_source, labelled, muon=muon) for _ in range(3)]
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
@@ -143,6 +143,6 @@ def test_a_run_interrupted_before_a_step_resumes_to_the_same_weights(
         finetune(sessions[1], tmp_path / "run")
     monkeypatch.setattr(loop, "_step", real)
     finetune(sessions[2], tmp_path / "run", resume=True)
-    one, other = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "run"))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
+    whole, resumed = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "run"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())

@@ -1,8 +1,8 @@
-"""Python processes that start with torch imported, because they are forked; an import takes seconds.
+"""Python processes that are forked from a process with torch imported, because the import takes seconds.
 
 `Python` is the parent process. A call takes the arguments of `python` and returns the result of `subprocess.run`. By
-default the parent imports only torch: timm would import huggingface_hub, which reads its environment variables then.
-Tests that measure a process, or that must not import torch, use `subprocess` instead.
+default the parent imports only torch and torchvision: timm would import huggingface_hub, which reads its environment
+variables on import. Tests that measure a process, or that must not import torch, use `subprocess` instead.
 """
 
 import atexit
@@ -48,10 +48,10 @@ class Python:
         self, *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 120,
         kill_after: float | None = None, hurried: bool = False,
     ) -> "subprocess.CompletedProcess[str]":  # fmt: skip
-        """The exit code and output of a command without stdin. After `timeout` seconds the parent process ends too.
+        """The exit code and output of a command without stdin.
 
-        SIGKILL ends the command after `kill_after` seconds. If `hurried`, `time.sleep` takes a twentieth of its time,
-        for commands that retry.
+        After `timeout` seconds a TimeoutError is raised, and the parent process ends too. SIGKILL ends the command
+        after `kill_after` seconds. If `hurried`, `time.sleep` takes a twentieth of its time, for commands that retry.
         """
         words, variables = list(map(str, arguments)), dict(os.environ if env is None else env)
         order = {
@@ -66,11 +66,11 @@ class Python:
             except TimeoutError:
                 self.close()
                 raise
-            told = []
+            outputs = []
             for file in (out, errors):
                 file.seek(0)
-                told.append(file.read().decode())
-        return subprocess.CompletedProcess([sys.executable, *words], code, *told)
+                outputs.append(file.read().decode())
+        return subprocess.CompletedProcess([sys.executable, *words], code, *outputs)
 
     def close(self) -> None:
         """End the parent process and its command."""
@@ -100,7 +100,7 @@ def serve(orders: socket.socket) -> tuple[list[str], dict[str, str]]:
             return order["words"], order["env"]
         for descriptor in descriptors:
             os.close(descriptor)
-        if order["kill_after"] is not None:  # only the parent knows that the number is still the child's
+        if order["kill_after"] is not None:  # only the parent knows that the process id is still the child's
             time.sleep(order["kill_after"])
             os.kill(child, signal.SIGKILL)
         orders.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -143,7 +143,7 @@ def run_and_end(words: list[str], env: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    import torchvision  # noqa: F401 - torch, and what timm would import it for
+    import torchvision  # noqa: F401 - imports torch; timm imports torchvision too
 
     for name in sys.argv[2:]:
         importlib.import_module(name)

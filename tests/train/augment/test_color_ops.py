@@ -1,4 +1,4 @@
-"""Each operation against Pillow's, which timm calls, image by image."""
+"""Each color operation against Pillow's, which timm calls, image by image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ FACTORS = [0.0, 0.1, 0.19, 0.5, 0.999, 1.0, 1.1, 1.5, 1.9, 3.0]
 
 
 def sources(size: int) -> torch.Tensor:
-    """Four photographs, the same with little contrast, two plain images, three of two levels and two of noise."""
+    """Four photographs, the same four with low contrast, two plain images, three with two levels, and two of noise."""
     photos = [Image.open(path).convert("RGB").resize((size, size)) for path in PHOTOS]
     bright = np.stack([np.asarray(photo).transpose(2, 0, 1) for photo in photos])
     plain = np.stack([np.full((3, size, size), level) for level in (0, 77)])
@@ -34,7 +34,7 @@ def picture(pixels: torch.Tensor) -> Image.Image:
 
 
 def differences(change: Change, reference: Reference, size: int, amount: float) -> np.ndarray:
-    """The levels by which the images of one change, all by the same amount, differ from those of its reference."""
+    """The absolute differences, in levels, of an operation's images from its reference's, at the same amount."""
     images = sources(size)
     amounts = torch.full((len(images),), amount, dtype=torch.float64)
     changed = change(images, amounts).numpy().astype(int)
@@ -44,7 +44,7 @@ def differences(change: Change, reference: Reference, size: int, amount: float) 
 
 @pytest.mark.parametrize("size", [1, 2, 32, 224])
 @pytest.mark.parametrize("name", ["auto_contrast", "equalize", "invert"])
-def test_what_has_no_amount_is_pillows(name: str, size: int) -> None:
+def test_an_operation_without_an_amount_is_pillows(name: str, size: int) -> None:
     assert differences(getattr(color_ops, name), getattr(timms, name), size, 0.0).max() == 0
 
 
@@ -57,7 +57,7 @@ def test_what_has_no_amount_is_pillows(name: str, size: int) -> None:
         *(("solarize_add", addend) for addend in (0, 1, 55, 99, 110, 128)),
     ],
 )
-def test_what_has_whole_amounts_is_pillows(name: str, amount: int, size: int) -> None:
+def test_an_operation_with_integer_amounts_is_pillows(name: str, amount: int, size: int) -> None:
     reference = getattr(timms, name)
     assert differences(getattr(color_ops, name), lambda image: reference(image, amount), size, amount).max() == 0
 
@@ -66,9 +66,7 @@ def test_what_has_whole_amounts_is_pillows(name: str, amount: int, size: int) ->
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("name", ["brightness", "contrast", "color", "sharpness"])
 def test_a_blend_is_pillows(name: str, factor: float, size: int) -> None:
-    """The results are equal where Pillow's compiler multiplies and adds in two steps, as on x86; else a level may
-    differ.
-    """
+    """Results are equal if Pillow's compiler multiplies and adds in two steps, as on x86; else a level may differ."""
     error = differences(getattr(color_ops, name), lambda image: getattr(timms, name)(image, factor), size, factor)
     assert error.max() <= 1
     assert error.mean() < 0.001
@@ -76,7 +74,7 @@ def test_a_blend_is_pillows(name: str, factor: float, size: int) -> None:
 
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_an_adjustment_is_torchvisions_of_pil_images(name: str, factor: float) -> None:
+def test_an_adjustment_is_torchvisions_on_pil_images(name: str, factor: float) -> None:
     change, adjust = getattr(color_ops, name.replace("saturation", "color")), getattr(functional, f"adjust_{name}")
     error = differences(change, lambda image: adjust(image, factor), 32, factor)
     assert error.max() <= 1

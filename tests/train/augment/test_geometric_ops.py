@@ -1,7 +1,7 @@
-"""Each operation against Pillow's, which timm calls, image by image.
+"""Each geometric operation against Pillow's, which timm calls, image by image.
 
-Ours interpolates in 32 bits and Pillow in 64, and both truncate: a level may differ by one in fewer than one pixel of a
-hundred.
+Ours interpolates in 32 bits and Pillow in 64, and both truncate: fewer than one value in a hundred differs, by one
+level.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ CHANGES = {
 
 
 def sources(height: int, width: int) -> torch.Tensor:
-    """Four photographs, a plain image and two of noise."""
+    """Four photographs, a plain image and two noise images."""
     photos = [Image.open(path).convert("RGB").resize((width, height)) for path in PHOTOS]
     random = np.random.default_rng(0)
     arrays = [np.asarray(photo).transpose(2, 0, 1) for photo in photos]
@@ -35,7 +35,7 @@ def sources(height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([np.stack(arrays), plain, noise]).astype(np.uint8))
 
 
-def same(amount: float, count: int = 7) -> torch.Tensor:
+def equal_amounts(amount: float, count: int = 7) -> torch.Tensor:
     return torch.full((count,), amount, dtype=torch.float64)
 
 
@@ -46,25 +46,25 @@ def test_a_warp_is_pillows(name: str, height: int, width: int) -> None:
     images = sources(height, width)
     for amount in amounts:
         pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
-        how = {"resample": Image.Resampling.BICUBIC, "fillcolor": FILL}
-        expected = [np.asarray(reference(picture, amount, **how)).transpose(2, 0, 1) for picture in pictures]
-        error = np.abs(change(images, same(amount), FILL).numpy() - np.stack(expected).astype(int))
+        options = {"resample": Image.Resampling.BICUBIC, "fillcolor": FILL}
+        expected = [np.asarray(reference(picture, amount, **options)).transpose(2, 0, 1) for picture in pictures]
+        error = np.abs(change(images, equal_amounts(amount), FILL).numpy() - np.stack(expected).astype(int))
         assert error.max() <= 1
         assert error.mean() < 0.01
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_comes_in_from_outside_has_the_colour_of_the_fill(name: str) -> None:
+def test_pixels_from_outside_the_image_have_the_fill_colour(name: str) -> None:
     change, _, amounts = CHANGES[name]
     white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
-    colours = change(white, same(amounts[1], 1), FILL)[0].flatten(1).T.unique(dim=0)
+    colours = change(white, equal_amounts(amounts[1], 1), FILL)[0].flatten(1).T.unique(dim=0)
     assert colours.tolist() == [list(FILL), [255] * 3]
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_amount_of_zero_changes_nothing(name: str) -> None:
     images = sources(31, 44)
-    assert torch.equal(CHANGES[name][0](images, same(0.0), FILL), images)
+    assert torch.equal(CHANGES[name][0](images, equal_amounts(0.0), FILL), images)
 
 
 @pytest.mark.parametrize("chunk", [1, 2**22])

@@ -26,9 +26,7 @@ class SplitMix64:
 
 
 def reference_draws(seed: int, epoch: int, image: int, stream: int, columns: int) -> list[float]:
-    """The numbers that `draws` documents: SplitMix64 from a state hashed of seed, epoch and image, at the stream's
-    offset.
-    """
+    """The numbers of `draws`: SplitMix64, at the stream's offset, from a state hashed from seed, epoch and image."""
     state = seed * 0x9E3779B97F4A7C15
     for part in (epoch, image):
         state = SplitMix64(state ^ SplitMix64(part + 1).next()).next()
@@ -36,7 +34,7 @@ def reference_draws(seed: int, epoch: int, image: int, stream: int, columns: int
     return [(numbers.next() >> 40) / 2**24 for _ in range(columns + 1)][1:]
 
 
-def many(seed: int = 3, epoch: int = 7, images: int = 20_000, stream: int = mix.GEOMETRY) -> torch.Tensor:
+def draws(seed: int = 3, epoch: int = 7, images: int = 20_000, stream: int = mix.GEOMETRY) -> torch.Tensor:
     return mix.draws(seed, epoch, torch.arange(images), stream).double()
 
 
@@ -56,12 +54,12 @@ def test_draws_are_those_of_a_splitmix64_in_python(seed: int, epoch: int, image:
 
 @pytest.mark.parametrize("stream", [mix.GEOMETRY, mix.MIX, mix.COLOR, mix.LOCALIZE])
 @pytest.mark.parametrize("columns", [1, 5, 256])
-def test_a_stream_is_any_number_of_columns_far_along_the_same_splitmix64(stream: int, columns: int) -> None:
+def test_a_stream_is_a_distant_range_of_columns_of_the_same_splitmix64(stream: int, columns: int) -> None:
     drawn = mix.draws(5, 3, torch.tensor([49_999]), stream, columns)
     assert drawn[0].tolist() == reference_draws(5, 3, 49_999, stream, columns)
 
 
-def test_the_numbers_of_a_seed_stay_what_they_were() -> None:
+def test_a_seed_gives_the_recorded_draws() -> None:
     drawn = (mix.draws(3, 7, torch.tensor([42])) * 2**24).long()
     assert drawn[0].tolist() == [
         2310253, 13982043, 9953560, 4379700, 15089787, 14457046, 979469, 14360268,
@@ -69,7 +67,7 @@ def test_the_numbers_of_a_seed_stay_what_they_were() -> None:
     ]  # fmt: skip
 
 
-def test_an_image_draws_the_same_in_whatever_batch_it_is() -> None:
+def test_an_image_draws_the_same_in_any_batch() -> None:
     together = mix.draws(1, 2, torch.arange(100))
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
     assert torch.equal(mix.draws(1, 2, order), together[order])
@@ -78,11 +76,11 @@ def test_an_image_draws_the_same_in_whatever_batch_it_is() -> None:
 
 def test_draws_differ_between_seeds_epochs_images_and_columns() -> None:
     values = [mix.draws(seed, epoch, torch.arange(64)) for seed in range(8) for epoch in range(8)]
-    assert torch.cat(values).unique().numel() > 0.99 * 64**2 * mix.DRAWS  # the few others coincide by chance
+    assert torch.cat(values).unique().numel() > 0.99 * 64**2 * mix.DRAWS  # the rest coincide by chance
 
 
 def test_draws_are_uniform_in_every_column() -> None:
-    values = many().numpy()
+    values = draws().numpy()
     assert values.min() >= 0
     assert values.max() < 1
     assert np.abs(values.mean(0) - 0.5).max() < 5 * math.sqrt(1 / 12 / len(values))
@@ -91,8 +89,8 @@ def test_draws_are_uniform_in_every_column() -> None:
 
 
 def test_draws_are_uncorrelated_between_columns_images_epochs_seeds_and_streams() -> None:
-    values, limit = many(), 5 / math.sqrt(20_000)
-    for other in (values.roll(1, 0), many(epoch=8), many(seed=4), many(stream=1), many(stream=3)):
+    values, limit = draws(), 5 / math.sqrt(20_000)
+    for other in (values.roll(1, 0), draws(epoch=8), draws(seed=4), draws(stream=1), draws(stream=3)):
         both = np.corrcoef(values.T.numpy(), other.T.numpy())[: mix.DRAWS, mix.DRAWS :]
         assert np.abs(both).max() < limit
     within = np.corrcoef(values.T.numpy()) - np.eye(mix.DRAWS)
@@ -113,22 +111,22 @@ def test_crops_are_slices_of_the_reflected_image_mirrored_below_a_half(padding: 
         np.testing.assert_array_equal(result, expected[:, :, ::-1] if mirrored else expected)
 
 
-def test_every_crop_is_drawn_alike_and_half_are_mirrored() -> None:
-    uniform = many()
+def test_crops_are_uniform_and_half_are_mirrored() -> None:
+    uniform = draws()
     places = (uniform[:, mix.TOP] * 9).long() * 9 + (uniform[:, mix.LEFT] * 9).long()
     assert stats.chisquare(places.bincount(minlength=81)).pvalue > 1e-4
     assert stats.binomtest(int((uniform[:, mix.FLIP] < 0.5).sum()), len(uniform)).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
-def test_erasing_strikes_as_often_as_it_is_told(probability: float) -> None:
-    erased = mix.erase(torch.ones(20_000, 1, 8, 8), many().float(), probability)
-    struck = int((erased == 0).flatten(1).any(1).sum())
-    assert stats.binomtest(struck, 20_000, probability).pvalue > 1e-4
+def test_images_are_erased_at_the_given_probability(probability: float) -> None:
+    erased = mix.erase(torch.ones(20_000, 1, 8, 8), draws().float(), probability)
+    count = int((erased == 0).flatten(1).any(1).sum())
+    assert stats.binomtest(count, 20_000, probability).pvalue > 1e-4
 
 
 def test_an_erased_area_is_one_rectangle_within_its_bounds_over_all_channels() -> None:
-    hole = mix.erase(torch.ones(5000, 3, 32, 32), many(images=5000).float(), 1.0) == 0
+    hole = mix.erase(torch.ones(5000, 3, 32, 32), draws(images=5000).float(), 1.0) == 0
     assert torch.equal(hole.all(1), hole.any(1))
     high, wide = hole[:, 0].any(2).sum(1), hole[:, 0].any(1).sum(1)
     covered = hole[:, 0].sum((1, 2))
@@ -138,7 +136,7 @@ def test_an_erased_area_is_one_rectangle_within_its_bounds_over_all_channels() -
     assert ((high + 1) / wide).min() >= 0.3
     assert (high / (wide + 1)).max() <= 1 / 0.3
     assert abs(covered.float().mean() / 1024 - (0.02 + 1 / 3) / 2) < 0.03
-    assert hole[:, 0].float().mean(0).min() > 0  # every pixel is erased at some time
+    assert hole[:, 0].float().mean(0).min() > 0  # every pixel is erased in some image
 
 
 def test_an_erased_pixel_is_the_mean_and_the_others_are_untouched() -> None:
@@ -154,7 +152,7 @@ def test_erasing_with_noise_writes_the_same_rectangle_as_erasing_without() -> No
 
 
 def noise_of(count: int, deviation: float = 1.0) -> torch.Tensor:
-    """The erased pixels of images of ones; all other pixels are NaN."""
+    """The noise in the erased rectangles of `count` images; all other pixels are NaN."""
     uniform = mix.draws(1, 2, torch.arange(count))
     erased = mix.erase(torch.ones(count, 3, 32, 32), uniform, 1.0) == 0
     return mix.erase(torch.ones(count, 3, 32, 32), uniform, 1.0, deviation).where(erased, torch.nan)
@@ -167,7 +165,7 @@ def test_erased_noise_is_normal_with_the_deviation_that_was_asked_for(deviation:
     assert stats.kstest(values, stats.norm(0, deviation).cdf).pvalue > 1e-3
     assert (
         np.unique(values).size > 0.99 * values.size
-    )  # drawn for every pixel and channel; 24 bits may coincide by chance
+    )  # drawn for every pixel and channel; values of 24 bits may coincide by chance
 
 
 def test_erased_noise_is_uncorrelated_between_channels_neighbours_and_images() -> None:
@@ -179,7 +177,7 @@ def test_erased_noise_is_uncorrelated_between_channels_neighbours_and_images() -
 
 
 @pytest.mark.parametrize("noise", [None, 0.7])
-def test_an_image_is_erased_the_same_in_whatever_batch_it_is(noise: float | None) -> None:
+def test_an_image_is_erased_the_same_in_any_batch(noise: float | None) -> None:
     images = torch.randn(500, 3, 15, 17, generator=torch.Generator().manual_seed(7))
     uniform = mix.draws(0, 0, torch.arange(500))
     together = mix.erase(images, uniform, 0.5, noise)
@@ -191,7 +189,7 @@ def test_an_image_is_erased_the_same_in_whatever_batch_it_is(noise: float | None
 def mixed(
     count: int = 64, *, mixup: float, cutmix: float, probability: float, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The result of mixing images whose pixels and class are their number, which shows the partners."""
+    """Mixed images and targets; the pixels and the class of an image are its number, which identifies its partner."""
     images = torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
     uniform = mix.draws(seed, 0, torch.arange(count), mix.MIX, 5)
     return mix.mix(images, torch.eye(count), uniform, mixup=mixup, cutmix=cutmix, probability=probability)
@@ -233,11 +231,11 @@ def test_a_probability_of_zero_mixes_nothing() -> None:
 
 def test_a_probability_of_one_mixes_every_image_with_its_neighbour() -> None:
     _, targets = mixed(mixup=20.0, cutmix=0.0, probability=1.0)  # shares near a half
-    couples = torch.eye(32).repeat_interleave(2, 0).repeat_interleave(2, 1)
-    assert torch.equal(targets > 0, couples > 0)
+    pairs = torch.eye(32).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert torch.equal(targets > 0, pairs > 0)
 
 
-def test_a_couple_draws_two_shares() -> None:
+def test_the_images_of_a_pair_draw_separate_shares() -> None:
     _, targets = mixed(mixup=1.0, cutmix=0.0, probability=1.0)
     own = targets.diagonal()
     assert (own[::2] - own[1::2]).abs().median() > 0.1
@@ -265,10 +263,10 @@ def test_slices_of_even_lengths_mix_as_the_whole_batch_does() -> None:
 
 def test_half_the_images_are_mixed_at_a_probability_of_a_half_and_half_of_those_by_cutmix() -> None:
     images, targets = mixed(2000, mixup=20.0, cutmix=20.0, probability=0.5)
-    struck = targets.diagonal() < 1
-    pasted = struck & (images.flatten(1) == torch.arange(2000.0)[:, None]).any(1)
-    assert stats.binomtest(int(struck.sum()), 2000).pvalue > 1e-3
-    assert stats.binomtest(int(pasted.sum()), int(struck.sum())).pvalue > 1e-3
+    changed = targets.diagonal() < 1
+    pasted = changed & (images.flatten(1) == torch.arange(2000.0)[:, None]).any(1)
+    assert stats.binomtest(int(changed.sum()), 2000).pvalue > 1e-3
+    assert stats.binomtest(int(pasted.sum()), int(changed.sum())).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0])
@@ -280,7 +278,7 @@ def test_the_share_of_a_mixup_is_beta_distributed(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.8, 1.0, 1.5, 5.0, 10.0])
 def test_beta_quantiles_are_scipys_to_a_thousandth(alpha: float) -> None:
-    ends = torch.tensor([0.0, 2**-24, 1 - 2**-24])  # the smallest and the largest number that are drawn
+    ends = torch.tensor([0.0, 2**-24, 1 - 2**-24])  # the two smallest draws and the largest
     uniform = torch.cat([ends, mix.draws(0, 0, torch.arange(1000)).flatten()])
     expected = stats.beta.ppf(uniform.double(), alpha, alpha)
     np.testing.assert_allclose(mix.beta_quantile(uniform, alpha), expected, rtol=0, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Draws against timm's, and augmented images against functions of timm and torchvision on PIL images."""
+"""RandAugment and color jitter: draws against timm's, images against timm's and torchvision's, on PIL images."""
 
 import random
 from collections import defaultdict
@@ -21,13 +21,13 @@ PHOTOS = sorted((Path(__file__).parents[2] / "photos").glob("*.jpg"))
 FILL = (124, 116, 104)
 NAMES = [*rand_augment.COLOR_OPS, *rand_augment.GEOMETRIC_OPS]
 M9 = {"operations": 2, "magnitude": 9.0, "magnitude_std": 0.5, "probability": 0.5, "fill": FILL}
-IDLE = ("AutoContrast", "Equalize", "Invert")  # without an amount
+WITHOUT_AMOUNT = ("AutoContrast", "Equalize", "Invert")
 
 Record = list[tuple[str, float]]
 
 
 def photographs(count: int, size: int = 32) -> torch.Tensor:
-    """Parts of four photographs, (count, 3, size, size)."""
+    """Crops of four photographs, (count, 3, size, size)."""
     pictures = [Image.open(path).convert("RGB").resize((size + count, size)) for path in PHOTOS]
     crops = [np.asarray(pictures[i % 4].crop((i, 0, i + size, size))).transpose(2, 0, 1) for i in range(count)]
     return torch.from_numpy(np.stack(crops))
@@ -39,7 +39,7 @@ def drawn(count: int, operations: int = 2) -> torch.Tensor:
 
 @pytest.fixture
 def record(monkeypatch: pytest.MonkeyPatch) -> Record:
-    """Replaces the operations, and records each one's name and amount for every image."""
+    """The name and the amount of each operation on each image; the operations themselves leave images unchanged."""
     seen: Record = []
 
     def recorder(name: str) -> Callable[..., torch.Tensor]:
@@ -57,7 +57,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Record:
 
 
 def timms_record(recipe: str, count: int) -> Record:
-    """The same of timm's transform; its posterize to 0 bits, at which Pillow 13 fails, counts as 1."""
+    """The record of timm's transform; posterizing to 0 bits, at which Pillow 13 fails, is recorded as 1."""
     seen: Record = []
     transform = timms.rand_augment_transform(recipe, {"img_mean": FILL})
     for operation in transform.ops:
@@ -83,22 +83,24 @@ def test_the_operations_are_timms() -> None:
 
 @pytest.mark.parametrize("recipe", ["rand-m9-mstd0.5-inc1", "rand-m5-n3-mstd3-p0.8-inc1"])
 def test_operations_amounts_and_signs_are_distributed_as_timms(recipe: str, record: Record) -> None:
-    """A chi-square test of which and how often, Kolmogorov-Smirnov tests of amounts, each at the level of 0.001."""
+    """A chi-square test of the operations' counts and Kolmogorov-Smirnov tests of amounts, each at level 0.001."""
     m9 = recipe.startswith("rand-m9")
     how = M9 if m9 else {"operations": 3, "magnitude": 5.0, "magnitude_std": 3.0, "probability": 0.8, "fill": FILL}
     images = torch.zeros(20_000, 3, 1, 1, dtype=torch.uint8)
     rand_augment.rand_augment(images, drawn(20_000, how["operations"]), **how)
     ours, theirs = by_name(record), by_name(timms_record(recipe, 20_000))
-    counts = [[len(which[name]) for name in NAMES] for which in (ours, theirs)]
-    skipped = [20_000 * how["operations"] - sum(which) for which in counts]
+    counts = [[len(amounts[name]) for name in NAMES] for amounts in (ours, theirs)]
+    skipped = [20_000 * how["operations"] - sum(applied) for applied in counts]
     assert stats.chi2_contingency(np.column_stack([counts, skipped])).pvalue > 1e-3
-    for name in set(NAMES) - set(IDLE):
+    for name in set(NAMES) - set(WITHOUT_AMOUNT):
         assert stats.ks_2samp(ours[name], theirs[name]).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(IDLE)))
-def test_an_amount_is_timms_of_its_magnitude_and_sign(name: str, sign: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(WITHOUT_AMOUNT)))
+def test_an_amount_is_timms_at_the_same_magnitude_and_sign(
+    name: str, sign: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(timms, "_randomly_negate", lambda value: sign * value)
     magnitudes = torch.linspace(0, 10, 401, dtype=torch.float64)
     amounts = rand_augment.AMOUNTS[name](magnitudes, torch.full_like(magnitudes, sign))
@@ -119,13 +121,13 @@ def reference(image: torch.Tensor, uniform: list[float], how: dict) -> np.ndarra
     """An image transformed by timm's functions on PIL images, with the same draws."""
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     for layer in range(how["operations"]):
-        which, carried, normal, sign = uniform[4 * layer : 4 * layer + 4]
+        which, applied, normal, sign = uniform[4 * layer : 4 * layer + 4]
         name = NAMES[int(which * len(NAMES))]
         magnitude = how["magnitude"] + how["magnitude_std"] * NormalDist().inv_cdf(normal + 2**-25)
         numbers = torch.tensor([[min(10.0, max(0.0, magnitude))], [-1 if sign < 0.5 else 1]], dtype=torch.float64)
-        amount = [] if name in IDLE else [rand_augment.AMOUNTS[name](*numbers).item()]
+        amount = [] if name in WITHOUT_AMOUNT else [rand_augment.AMOUNTS[name](*numbers).item()]
         amount = [int(bits) for bits in amount] if name == "PosterizeIncreasing" else amount
-        if carried < how["probability"]:
+        if applied < how["probability"]:
             interpolation = {"resample": Image.Resampling.BICUBIC, "fillcolor": FILL}
             picture = timms.NAME_TO_OP[name](picture, *amount, **interpolation)
     return np.asarray(picture).transpose(2, 0, 1)
@@ -133,8 +135,8 @@ def reference(image: torch.Tensor, uniform: list[float], how: dict) -> np.ndarra
 
 @pytest.mark.parametrize(("size", "count"), [(32, 400), (224, 40)])
 @pytest.mark.parametrize("operations", [1, 2, 4])
-def test_an_image_is_what_timms_operations_make_of_it_in_turn(size: int, count: int, operations: int) -> None:
-    """Each warp is a level off in a few pixels, which other operations may spread and enlarge: 0.02 in the mean."""
+def test_an_image_is_changed_as_by_timms_operations_in_order(size: int, count: int, operations: int) -> None:
+    """A warp is off by a level in a few pixels; later operations may spread and enlarge the error: 0.02 in the mean."""
     images, uniform, how = photographs(count, size), drawn(count, operations), M9 | {"operations": operations}
     expected = [reference(image, row, how) for image, row in zip(images, uniform.tolist(), strict=True)]
     error = np.abs(rand_augment.rand_augment(images, uniform, **how).numpy() - np.stack(expected).astype(int))
@@ -144,7 +146,7 @@ def test_an_image_is_what_timms_operations_make_of_it_in_turn(size: int, count: 
 
 
 @pytest.mark.parametrize("cut", [[1] * 60, [13, 47]])
-def test_an_image_is_changed_the_same_in_whatever_batch_it_is(cut: list[int]) -> None:
+def test_an_image_is_changed_the_same_in_any_batch(cut: list[int]) -> None:
     images, uniform = photographs(60, 33), drawn(60, 4)
     before = images.clone()
     for change in (partial(rand_augment.rand_augment, **M9), partial(rand_augment.color_jitter, strength=0.4)):
@@ -159,7 +161,7 @@ def test_without_an_operation_images_stay_as_they_are(change: dict) -> None:
     assert torch.equal(rand_augment.rand_augment(images, drawn(40), **(M9 | change)), images)
 
 
-def test_the_fill_is_the_colour_of_what_comes_in_from_outside() -> None:
+def test_pixels_from_outside_the_image_have_the_fill_colour() -> None:
     images = torch.full((500, 3, 8, 8), 200, dtype=torch.uint8)
     uniform = drawn(500, 1)
     uniform[:, 0] = 0.999  # the last operation, a translation
@@ -179,8 +181,8 @@ def jittered(image: torch.Tensor, uniform: list[float], strength: float) -> np.n
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0, 1.5])
-def test_jitter_is_torchvisions_of_pil_images(strength: float) -> None:
-    """A level may be off, and by up to three after three blends, where a factor is rounded to 32 bits another way."""
+def test_jitter_is_torchvisions_on_pil_images(strength: float) -> None:
+    """A factor may round to another 32-bit number; a level may then be off by one, and by three after three blends."""
     images, uniform = photographs(200), drawn(200)
     expected = [jittered(image, row, strength) for image, row in zip(images, uniform.tolist(), strict=True)]
     error = np.abs(rand_augment.color_jitter(images, uniform, strength).numpy() - np.stack(expected).astype(int))
@@ -188,7 +190,7 @@ def test_jitter_is_torchvisions_of_pil_images(strength: float) -> None:
     assert error.mean() < 0.001
 
 
-def test_jitters_factors_are_uniform_and_its_orders_alike(record: Record) -> None:
+def test_the_factors_and_orders_of_jitter_are_uniform(record: Record) -> None:
     images, uniform = torch.zeros(12_000, 3, 1, 1, dtype=torch.uint8), drawn(12_000)
     rand_augment.color_jitter(images, uniform, 0.4)
     for name in ("brightness", "contrast", "color"):
@@ -198,7 +200,7 @@ def test_jitters_factors_are_uniform_and_its_orders_alike(record: Record) -> Non
 
 
 def test_jitter_starts_with_each_of_its_three_changes_a_third_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each change writes its own level into what is still black."""
+    """Each change writes its own level into black pixels, so the first change sets all levels."""
 
     def writer(level: int) -> Callable[..., torch.Tensor]:
         return lambda images, _: torch.where(images == 0, level, images).byte()

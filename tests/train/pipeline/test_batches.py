@@ -53,7 +53,7 @@ def test_an_epoch_shows_every_image_once_when_batches_fit() -> None:
     assert sorted(epoch(batches, 0)) == list(range(12))
 
 
-def test_leftovers_of_an_epoch_wait_for_another() -> None:
+def test_images_that_an_epoch_leaves_out_appear_in_other_epochs() -> None:
     batches = plain(14, 4)
     assert batches.steps_per_epoch == 3
     seen = [set(epoch(batches, number)) for number in range(8)]
@@ -82,13 +82,13 @@ def test_a_batch_depends_on_its_step_and_not_on_the_steps_before(tiny: Callable[
     walked, jumped = plain(24, 8, augmentation=how), plain(24, 8, augmentation=how)
     for step in range(8):
         last = walked.batch(step)
-    straight = jumped.batch(7)
-    assert torch.equal(last.images, straight.images)
-    assert torch.equal(last.targets, straight.targets)
+    direct = jumped.batch(7)
+    assert torch.equal(last.images, direct.images)
+    assert torch.equal(last.targets, direct.targets)
 
 
 def ragged(count: int, batch_size: int, how: Augmentation) -> Batches:
-    """Batches at 12 px of noise images of many sizes."""
+    """Batches of crops of 12x12 pixels from noise images of many sizes."""
     random, row = np.random.default_rng(2), named.named_set("cifar10")
     extents = torch.from_numpy(random.integers(8, 20, (count, 2)))
     pixels = torch.from_numpy(random.integers(0, 256, int(3 * extents.prod(1).sum()), dtype=np.uint8))
@@ -113,7 +113,7 @@ def test_parts_make_up_the_whole_batch_bit_for_bit(parts: int, sizes: str, tiny:
 def test_a_batch_is_cropped_recoloured_normalized_erased_and_mixed_in_this_order() -> None:
     how, row, batches = EVERYTHING, named.named_set("cifar10"), ragged(30, 10, EVERYTHING)
     assert how.random_resized_crop
-    batch = batches.batch(4)  # the second of epoch 1
+    batch = batches.batch(4)  # the second batch of epoch 1
     geometry = mix.draws(1, 1, batch.chosen, mix.GEOMETRY, 64)
     colour = mix.draws(1, 1, batch.chosen, mix.COLOR, 12)
     canvas, extents = batches._source.take(batch.chosen)  # pyright: ignore
@@ -132,7 +132,7 @@ def test_a_batch_is_cropped_recoloured_normalized_erased_and_mixed_in_this_order
     assert torch.equal(batch.targets, targets)
 
 
-def test_an_image_is_augmented_the_same_in_an_epoch_whatever_batch_it_falls_to() -> None:
+def test_an_image_is_augmented_the_same_in_any_batch_of_an_epoch() -> None:
     how = Augmentation(**{**vars(EVERYTHING), "mix_probability": 0.0})
     whole = ragged(24, 24, how).batch(1)
     cut = [ragged(24, 6, how).batch(step) for step in range(4, 8)]
@@ -163,7 +163,7 @@ def test_parts_of_an_odd_size_are_refused_only_where_images_are_mixed(
         batches.check_parts(2)
 
 
-def test_a_batch_says_which_images_it_shows_and_in_which_epoch() -> None:
+def test_a_batch_has_the_numbers_of_its_images_and_its_epoch() -> None:
     batch = plain(12, 4).batch(7)
     assert batch.chosen.tolist() == (batch.images[:, 0, 0, 0] * 255).round().int().tolist()
     assert batch.epoch == 2
@@ -183,7 +183,9 @@ def test_images_are_mirrored_only_where_recipe_and_data_set_allow(recipe: bool, 
 @pytest.mark.parametrize(
     ("module", "name"), [(mix, "erase"), (mix, "mix"), (data, "rand_augment"), (data, "color_jitter")]
 )
-def test_what_the_recipe_turns_off_is_not_run(module: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_augmentation_that_the_recipe_turns_off_is_not_called(
+    module: object, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, name, None)
     plain(8, 8).batch(0)
 
@@ -195,13 +197,13 @@ def test_keys_of_neighbouring_seeds_steps_and_streams_are_all_different_and_fit_
 
 
 def test_a_generator_is_a_function_of_seed_step_and_stream() -> None:
-    names = [
+    arguments = [
         (1, 3, data.SHUFFLE),
         (1, 3, data.SHUFFLE),
         (2, 3, data.SHUFFLE),
         (1, 4, data.SHUFFLE),
         (1, 3, data.WEIGHTS),
     ]
-    first, again, *others = (torch.rand(4, generator=generator(seed, step, stream)) for seed, step, stream in names)
+    first, again, *others = (torch.rand(4, generator=generator(seed, step, stream)) for seed, step, stream in arguments)
     assert torch.equal(first, again)
     assert not any(torch.equal(first, other) for other in others)

@@ -1,4 +1,4 @@
-"""Caches of decoded images: their content, their reuse, and damaged or missing ones."""
+"""The cache of decoded images: its content and reuse, damaged files, and missing disk space."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ MakeSplit = Callable[..., LabelledImages]
 Opener = Callable[..., Stored]
 SAME, MANY = [(6, 9)] * 20, [(6, 9), (30, 14), (5, 5), (40, 40), (3, 60)] * 4  # heights and widths
 LARGE = WholeImage(side=20)
-NOTHING = CheckOnly(storage=LARGE)
+CHECK = CheckOnly(storage=LARGE)
 BROKEN = b"not an image"
 
 
@@ -52,8 +52,8 @@ def file_in(folder: Path) -> Path:
     return file
 
 
-def each(stored: Stored) -> list[np.ndarray]:
-    """The stored images in turn, of any sizes."""
+def images_of(stored: Stored) -> list[np.ndarray]:
+    """The stored images, each (3, height, width)."""
     pixels, images = stored.pixels.flatten(), []
     for height, width in stored.extents.tolist():
         images.append(pixels[: 3 * height * width].view(3, height, width).numpy())
@@ -62,16 +62,16 @@ def each(stored: Stored) -> list[np.ndarray]:
     return images
 
 
-def assert_right(stored: Stored, split: LabelledImages, storage: Storage = LARGE) -> None:
-    """Assert that the images are the storage's version of the split's, in order, with the split's manifest."""
+def assert_correct(stored: Stored, split: LabelledImages, storage: Storage = LARGE) -> None:
+    """Assert that `stored` has the split's images in the form of the storage, in order, and the split's manifest."""
     expected = [storage.pixels(image) for image in split.encoded]
-    assert all(np.array_equal(one, other) for one, other in zip(each(stored), expected, strict=True))
+    assert all(np.array_equal(image, reference) for image, reference in zip(images_of(stored), expected, strict=True))
     assert stored.manifest == split.fingerprint
 
 
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """A function after whose call decoding any image is an error."""
+    """Returns a function that makes every later decoding of an image fail."""
     return lambda: monkeypatch.setattr(encoded_images, "read_image", None)
 
 
@@ -86,7 +86,7 @@ def test_images_are_decoded_once_and_read_after_that(
 ) -> None:  # fmt: skip
     split = make_split(noise(extents))
     first = opened(split, tmp_path, storage)
-    assert_right(first, split, storage)
+    assert_correct(first, split, storage)
     no_decoding()
     again = opened(make_split(noise(extents)), tmp_path, storage)
     assert torch.equal(again.pixels, first.pixels)
@@ -119,7 +119,7 @@ def test_a_cache_is_a_plain_safetensors_file(
         assert file.metadata()["manifest"] == split.fingerprint
 
 
-def test_images_that_cannot_be_read_have_no_pixels_and_are_known_again(
+def test_unreadable_images_have_no_pixels_and_are_remembered(
     make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
 ) -> None:
     images: list[np.ndarray | bytes] = list(noise(SAME))
@@ -135,25 +135,25 @@ def test_images_that_cannot_be_read_have_no_pixels_and_are_known_again(
     assert again.manifest == first.manifest
 
 
-def test_nothing_but_the_check_is_stored_of_a_set_that_is_decoded_in_every_epoch(
+def test_a_set_that_is_decoded_in_every_epoch_is_stored_without_pixels(
     make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
 ) -> None:
     split = make_split([*noise(SAME), BROKEN])
-    first = opened(split, tmp_path, NOTHING)
+    first = opened(split, tmp_path, CHECK)
     assert len(first.pixels) == 0
     assert first.extents.tolist() == [[6, 9]] * 20 + [[0, 0]]
     assert first.manifest == split.select(np.arange(20)).fingerprint
     no_decoding()
-    assert opened(split, tmp_path, NOTHING).manifest == first.manifest
+    assert opened(split, tmp_path, CHECK).manifest == first.manifest
 
 
-def test_a_set_of_which_no_image_can_be_read_has_no_pixels(make_split: MakeSplit, tmp_path: Path) -> None:
+def test_a_set_without_a_readable_image_has_no_pixels(make_split: MakeSplit, tmp_path: Path) -> None:
     for _ in range(2):
         stored = opened(make_split([BROKEN] * 3), tmp_path)
         assert (len(stored.pixels), stored.extents.tolist()) == (0, [[0, 0]] * 3)
 
 
-def test_progress_counts_the_images_that_are_decoded_now(make_split: MakeSplit, tmp_path: Path) -> None:
+def test_progress_counts_only_newly_decoded_images(make_split: MakeSplit, tmp_path: Path) -> None:
     counted: list[int] = []
     opened(make_split(noise(SAME)), tmp_path, progress=counted.append)
     assert sum(counted) == 20
@@ -174,10 +174,10 @@ def test_a_build_holds_only_a_part_of_the_images_in_memory(
     assert peak < stored.pixels.nbytes / 2
 
 
-# Its key
+# The key
 
 
-def test_the_key_depends_on_every_byte_label_form_and_version_and_on_the_order(
+def test_the_key_depends_on_every_byte_label_storage_and_version_and_on_the_order(
     make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = noise(SAME)
@@ -186,17 +186,17 @@ def test_the_key_depends_on_every_byte_label_form_and_version_and_on_the_order(
     images[7][5, 8, 2] ^= 1
     relabelled = replace(split, targets=np.roll(split.targets, 1))
     order = np.arange(20)
-    order[[3, 13]] = 13, 3  # of the same label
-    others = [
+    order[[3, 13]] = 13, 3  # images with the same label
+    other_keys = [
         content_key(make_split(images), LARGE), content_key(relabelled, LARGE), content_key(split, WholeImage(side=21)),
-        content_key(split, CenterSquare(side=20)), content_key(split, NOTHING), content_key(split.select(order), LARGE),
+        content_key(split, CenterSquare(side=20)), content_key(split, CHECK), content_key(split.select(order), LARGE),
         content_key(split.select(np.arange(19)), LARGE),
     ]  # fmt: skip
     monkeypatch.setattr(PIL, "__version__", "0.1")
-    others.append(content_key(split, LARGE))
+    other_keys.append(content_key(split, LARGE))
     monkeypatch.setattr(cache, "VERSION", 0)
-    others.append(content_key(split, LARGE))
-    assert len({key, *others}) == 10
+    other_keys.append(content_key(split, LARGE))
+    assert len({key, *other_keys}) == 10
 
 
 def test_the_key_is_the_same_wherever_the_same_bytes_are_stored(make_split: MakeSplit, tmp_path: Path) -> None:
@@ -210,14 +210,14 @@ def test_the_key_is_the_same_wherever_the_same_bytes_are_stored(make_split: Make
     files = replace(split, encoded=rows)
     assert content_key(files, LARGE) == content_key(split, LARGE)
     Path(stored[4]["path"] or "").unlink()
-    assert content_key(replace(files), LARGE) != content_key(split, LARGE)  # a later run
+    assert content_key(replace(files), LARGE) != content_key(split, LARGE)  # `replace` drops the cached hash
 
 
-def test_changed_data_never_meet_an_old_cache(make_split: MakeSplit, tmp_path: Path) -> None:
+def test_changed_images_are_not_read_from_an_old_cache(make_split: MakeSplit, tmp_path: Path) -> None:
     images = noise(SAME)
     opened(make_split(images), tmp_path)
     images[0] = 255 - images[0]
-    assert_right(opened(make_split(images), tmp_path), make_split(images))
+    assert_correct(opened(make_split(images), tmp_path), make_split(images))
 
 
 # Damaged caches
@@ -228,7 +228,7 @@ def truncate(file: Path) -> None:
 
 
 def flip(place: int) -> Callable[[Path], None]:
-    """Change one bit of a byte, counted from the end of the header."""
+    """Returns a function that flips the lowest bit of a byte; `place` counts from the end of the header."""
 
     def change(file: Path) -> None:
         content = bytearray(file.read_bytes())
@@ -239,7 +239,7 @@ def flip(place: int) -> Callable[[Path], None]:
 
 
 def edit(**facts: str) -> Callable[[Path], None]:
-    """Write other facts into the header, without changing its size."""
+    """Returns a function that replaces facts in the header and keeps its size."""
 
     def change(file: Path) -> None:
         content = file.read_bytes()
@@ -272,7 +272,7 @@ def test_a_damaged_cache_is_rebuilt_with_a_warning(
     opened(split, tmp_path)
     whole = file_in(tmp_path).read_bytes()
     DAMAGE[damage](file_in(tmp_path))
-    assert_right(opened(split, tmp_path), split)
+    assert_correct(opened(split, tmp_path), split)
     assert file_in(tmp_path).read_bytes() == whole
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -280,14 +280,14 @@ def test_a_damaged_cache_is_rebuilt_with_a_warning(
     assert "\n" not in record.message
 
 
-# No room
+# Without a cache
 
 
 def a_file_instead_of_the_folder(cache_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache_file.parent.write_text("")
 
 
-def a_folder_of_the_file_s_name(cache_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def a_folder_with_the_files_name(cache_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache_file.mkdir(parents=True)
 
 
@@ -299,7 +299,7 @@ def a_full_disk(cache_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "write", write)
 
 
-@pytest.mark.parametrize("obstacle", [a_file_instead_of_the_folder, a_folder_of_the_file_s_name, a_full_disk])
+@pytest.mark.parametrize("obstacle", [a_file_instead_of_the_folder, a_folder_with_the_files_name, a_full_disk])
 def test_where_no_cache_can_be_written_images_are_decoded_into_memory(
     obstacle: Callable[[Path, pytest.MonkeyPatch], None], make_split: MakeSplit, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
@@ -308,7 +308,7 @@ def test_where_no_cache_can_be_written_images_are_decoded_into_memory(
     file = folder / f"tiny-{content_key(split, LARGE)[:16]}.safetensors"
     obstacle(file, monkeypatch)
     stored = opened(split, folder)
-    assert_right(stored, split)
+    assert_correct(stored, split)
     assert not stored.mapped
     (record,) = caplog.records
     assert record.message.startswith(f"cannot write the cache {file}: ")
@@ -322,13 +322,13 @@ def test_a_set_that_would_fill_the_disk_is_decoded_into_memory(
     split = make_split(noise(SAME))
     monkeypatch.setattr(memory_budget, "on_disk", lambda folder: 20 * 3 * 6 * 9 - 1)
     stored = opened(split, tmp_path)
-    assert_right(stored, split)
+    assert_correct(stored, split)
     assert not list(tmp_path.iterdir())
     assert "more than half of the disk's free space" in caplog.text
 
 
 @pytest.mark.parametrize("disk", [0, 10**9])
-def test_a_set_with_room_nowhere_is_an_error_that_says_why(
+def test_a_set_that_fits_neither_disk_nor_memory_is_an_error_with_the_reason(
     disk: int, make_split: MakeSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_budget, "on_disk", lambda folder: disk)
@@ -338,8 +338,8 @@ def test_a_set_with_room_nowhere_is_an_error_that_says_why(
         opened(make_split(noise(SAME)), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("storage", [LARGE, CenterSquare(side=8), NOTHING], ids=str)
-def test_the_size_is_told_by_headers_before_anything_is_decoded(
+@pytest.mark.parametrize("storage", [LARGE, CenterSquare(side=8), CHECK], ids=str)
+def test_the_size_is_estimated_from_headers_without_decoding(
     storage: Storage, make_split: MakeSplit, tmp_path: Path, no_decoding: Callable[[], None]
 ) -> None:
     split = make_split(noise(MANY))
@@ -348,7 +348,7 @@ def test_the_size_is_told_by_headers_before_anything_is_decoded(
     assert estimate(split, storage) == size
 
 
-def test_the_size_of_many_images_is_told_by_some_of_them(
+def test_the_size_of_many_images_is_estimated_from_a_sample(
     make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "SAMPLE", 11)
@@ -360,22 +360,22 @@ def test_the_size_of_many_images_is_told_by_some_of_them(
 # Several processes
 
 
-def test_of_two_processes_that_build_at_once_both_have_the_images_and_one_file_stays(
+def test_two_processes_that_build_the_same_cache_both_have_the_images_and_leave_one_file(
     make_split: MakeSplit, tmp_path: Path
 ) -> None:
-    split, others = make_split(noise(SAME)), []
+    split, concurrent = make_split(noise(SAME)), []
 
-    def meanwhile(images: int) -> None:
-        if not others:
-            others.append(opened(split, tmp_path))  # another process starts later and ends earlier
+    def build_concurrently(images: int) -> None:
+        if not concurrent:
+            concurrent.append(opened(split, tmp_path))  # another process starts later and ends earlier
 
-    stored = opened(split, tmp_path, progress=meanwhile)
-    assert_right(stored, split)
-    assert_right(others[0], split)
+    stored = opened(split, tmp_path, progress=build_concurrently)
+    assert_correct(stored, split)
+    assert_correct(concurrent[0], split)
     assert file_in(tmp_path).suffix == ".safetensors"
 
 
-def test_a_build_that_is_interrupted_leaves_nothing_behind(make_split: MakeSplit, tmp_path: Path) -> None:
+def test_an_interrupted_build_leaves_no_file(make_split: MakeSplit, tmp_path: Path) -> None:
     def interrupt(images: int) -> None:
         raise KeyboardInterrupt
 
@@ -384,7 +384,7 @@ def test_a_build_that_is_interrupted_leaves_nothing_behind(make_split: MakeSplit
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_process_left_behind_is_removed_after_an_hour(make_split: MakeSplit, tmp_path: Path) -> None:
+def test_the_partial_file_of_a_killed_process_is_removed_after_an_hour(make_split: MakeSplit, tmp_path: Path) -> None:
     split = make_split(noise(SAME))
     names = [f".tiny-{content_key(split, LARGE)[:16]}.safetensors.{number}.partial" for number in range(2)]
     for name, age in zip(names, (2 * cache.ABANDONED, 0), strict=True):
@@ -406,7 +406,7 @@ def test_what_a_killed_process_left_behind_is_removed_after_an_hour(make_split: 
         ({"HOME": "/home"}, "/home/.cache/vtzoo"),
     ],
 )
-def test_the_cache_is_where_the_environment_says(
+def test_the_environment_sets_the_cache_folder(
     variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("VTZOO_CACHE", "XDG_CACHE_HOME"):

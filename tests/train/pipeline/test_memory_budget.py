@@ -13,7 +13,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 8,000 KiB of available memory, as its still empty folder of limits."""
+    """Simulates a machine with 8,000 KiB of available memory; returns its folder of limits, which has none yet."""
     memory = tmp_path / "meminfo"
     memory.write_text(
         "MemTotal:       16000 kB\nMemFree:          100 kB\nMemAvailable:    8000 kB\nHugePages_Total: 0\n"
@@ -41,7 +41,7 @@ def test_images_may_take_six_tenths_of_a_gpus_free_memory(monkeypatch: pytest.Mo
 def test_a_cache_may_take_half_of_the_free_space_where_its_folder_will_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=500))
+    queried: list[Path] = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: queried.append(place) or SimpleNamespace(free=500))
     assert memory_budget.on_disk(tmp_path / "not" / "yet") == 250
-    assert asked == [tmp_path]
+    assert queried == [tmp_path]

@@ -1,4 +1,4 @@
-"""A recipe's batches of a split: their storage, their recorded facts, and refused images."""
+"""A recipe's batches of a split: their storage, their recorded facts, and unreadable images."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +18,7 @@ from vtzoo.zoo.recipe import Augmentation, RandomResizedCrop, Recipe
 
 CPU = torch.device("cpu")
 ROW = named.named_set("cifar10")
-STILL = Augmentation(
+PLAIN = Augmentation(
     crop_padding=0, flip=False, mixup=0.0, cutmix=0.0, mix_probability=0.0, erasing=0.0, label_smoothing=0.0
 )
 BOX = RandomResizedCrop(scale=(0.5, 1.0), ratio=(1.0, 1.0))
@@ -30,10 +30,10 @@ Opener = Callable[..., tuple[Batches, Facts]]
 
 @pytest.fixture
 def opened(tiny: Callable[..., Recipe], tmp_path: Path) -> Opener:
-    """The batches of the tiny recipe at 16 px, with another augmentation and with any option."""
+    """Opens the tiny recipe's batches of a split, at 16 px, with the given augmentation and options."""
 
-    def open_with(split: LabelledImages, how: Augmentation = STILL, **options: object) -> tuple[Batches, Facts]:
-        chosen = {
+    def open_with(split: LabelledImages, how: Augmentation = PLAIN, **options: object) -> tuple[Batches, Facts]:
+        arguments = {
             "mean": ROW.mean,
             "std": ROW.std,
             "flip": ROW.flip,
@@ -41,7 +41,7 @@ def opened(tiny: Callable[..., Recipe], tmp_path: Path) -> Opener:
             "device": CPU,
             "folder": tmp_path / "cache",
         } | options
-        return open_batches(replace(tiny(), augmentation=how), images=split, **chosen)  # pyright: ignore
+        return open_batches(replace(tiny(), augmentation=how), images=split, **arguments)  # pyright: ignore
 
     return open_with
 
@@ -51,24 +51,24 @@ def noise(count: int, height: int = 20, width: int = 24) -> list[np.ndarray]:
 
 
 def levels(batches: Batches) -> dict[int, np.ndarray]:
-    """The pixels of the first epoch's images by number, before normalization."""
-    found = {}
+    """The pixels of the first epoch's images by number, with the normalization undone."""
+    pixels = {}
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (ROW.mean, ROW.std))
     for step in range(batches.steps_per_epoch):
         batch = batches.batch(step)
         for number, image in zip(batch.chosen.tolist(), batch.images, strict=True):
-            found[number] = ((image * std + mean) * 255).round().byte().numpy()
-    return found
+            pixels[number] = ((image * std + mean) * 255).round().byte().numpy()
+    return pixels
 
 
 @pytest.mark.parametrize("workers", [None, 1])
-def test_without_augmentation_batches_show_the_squares_that_test_images_become(
+def test_batches_without_augmentation_have_the_pixels_of_the_evaluation_transform(
     workers: int | None, opened: Opener, make_split: MakeSplit
 ) -> None:
     split = make_split(noise(16))
-    found = levels(opened(split, workers=workers)[0])
-    assert sorted(found) == list(range(16))
-    assert np.array_equal(np.stack([found[number] for number in range(16)]), split.pixels(Preprocess.square(16)))
+    pixels = levels(opened(split, workers=workers)[0])
+    assert sorted(pixels) == list(range(16))
+    assert np.array_equal(np.stack([pixels[number] for number in range(16)]), split.pixels(Preprocess.square(16)))
 
 
 @pytest.mark.parametrize("workers", [None, 1])
@@ -78,20 +78,20 @@ def test_facts_are_those_of_the_split(workers: int | None, opened: Opener, make_
     assert facts == Facts(manifest=split.fingerprint, images=16, skipped=0)
 
 
-def test_images_are_decoded_by_the_first_run_alone(
+def test_only_the_first_run_decodes_the_images(
     opened: Opener, make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[int] = []
     first, facts = opened(make_split(noise(16)), progress=counted.append)
     assert sum(counted) == 16
     monkeypatch.setattr(encoded_images, "read_image", None)
-    again, same = opened(make_split(noise(16)), progress=counted.append)
+    again, facts_again = opened(make_split(noise(16)), progress=counted.append)
     assert torch.equal(first.batch(3).images, again.batch(3).images)
-    assert (facts, sum(counted)) == (same, 16)
+    assert (facts, sum(counted)) == (facts_again, 16)
 
 
-def test_boxes_are_cut_out_of_images_larger_than_the_model_s(opened: Opener, make_split: MakeSplit) -> None:
-    how = replace(STILL, random_resized_crop=BOX)
+def test_boxes_are_cut_from_images_larger_than_the_models(opened: Opener, make_split: MakeSplit) -> None:
+    how = replace(PLAIN, random_resized_crop=BOX)
     batches, _ = opened(make_split(noise(8, 40, 30)), how)
     assert batches._source.values.shape == (8, 3, 24, 18)  # pyright: ignore  # 18 is 16 * 8 // 7
     assert batches.batch(0).images.shape == (8, 3, 16, 16)
@@ -99,7 +99,7 @@ def test_boxes_are_cut_out_of_images_larger_than_the_model_s(opened: Opener, mak
 
 @pytest.mark.parametrize("name", ["svhn", "cifar10"])
 def test_digits_are_never_mirrored(name: str, opened: Opener, make_split: MakeSplit) -> None:
-    batches, _ = opened(make_split(noise(8)), replace(STILL, flip=True), flip=named.named_set(name).flip)
+    batches, _ = opened(make_split(noise(8)), replace(PLAIN, flip=True), flip=named.named_set(name).flip)
     assert batches.crops.flip == (name == "cifar10")
 
 
@@ -144,15 +144,15 @@ def test_skipped_images_are_counted_and_the_others_keep_their_labels(
     batches, facts = opened(split, skip_bad=True, workers=workers)
     rest = split.select(np.delete(np.arange(18), [5, 11]))
     assert facts == Facts(manifest=rest.fingerprint, images=16, skipped=2)
-    found = levels(batches)
-    assert np.array_equal(np.stack([found[number] for number in range(16)]), rest.pixels(Preprocess.square(16)))
+    pixels = levels(batches)
+    assert np.array_equal(np.stack([pixels[number] for number in range(16)]), rest.pixels(Preprocess.square(16)))
     for step in range(2):
         batch = batches.batch(step)
         assert batch.targets.argmax(1).tolist() == rest.targets[batch.chosen.numpy()].tolist()
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
-def test_a_split_of_which_no_image_can_be_read_is_refused_even_where_they_may_be_skipped(
+def test_a_split_without_a_readable_image_is_refused_even_with_skip_bad(
     skip_bad: bool, opened: Opener, make_split: MakeSplit
 ) -> None:
     with pytest.raises(VtzooError, match="; 3 of 3 images cannot be read") as caught:
@@ -161,7 +161,9 @@ def test_a_split_of_which_no_image_can_be_read_is_refused_even_where_they_may_be
 
 
 @pytest.mark.parametrize("time", ["first", "second"])
-def test_a_test_image_that_cannot_be_read_is_refused_for_good(time: str, make_split: MakeSplit, tmp_path: Path) -> None:
+def test_an_unreadable_test_image_is_refused_each_time_and_cannot_be_skipped(
+    time: str, make_split: MakeSplit, tmp_path: Path
+) -> None:
     images: list[np.ndarray | bytes] = list(noise(6))
     check_test_images(make_split(images), 16, name="noise", folder=tmp_path)
     images[4] = BROKEN
@@ -171,10 +173,10 @@ def test_a_test_image_that_cannot_be_read_is_refused_for_good(time: str, make_sp
     assert caught.value.hint == "mend or remove them"
 
 
-# No room
+# Beyond the budgets
 
 
-def test_where_there_is_no_room_processes_decode_in_every_epoch(
+def test_processes_decode_images_beyond_the_budgets_in_every_epoch(
     opened: Opener, make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     split = make_split(noise(16))
@@ -182,12 +184,12 @@ def test_where_there_is_no_room_processes_decode_in_every_epoch(
     monkeypatch.setattr(memory_budget, "on_disk", lambda folder: 100)
     monkeypatch.setattr(memory_budget, "on_device", lambda device: 100)
     monkeypatch.setattr(memory_budget, "processes", lambda: 10**6)
-    batches, facts = opened(make_split([*noise(16)[:-1], noise(16)[-1][::-1]]))  # not the stored split
+    batches, facts = opened(make_split([*noise(16)[:-1], noise(16)[-1][::-1]]))  # not cached: another last image
     assert facts.images == 16
     batch = batches.batch(3)
     assert batch.chosen.tolist() == expected.chosen.tolist()
-    same = [torch.equal(one, other) for one, other in zip(batch.images, expected.images, strict=True)]
-    assert same == [number != 15 for number in batch.chosen.tolist()]
+    equal = [torch.equal(image, reference) for image, reference in zip(batch.images, expected.images, strict=True)]
+    assert equal == [number != 15 for number in batch.chosen.tolist()]
     (record,) = caplog.records
     assert "the disk's free space" in record.message
     assert record.message.endswith("; they are decoded in every epoch, as with --workers 1")

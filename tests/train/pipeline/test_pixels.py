@@ -33,7 +33,7 @@ def test_images_of_many_sizes_lie_in_the_corner_of_the_smallest_canvas_for_all(c
     for place, number in enumerate(chosen):
         height, width = EXTENTS[number]
         assert np.array_equal(canvas[place, :, :height, :width].numpy(), images()[number])
-        assert int((canvas[place] > 0).sum()) == 3 * height * width  # and no other file
+        assert int((canvas[place] > 0).sum()) == 3 * height * width  # and zeros elsewhere
 
 
 @pytest.mark.parametrize(("free", "copied"), [(48, True), (47, False)])
@@ -46,7 +46,7 @@ def test_images_from_a_file_are_copied_to_the_device_only_where_they_fit(
     assert (pixels.values.data_ptr() != values.data_ptr()) == copied
 
 
-def test_images_in_memory_are_not_copied_within_it() -> None:
+def test_images_in_memory_are_not_copied() -> None:
     values = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
     pixels = Pixels.fitting(values, torch.full((4, 2), 2), CPU, copy=False)
     assert pixels.values.data_ptr() == values.data_ptr()

@@ -1,7 +1,7 @@
-"""Pillow is the reference of pixels, timm that of boxes. Pillow is asked for its two passes one by one, columns first.
+"""Random resized crops: pixels against Pillow's, in two separate passes, columns first, and boxes against timm's.
 
-Pillow keeps 22 bits of a weight and we keep 15, so that in either pass a level near a half may be rounded the other
-way: that is the tolerance of two levels, and of 0.05 in the mean.
+Pillow keeps 22 bits of a weight and we keep 15, so each pass may round a value near a half differently: hence the
+tolerance of two levels, and of 0.05 in the mean.
 """
 
 import math
@@ -29,7 +29,7 @@ def drawn_boxes(count: int, extent: tuple[int, int], scale: tuple[float, float] 
 
 
 def reference_box(uniform: list[float], height: int, width: int) -> list[int] | None:
-    """The first of ten tries that fits, in plain Python; None without one."""
+    """The first of ten random boxes that fits, in plain Python; None if none fits."""
     for share, aspect in zip(uniform[:10], uniform[10:20], strict=True):
         area = (SCALE[0] + share * (SCALE[1] - SCALE[0])) * height * width
         ratio = math.exp(math.log(RATIO[0]) + aspect * (math.log(RATIO[1]) - math.log(RATIO[0])))
@@ -52,7 +52,7 @@ def test_a_box_is_the_first_of_ten_that_fits(extent: tuple[int, int]) -> None:
     ("extent", "box"),
     [((300, 20), [136, 0, 27, 20]), ((20, 301), [0, 137, 20, 27]), ((20, 24), [0, 0, 20, 24]), ((1, 1), [0, 0, 1, 1])],
 )
-def test_where_no_box_fits_it_is_the_largest_central_one(extent: tuple[int, int], box: list[int]) -> None:
+def test_if_no_random_box_fits_the_box_is_the_largest_central_one(extent: tuple[int, int], box: list[int]) -> None:
     assert drawn_boxes(20, extent, scale=(2.0, 2.0)).tolist() == [box] * 20
 
 
@@ -68,12 +68,12 @@ def test_boxes_are_distributed_as_timms(extent: tuple[int, int]) -> None:
 
 
 def measures(boxes: np.ndarray, extent: tuple[int, int]) -> np.ndarray:
-    """Area, aspect, and place from top and left as shares of what is possible; (4, n)."""
+    """Area, aspect, and top and left as fractions of their ranges; (4, n)."""
     top, left, tall, wide = boxes.T
     return np.stack([tall * wide, wide / tall, top / (extent[0] - tall + 1), left / (extent[1] - wide + 1)])
 
 
-def test_every_image_has_a_box_of_its_own_extent() -> None:
+def test_every_image_has_a_box_within_its_own_extent() -> None:
     extents = torch.tensor([[20, 300], [64, 32], [7, 7]]).repeat(100, 1)
     uniform = mix.draws(0, 0, torch.arange(300), columns=resized_crop.BOX_DRAWS)
     boxes = resized_crop.random_boxes(uniform, extents, SCALE, RATIO)
@@ -92,7 +92,7 @@ def sources(height: int, width: int) -> torch.Tensor:
     return torch.cat([noise, torch.from_numpy(np.stack(arrays))])
 
 
-def pillows(pixels: torch.Tensor, box: list[int], size: int, interpolation: str) -> np.ndarray:
+def pillow_crop(pixels: torch.Tensor, box: list[int], size: int, interpolation: str) -> np.ndarray:
     """A box of an image, resized by Pillow, columns before rows; (3, size, size) integers."""
     top, left, tall, wide = box
     filter_ = Image.Resampling[interpolation.upper()]
@@ -112,7 +112,7 @@ def test_a_resized_crop_is_pillows(height: int, width: int, size: int, interpola
     boxes[1] = torch.tensor([height // 3, width // 3, 1, 1])
     resized = resized_crop.resized_crop(pixels, boxes, size, torch.zeros(24, dtype=torch.bool), interpolation).numpy()
     for image, box, result in zip(pixels, boxes.tolist(), resized, strict=True):
-        error = np.abs(result - pillows(image, box, size, interpolation))
+        error = np.abs(result - pillow_crop(image, box, size, interpolation))
         assert error.max() <= 2
         assert error.mean() < 0.05
 
@@ -156,7 +156,7 @@ def test_pixels_outside_of_the_box_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 2**15, 2**22])
-def test_an_image_is_resized_the_same_in_whatever_batch_it_is(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_resized_the_same_in_any_batch(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, boxes = sources(50, 70).repeat(6, 1, 1, 1), drawn_boxes(36, (50, 70))
     mirrored = torch.arange(36) % 3 == 0
     together = resized_crop.resized_crop(pixels, boxes, 31, mirrored)

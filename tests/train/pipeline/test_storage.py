@@ -45,12 +45,12 @@ def test_a_larger_image_is_shrunk_at_its_aspect(height: int, width: int, expecte
 @pytest.mark.parametrize(
     ("height", "width", "middle", "shrunk"),
     [
-        (50, 1000, (436, 0, 564, 50), None),  # shorter than 64: not shrunk, twice 64 of its length are kept
+        (50, 1000, (436, 0, 564, 50), None),  # a shorter side below 64: 2 * 64 pixels of the length are kept
         (1000, 50, (0, 436, 50, 564), None),
-        (100, 1000, (400, 0, 600, 100), (128, 64)),  # longer: twice its own shorter side
+        (100, 1000, (400, 0, 600, 100), (128, 64)),  # above 64: twice the shorter side is kept, then shrunk
     ],
 )
-def test_of_a_strip_the_middle_is_kept(
+def test_a_long_strip_keeps_its_middle(
     height: int, width: int, middle: tuple[int, int, int, int], shrunk: tuple[int, int] | None
 ) -> None:
     expected = noise(height, width).crop(middle)
@@ -81,7 +81,7 @@ def test_nothing_is_stored_of_an_image_that_is_only_checked() -> None:
     assert CheckOnly(storage=WholeImage(side=16)).extent(30, 20) == (0, 0)
 
 
-def test_an_image_that_its_form_refuses_fails_in_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_its_storage_refuses_fails_in_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transform, "PIXEL_CAP", 16 * 16 * 300)
     with pytest.raises(VtzooError, match="too narrow to be resized"):
         CheckOnly(storage=CenterSquare(side=16)).pixels(noise(1, 400))

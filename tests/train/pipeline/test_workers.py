@@ -1,4 +1,4 @@
-"""Decoding processes give the same batches as stored images, and their failures are sentences."""
+"""Decoding processes give the batches of stored images, and report a failure in a sentence."""
 
 import gc
 import os
@@ -33,7 +33,7 @@ ERASED = Augmentation(
 SHIFTED = Augmentation(**{**vars(ERASED), "crop_padding": 2, "random_resized_crop": None})
 RANDOM = RandAugment(operations=2, magnitude=9.0, magnitude_std=0.5, probability=1.0)
 EVERYTHING = Augmentation(**{**vars(SHIFTED), "rand_augment": RANDOM, "color_jitter": 0.4})
-COUNT, SIZE, STEPS = 20, 14, 5  # images, pixels, steps an epoch
+COUNT, SIZE, STEPS = 20, 14, 5  # images, pixels a side, steps per epoch
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def split(make_split: Callable[..., LabelledImages]) -> LabelledImages:
     return make_split([random.integers(80, 176, (*extent, 3), dtype=np.uint8) for extent in extents])
 
 
-def batches(source: Workers | Pixels, how: Augmentation, accumulate: int = 1) -> Batches:
+def make_batches(source: Workers | Pixels, how: Augmentation, accumulate: int = 1) -> Batches:
     row = named.named_set("cifar10")
     return Batches(
         source, np.arange(COUNT) % 10, crops=Crops.of(how, size=SIZE, flip=True), augmentation=how, batch_size=4,
@@ -55,8 +55,8 @@ def batches(source: Workers | Pixels, how: Augmentation, accumulate: int = 1) ->
 def stored(split: LabelledImages, how: Augmentation) -> Batches:
     storage = Crops.of(how, size=SIZE, flip=True).storage
     pixels = [torch.from_numpy(storage.pixels(image)) for image in split.encoded]
-    extents = torch.tensor([one.shape[1:] for one in pixels])
-    return batches(Pixels(torch.cat([one.flatten() for one in pixels]), extents, CPU), how)
+    extents = torch.tensor([image.shape[1:] for image in pixels])
+    return make_batches(Pixels(torch.cat([image.flatten() for image in pixels]), extents, CPU), how)
 
 
 Decoded = Callable[..., Batches]
@@ -64,64 +64,67 @@ Decoded = Callable[..., Batches]
 
 @pytest.fixture
 def decoded(split: LabelledImages) -> Decoded:
-    """Batches that processes decode; the processes end with the batches."""
+    """Returns batches that processes decode; the processes end with the batches."""
 
     def make(how: Augmentation, count: int = 2, rows: EncodedImages = split.encoded, accumulate: int = 1) -> Batches:
         decoder = Decoder(rows, Crops.of(how, size=SIZE, flip=True), 3)
-        return batches(Workers(decoder, count, CPU), how, accumulate)
+        return make_batches(Workers(decoder, count, CPU), how, accumulate)
 
     return make
 
 
-def processes(found: Batches) -> list[int]:
+def processes(batches: Batches) -> list[int]:
     """The ids of the decoding processes."""
-    return [process.pid for process in found._source._loader._iterator._workers]  # pyright: ignore
+    return [process.pid for process in batches._source._loader._iterator._workers]  # pyright: ignore
 
 
-def failure(found: Batches) -> VtzooError:
-    """The error of taking batches for some epochs."""
+def failure(batches: Batches) -> VtzooError:
+    """Asserts that four epochs of batches raise a VtzooError in one line, and returns the error."""
     with pytest.raises(VtzooError) as caught:
-        walk(found, range(1, 4 * STEPS))
-    found._source._loader._iterator._shutdown_workers()  # pyright: ignore  # the traceback would keep them for long
+        walk(batches, range(1, 4 * STEPS))
+    batches._source._loader._iterator._shutdown_workers()  # pyright: ignore  # else the traceback keeps them alive
     assert "\n" not in caught.value.message
     return caught.value
 
 
-def walk(found: Batches, steps: range) -> None:
+def walk(batches: Batches, steps: range) -> None:
     for step in steps:
-        found.batch(step)
+        batches.batch(step)
 
 
-def assert_same(one: Batch, other: Batch, levels: float = 0.0) -> None:
+def assert_same(actual: Batch, expected: Batch, levels: float = 0.0) -> None:
     """Assert equal targets, and images equal up to the given number of levels of 255."""
-    assert torch.equal(one.chosen, other.chosen)
-    assert torch.equal(one.targets, other.targets)
-    assert one.epoch == other.epoch
-    assert float((one.images - other.images).abs().max()) <= levels / 255 / min(named.named_set("cifar10").std) + 1e-5
+    assert torch.equal(actual.chosen, expected.chosen)
+    assert torch.equal(actual.targets, expected.targets)
+    assert actual.epoch == expected.epoch
+    assert (
+        float((actual.images - expected.images).abs().max())
+        <= levels / 255 / min(named.named_set("cifar10").std) + 1e-5
+    )
 
 
 @pytest.mark.parametrize("how", [SHIFTED, EVERYTHING], ids=["shifted", "everything"])
 def test_squares_give_the_batches_of_stored_images_bit_for_bit(
     how: Augmentation, split: LabelledImages, decoded: Decoded
 ) -> None:
-    kept, anew = stored(split, how), decoded(how)
+    expected, actual = stored(split, how), decoded(how)
     for step in range(2 * STEPS):
-        assert_same(anew.batch(step), kept.batch(step))
+        assert_same(actual.batch(step), expected.batch(step))
 
 
 def test_boxes_give_the_batches_of_stored_images_to_two_levels_of_255(split: LabelledImages, decoded: Decoded) -> None:
-    kept, anew = stored(split, ERASED), decoded(ERASED)
+    expected, actual = stored(split, ERASED), decoded(ERASED)
     for step in range(2 * STEPS):
-        assert_same(anew.batch(step), kept.batch(step), levels=2)
+        assert_same(actual.batch(step), expected.batch(step), levels=2)
 
 
 def test_any_number_of_processes_gives_the_same_batches(decoded: Decoded) -> None:
-    one, several = decoded(ERASED, 1), decoded(ERASED, 3)
+    single, several = decoded(ERASED, 1), decoded(ERASED, 3)
     for step in range(STEPS + 1):
-        assert_same(one.batch(step), several.batch(step))
+        assert_same(single.batch(step), several.batch(step))
 
 
-def test_a_step_out_of_order_is_that_step(decoded: Decoded) -> None:
+def test_steps_out_of_order_give_the_same_batches(decoded: Decoded) -> None:
     jumping, walking = decoded(ERASED), decoded(ERASED)
     expected = [walking.batch(step) for step in range(9)]
     for step in (4, 5, 1, 1, 2, 8, 0):
@@ -129,73 +132,73 @@ def test_a_step_out_of_order_is_that_step(decoded: Decoded) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "rank", "accumulate"), [(1, 0, 1), (1, 0, 2), (2, 1, 1)])
-def test_a_process_is_given_what_is_wanted_next_without_starting_afresh(
+def test_the_next_parts_are_prepared_ahead_without_a_restart(
     ranks: int, rank: int, accumulate: int, decoded: Decoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, begin = [], Plan.begin
-    monkeypatch.setattr(Plan, "begin", lambda plan, requests: begun.append(plan) or begin(plan, requests))
-    found, whole, parts = decoded(SHIFTED, accumulate=accumulate), decoded(SHIFTED), ranks * accumulate
+    starts, real = [], Plan.begin
+    monkeypatch.setattr(Plan, "begin", lambda plan, requests: starts.append(plan) or real(plan, requests))
+    batches, whole, parts = decoded(SHIFTED, accumulate=accumulate), decoded(SHIFTED), ranks * accumulate
     for step in range(STEPS + 1):
-        cut = [found.batch(step, rank * accumulate + turn, parts) for turn in range(accumulate)]
+        cut = [batches.batch(step, rank * accumulate + turn, parts) for turn in range(accumulate)]
         first, last = rank * 4 // ranks, (rank + 1) * 4 // ranks
         assert torch.equal(torch.cat([part.images for part in cut]), whole.batch(step).images[first:last])
-    assert len(begun) == 2  # once for either
+    assert len(starts) == 2  # one start per `Batches`
 
 
-def test_torchs_own_generator_does_not_move(decoded: Decoded) -> None:
-    found, before = decoded(SHIFTED), torch.get_rng_state()
-    found.batch(0)
-    found.batch(3)
+def test_torchs_global_generator_does_not_change(decoded: Decoded) -> None:
+    batches, before = decoded(SHIFTED), torch.get_rng_state()
+    batches.batch(0)
+    batches.batch(3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_an_image_that_is_gone_in_a_later_epoch_is_named(
+def test_an_image_that_is_deleted_during_training_is_named(
     split: LabelledImages, decoded: Decoded, tmp_path: Path
 ) -> None:
     files = [tmp_path / f"{number}.png" for number in range(COUNT)]
     for number, file in enumerate(files):
         file.write_bytes(split.encoded.content(number) or b"")
     encoded = pyarrow.chunked_array([[{"bytes": None, "path": str(file)} for file in files]])
-    found = decoded(
+    batches = decoded(
         SHIFTED, rows=EncodedImages(stored=encoded, positions=np.arange(COUNT), origin=lambda row: files[row].name)
     )
-    found.batch(0)
+    batches.batch(0)
     files[6].unlink()
-    assert failure(found).message.startswith("unreadable image 6.png: ")
+    assert failure(batches).message.startswith("unreadable image 6.png: ")
 
 
-def test_ctrl_c_is_left_to_the_process_that_trains(decoded: Decoded) -> None:
-    found, other = decoded(SHIFTED), decoded(SHIFTED, 1)
-    found.batch(0)
-    for process in processes(found):
+def test_decoding_processes_ignore_ctrl_c(decoded: Decoded) -> None:
+    batches, other = decoded(SHIFTED), decoded(SHIFTED, 1)
+    batches.batch(0)
+    for process in processes(batches):
         os.kill(process, signal.SIGINT)
     for step in range(1, 9):
-        assert_same(found.batch(step), other.batch(step))
+        assert_same(batches.batch(step), other.batch(step))
 
 
 def test_a_process_that_dies_is_an_error_in_a_sentence(decoded: Decoded) -> None:
-    found = decoded(SHIFTED)
-    found.batch(0)
-    os.kill(processes(found)[0], signal.SIGKILL)
-    error = failure(found)
+    batches = decoded(SHIFTED)
+    batches.batch(0)
+    os.kill(processes(batches)[0], signal.SIGKILL)
+    error = failure(batches)
     assert error.message.startswith("a process that decodes images failed: ")
     assert error.hint == "try fewer: --workers N"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_processes_end_at_once_with_the_batches_that_they_prepare(decoded: Decoded) -> None:
-    found = decoded(SHIFTED)
-    found.batch(0)
-    found.batch(2)
-    ids, began = processes(found), time.monotonic()
+    batches = decoded(SHIFTED)
+    batches.batch(0)
+    batches.batch(2)
+    ids, began = processes(batches), time.monotonic()
     gc.disable()  # a collection would end the processes too, in five seconds each
-    del found
+    del batches
     gc.enable()
     assert time.monotonic() - began < 4
     assert not any(Path(f"/proc/{number}").exists() for number in ids)
 
 
-def test_what_runs_in_a_process_can_be_sent_to_it(split: LabelledImages) -> None:
+def test_a_decoder_can_be_sent_to_a_process(split: LabelledImages) -> None:
     decoder = Decoder(split.encoded, Crops.of(ERASED, size=SIZE, flip=True), 3)
     sent = pickle.loads(pickle.dumps(decoder))
     request = Request(epoch=1, images=(3, 0))
