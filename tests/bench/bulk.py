@@ -1,10 +1,10 @@
 """How fast folders are classified: `python tests/bench/bulk.py [--rounds N] [--quick] [--json] [--save]`.
 
 JPEG photographs of about 500 x 375 pixels, with a Swin-T at 224 px with random weights: the pipeline of `vtzoo predict`
-in fp32 and, if the export supports it, int8, against timm's usual loop: create_dataset and create_loader with a worker
-per core, and torch under inference_mode, in fp32 and with bf16 autocast. Small images, as PNG files and as the rows of
-a Parquet file, with the embedded model at 32 px: the pipeline against a default session of ONNX Runtime on prepared
-arrays. Last, the peak memory of whole processes, also with ten times the images.
+in fp32 and int8, against timm's usual loop: create_dataset and create_loader with a worker per core, and torch under
+inference_mode, in fp32 and with bf16 autocast. Small images, as PNG files and as the rows of a Parquet file, with the
+embedded model at 32 px: the pipeline against a default session of ONNX Runtime on prepared arrays. Last, the peak
+memory of whole processes, also with ten times the images.
 
 The variants run in turns, so that other load on the machine affects all of them. The output has medians, and medians of
 the ratios within a turn. The photographs are cut out of those in tests/photos, so the benchmark needs no download; all
@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -183,11 +182,10 @@ def photographs(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     write_photos(folder / "photos", count)
     model = write_model(folder / "swin")
     entries = {OURS: load(model)}
-    with suppress(TypeError):  # the export has no int8
-        from vtzoo.export.onnx_files import export_model
+    from vtzoo.export.onnx_files import export_model
 
-        export_model(str(model), folder / "int8.onnx", precision="int8")  # type: ignore[call-arg]
-        entries[INT8] = load(folder / "int8.onnx")
+    export_model(str(model), folder / "int8.onnx", precision="int8")
+    entries[INT8] = load(folder / "int8.onnx")
     runs = {name: lambda one=one: classify(one, folder / "photos") for name, one in entries.items()}
     runs |= {TIMM: timms(folder / "photos", bf16=False), TIMM_BF16: timms(folder / "photos", bf16=True)}
     return {"images": count, **turns(runs, rounds, TIMM)}

@@ -115,7 +115,7 @@ def heads(data: Path, threads: int) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
 
     torch.set_num_threads(threads)
-    os.environ["VTZOO_CACHE"] = tempfile.mkdtemp()  # initial weights have no features
+    os.environ["VTZOO_CACHE"] = tempfile.mkdtemp()  # an empty cache, without features of earlier runs
     from vtzoo.evaluate.run import measure
     from vtzoo.finetune.defaults import Overrides
     from vtzoo.finetune.run import finetune

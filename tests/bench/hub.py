@@ -45,9 +45,8 @@ def make_runs(folder: Path) -> dict[str, tuple[Path, Path]]:
         run, whole = folder / name, folder / f"{name}-published"
         shutil.copytree(MODEL.folder, run)
         weights = bytearray((run / "model.safetensors").read_bytes())
-        numbers = np.frombuffer(
-            weights, "<f2", offset=len(weights) - 1024
-        )  # the last 512 bytes, biases of the classifier
+        # The last 512 float16 numbers: biases of the classifier.
+        numbers = np.frombuffer(weights, "<f2", offset=len(weights) - 1024)
         numbers[:] = np.random.default_rng(number).normal(size=512)
         (run / "model.safetensors").write_bytes(weights)
         recipe = (run / "recipe.toml").read_text().replace(f'"{MODEL.name}"', f'"{name}"')

@@ -25,10 +25,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-MODELS = {
-    "swin_t-drloc-cifar100": "cifar100",
-    "cvt_13-drloc-flowers102": "flowers102_64px",
-}  # the folder of its dataset
+MODELS = {"swin_t-drloc-cifar100": "cifar100", "cvt_13-drloc-flowers102": "flowers102_64px"}  # folders of the datasets
 CALIBRATION, TEST = 512, 2000  # images
 BATCHES = {1: 32, 64: 1}  # batch size: runs per round
 PRODUCTS = ["MatMul", "Gemm"]

@@ -50,10 +50,8 @@ LOCALIZED = (
     ("t2t_vit_14-drloc-cifar10", 64), ("swin_t-drloc-clipart", 16), ("cvt_13-drloc-clipart", 8),
     ("t2t_vit_14-drloc-clipart", 8),
 )  # fmt: skip
-STEPS, PREFETCHED = (
-    8,
-    6,
-)  # timed in a turn, and run before it to use up the batches that were prepared in an earlier turn
+STEPS = 8  # timed in a turn
+PREFETCHED = 6  # steps before them, which use up the batches that were prepared in an earlier turn
 
 
 # Pillow 13 fails on the 0 bits that timm 1.0.31 asks for now and then: here it keeps 1, as the pipeline that it is to

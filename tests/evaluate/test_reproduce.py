@@ -137,7 +137,7 @@ def test_an_unreadable_image_of_the_split_is_refused_by_name() -> None:
 
 @pytest.fixture
 def stated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mock]:
-    """Writes a model with this result.json; its measured accuracy is 0.5."""
+    """Sets the recorded result of every model; returns the mocked measurement, whose accuracy is 0.5."""
 
     def stated(**result: Any) -> Mock:
         measured = Mock(

@@ -1,4 +1,4 @@
-"""Attention rollout against sums over all paths, and attention weights against queries and keys of timm."""
+"""Attention rollout against sums over all paths, and attention weights computed from timm's queries and keys."""
 
 from itertools import product
 from typing import Any

@@ -63,9 +63,8 @@ def test_the_decay_is_the_best_on_the_validation_images(blobs: Callable[[int], B
             head = linear_probe.fit(train, targets[0], val, targets[1], SINGLE_LABEL)
         scores.append(float(((val @ head.weight.T + head.bias).argmax(1).numpy() == others).mean()))
     chosen = ((val @ best.weight.T + best.bias).argmax(1).numpy() == others).mean()
-    assert chosen == pytest.approx(
-        max(scores), abs=0.011
-    )  # two of 200 images: a warm start ends at slightly different weights
+    # Two of 200 images: a warm start ends at slightly different weights.
+    assert chosen == pytest.approx(max(scores), abs=0.011)
     assert best.decay in linear_probe.DECAYS
 
 

@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
         """Close the connection as a crashed peer does."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.rfile.close()  # keeps the connection open
+        self.rfile.close()  # an open file keeps the connection open
         self.connection.close()
 
     def send(self, answer: Answer) -> None:

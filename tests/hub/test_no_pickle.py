@@ -263,7 +263,7 @@ def test_pickled_notes_references_and_indices_are_not_read(
     commands = [["pull", REPO], ["verify", REPO], ["verify"]]
     assert [errors for code, _, errors in run_all(*commands) if code] == []
     assert (storage / "vtzoo" / "main.toml").is_file()
-    (storage / "refs").mkdir()  # the file in which other programs store a branch's commit
+    (storage / "refs").mkdir()  # the folder in which other programs store the commit of a branch
     for name in ("vtzoo/main.toml", "refs/main"):
         (storage / name).write_bytes(bomb)
     ends = run_all(*commands[1:], HF_HUB_OFFLINE="1")

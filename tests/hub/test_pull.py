@@ -32,7 +32,7 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def published(hub: Hub, files: dict[str, bytes]) -> str:
-    """The commit of a model on the Hub, made by `vtzoo publish`."""
+    """The commit of a model on the Hub, with the files that `vtzoo publish` sends."""
     return hub.push(REPO, files)
 
 

@@ -1,7 +1,6 @@
 """harvest: writes a run in pieces, to be carried home; join: makes the complete model folder from the pieces."""
 
 import os
-import shutil
 import time
 import zipfile
 from contextlib import suppress
@@ -14,7 +13,7 @@ from vtzoo.zoo.recipe_files import load_recipe
 from vtzoo.zoo.result import Result
 
 from .machine import Machine
-from .pieces import MIB, cut
+from .pieces import MIB, cut, plan
 from .pieces import join as join_pieces
 from .training import read_order, read_state
 
@@ -48,12 +47,13 @@ def harvest(machine: Machine, name: str, out: Path, *, wait: float, now: bool, r
     weights = folder / "model.safetensors"
     if (now or state["phase"] in ("done", "cut")) and not record and weights.exists():
         paths = {"model.safetensors": weights} | paths
+    pieces = plan({file: path.stat().st_size for file, path in paths.items()}, room=TOTAL, largest=PIECE)
+    if any(piece.folder for piece in pieces) or len(pieces) + 1 > FILES:  # the pieces and their manifest
+        raise VtzooError(f"{name} is too large to travel at once", "take it without weights: --record")
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.iterdir():
-        shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-    folders = cut(paths, lambda number: out / ("." if not number else f"more{number}"), room=TOTAL, largest=PIECE)
-    if len(folders) > 1 or len(list(out.iterdir())) > FILES:
-        raise VtzooError(f"{name} is too large to travel at once", "take it without weights: --record")
+        stale.unlink()
+    cut(paths, lambda folder: out, room=TOTAL, largest=PIECE)
     return state
 
 

@@ -5,8 +5,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 root=$PWD home=(python tests/bench/borrowed) there=("$(command -v "${2:-python}")" tests/bench/borrowed)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=$(mktemp -d) pack=
+trap 'if [ "$pack" ]; then kill -TERM "$pack" && wait "$pack" || true; fi; rm -rf "$work"' EXIT
 export HF_HUB_OFFLINE=1
 options=(--at "$work/machine" --device cpu)
 
@@ -23,7 +23,6 @@ sed 's/^batch_size = .*/batch_size = 20/' recipes/swin_t-drloc-cifar100.toml >"$
 echo "== pack"
 "${home[@]}" pack --data "$work/cifar100" >"$work/pack.log" &
 pack=$!
-trap 'kill -TERM $pack 2>/dev/null; wait $pack || true; rm -rf "$work"' EXIT
 until grep -q "is empty" "$work/pack.log"; do
     kill -0 $pack || exit 1
     sleep 0.2
@@ -34,7 +33,7 @@ git ls-files -z --cached --others --exclude-standard |
     tar --null --files-from=- --create | tar --extract --directory="$work/there"
 cp -R --parents .borrowed/part* "$work/there"
 kill -TERM $pack && wait $pack
-trap 'rm -rf "$work"' EXIT
+pack=
 cat "$work/pack.log"
 
 cd "$work/there"

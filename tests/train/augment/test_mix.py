@@ -163,9 +163,8 @@ def test_erased_noise_is_normal_with_the_deviation_that_was_asked_for(deviation:
     values = noise_of(200, deviation).double()
     values = values[~values.isnan()].numpy()
     assert stats.kstest(values, stats.norm(0, deviation).cdf).pvalue > 1e-3
-    assert (
-        np.unique(values).size > 0.99 * values.size
-    )  # drawn for every pixel and channel; values of 24 bits may coincide by chance
+    # Drawn for every pixel and channel; values of 24 bits may coincide by chance.
+    assert np.unique(values).size > 0.99 * values.size
 
 
 def test_erased_noise_is_uncorrelated_between_channels_neighbours_and_images() -> None:

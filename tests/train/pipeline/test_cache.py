@@ -27,7 +27,6 @@ from vtzoo.train.pipeline.cache import OverBudgetError, Stored, content_key, est
 from vtzoo.train.pipeline.storage import CenterSquare, CheckOnly, Storage, WholeImage
 
 MakeSplit = Callable[..., LabelledImages]
-Opener = Callable[..., Stored]
 SAME, MANY = [(6, 9)] * 20, [(6, 9), (30, 14), (5, 5), (40, 40), (3, 60)] * 4  # heights and widths
 LARGE = WholeImage(side=20)
 CHECK = CheckOnly(storage=LARGE)
